@@ -1,0 +1,115 @@
+"""mmalign: align any generative model with any objective.
+
+Everything a plugin or a script needs is importable from here. Names are loaded on first use, so that `import mmalign`
+costs no torch; `_EXPORTS` is the public interface.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmalign.api import check as check
+    from mmalign.api import train as train
+    from mmalign.batch import Batch as Batch
+    from mmalign.config import RunConfig as RunConfig
+    from mmalign.config import load_config as load_config
+    from mmalign.conformance import ConformanceSpec as ConformanceSpec
+    from mmalign.errors import CheckpointError as CheckpointError
+    from mmalign.errors import ConfigError as ConfigError
+    from mmalign.errors import DataError as DataError
+    from mmalign.errors import MmalignError as MmalignError
+    from mmalign.errors import PlanError as PlanError
+    from mmalign.errors import PluginError as PluginError
+    from mmalign.errors import TrainingError as TrainingError
+    from mmalign.hookspecs import API_VERSION as API_VERSION
+    from mmalign.hookspecs import hookimpl as hookimpl
+    from mmalign.objectives import Objective as Objective
+    from mmalign.parts import AdvantageSpec as AdvantageSpec
+    from mmalign.parts import Collector as Collector
+    from mmalign.parts import CollectorSpec as CollectorSpec
+    from mmalign.parts import Decoding as Decoding
+    from mmalign.parts import DecodingSpec as DecodingSpec
+    from mmalign.parts import EncodedResponse as EncodedResponse
+    from mmalign.parts import EvaluationContext as EvaluationContext
+    from mmalign.parts import Evaluator as Evaluator
+    from mmalign.parts import EvaluatorSpec as EvaluatorSpec
+    from mmalign.parts import Generate as Generate
+    from mmalign.parts import Generated as Generated
+    from mmalign.parts import Modality as Modality
+    from mmalign.parts import ModalitySpec as ModalitySpec
+    from mmalign.parts import Model as Model
+    from mmalign.parts import ObjectiveSpec as ObjectiveSpec
+    from mmalign.parts import Parameters as Parameters
+    from mmalign.parts import QuantitySpec as QuantitySpec
+    from mmalign.parts import Reward as Reward
+    from mmalign.parts import RewardSpec as RewardSpec
+    from mmalign.parts import Rollout as Rollout
+    from mmalign.parts import Sample as Sample
+    from mmalign.parts import Transform as Transform
+    from mmalign.parts import TransformSpec as TransformSpec
+    from mmalign.policy import Policy as Policy
+    from mmalign.records import Message as Message
+    from mmalign.records import Part as Part
+    from mmalign.records import Record as Record
+    from mmalign.records import Response as Response
+
+__version__ = "0.1.0.dev0"
+
+_EXPORTS = {
+    "api": ("check", "train"),
+    "batch": ("Batch",),
+    "config": ("RunConfig", "load_config"),
+    "conformance": ("ConformanceSpec",),
+    "errors": (
+        "CheckpointError",
+        "ConfigError",
+        "DataError",
+        "MmalignError",
+        "PlanError",
+        "PluginError",
+        "TrainingError",
+    ),
+    "hookspecs": ("API_VERSION", "hookimpl"),
+    "objectives": ("Objective",),
+    "parts": (
+        "AdvantageSpec",
+        "Collector",
+        "CollectorSpec",
+        "Decoding",
+        "DecodingSpec",
+        "EncodedResponse",
+        "EvaluationContext",
+        "Evaluator",
+        "EvaluatorSpec",
+        "Generate",
+        "Generated",
+        "Modality",
+        "ModalitySpec",
+        "Model",
+        "ObjectiveSpec",
+        "Parameters",
+        "QuantitySpec",
+        "Reward",
+        "RewardSpec",
+        "Rollout",
+        "Sample",
+        "Transform",
+        "TransformSpec",
+    ),
+    "policy": ("Policy",),
+    "records": ("Message", "Part", "Record", "Response"),
+}
+_MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
+__all__ = sorted(["__version__", *_MODULE_OF])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'mmalign' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"mmalign.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,52 @@
+"""Errors that a user can act on: where, what was got, what was expected, what to do.
+
+Everything the user can cause derives from `MmalignError`; the command line prints its message without a
+traceback and exits with code 2. Anything else that escapes is a bug in mmalign or in a plugin.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MmalignError(Exception):
+    """A mistake that the user can mend; `str(error)` is the whole message."""
+
+
+class ConfigError(MmalignError):
+    """A wrong configuration: the message names file, key path, value and the nearest valid choice."""
+
+
+class DataError(MmalignError):
+    """A wrong data file or record: the message names file, line, field and what was expected."""
+
+
+class PluginError(MmalignError):
+    """A plugin that cannot be used: the message names its distribution, version and the reason."""
+
+
+class PlanError(MmalignError):
+    """A run that cannot be planned, e.g. an objective whose quantity nothing supplies."""
+
+
+class CheckpointError(MmalignError):
+    """A checkpoint that is missing, damaged or belongs to another run."""
+
+
+class TrainingError(MmalignError):
+    """A run that had to stop: the message names the likely cause."""
+
+
+def suggest(got: str, known: Iterable[str]) -> str:
+    """Returns `"; did you mean 'dpo'? known: dpo, ipo"`, the tail of an error about an unknown name.
+
+    >>> suggest("dop", ["dpo", "kto"])
+    "; did you mean 'dpo'? known: dpo, kto"
+    """
+    names = sorted(set(known))
+    if not names:
+        return "; none is known"
+    close = difflib.get_close_matches(got.lower(), names, n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else ";"
+    return f"{hint} known: {', '.join(names)}"

@@ -1,0 +1,400 @@
+"""What a plugin author writes: specs that announce a part, and base classes for the parts themselves.
+
+A spec is a frozen record that names the heavy part by import string (`"package.module:attribute"`), so that
+listing and checking need no torch. Read in this order: `Spec` and its kinds, the values that travel between parts
+(`EncodedResponse`, `Generated`, `Rollout`, `Sample`), then the base classes (`Modality`, `Reward`, `Collector`,
+`Transform`, `Decoding`, `Evaluator`). Objectives and advantages have no base class: they are pure functions of tensors.
+
+Shapes: P prompts, N responses, T steps, M pairs, K reward dimensions.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from mmalign.backend import Backend
+    from mmalign.policy import Policy
+    from mmalign.records import Record, Response
+
+LogProbKind = Literal["exact", "surrogate"]
+
+
+class Parameters(BaseModel):
+    """Base of every part's config model: unknown keys are errors, values do not change, docstrings are help.
+
+    The fields are the keyword arguments of the part: `target(**fields)`; the part itself never sees this object.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What every part announces about itself.
+
+    Attributes:
+        name: how a config names the part.
+        summary: one sentence, shown by `mmalign list`.
+        config: import string of the `Parameters` subclass that validates the part's keys.
+        paper: title and identifier, e.g. `"Direct Preference Optimization (arXiv:2305.18290)"`.
+        aliases: other names that find this part, e.g. after a clash in the literature.
+        requires: importable modules that the part needs beyond mmalign's own dependencies.
+        extra: the extra that installs them, e.g. `"rewards"` for `pip install "mmalign[rewards]"`.
+    """
+
+    kind: ClassVar[str] = ""
+    name: str
+    summary: str
+    config: str = "mmalign.parts:Parameters"
+    paper: str = ""
+    aliases: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    extra: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModalitySpec(Spec):
+    """A model family.
+
+    Attributes:
+        target: import string of a `Modality` subclass.
+        provides: what its forward pass can give per role: `logps`, `entropy`, `values` [N, T], `scores` [N].
+        log_prob_kind: `exact`, or `surrogate` for a bound such as a negative denoising error.
+    """
+
+    kind: ClassVar[str] = "modality"
+    target: str
+    provides: tuple[str, ...] = ("logps",)
+    log_prob_kind: LogProbKind = "exact"
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantitySpec(Spec):
+    """A named tensor that objectives and advantages may need.
+
+    Attributes:
+        axes: its shape in the letters of the contract: `N`, `NT`, `NK`, `M`, `M2`, `P`, or `` for a scalar.
+        needs: the quantities it is computed from.
+        stage: when it is computed. `data`: from the records. `frozen`: once a round, without gradient. `step`: once an
+            optimiser step over the whole global batch, without gradient (for batch-coupled losses). `policy`: in every
+            micro-batch, from quantities that carry gradient.
+        compute: import string. Stages `frozen` and `policy`: `f(*needs) -> Tensor`. Stage `step`:
+            `f(context: StepContext) -> Tensor`. Stage `data`: `f(records, batch) -> Tensor`.
+    """
+
+    kind: ClassVar[str] = "quantity"
+    axes: str
+    needs: tuple[str, ...] = ()
+    stage: Literal["data", "frozen", "step", "policy"] = "policy"
+    compute: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveSpec(Spec):
+    """A loss over quantities.
+
+    The loss is a pure function: tensors positional in the order of `needs`, parameters keyword-only. It returns the
+    loss of every element ([M], [N] or [N, T] as `per` says; the engine masks, weights, reduces and scales) and a
+    dictionary of detached per-element metrics ([M], [N] or [N, T] alike; the engine averages them).
+
+    Attributes:
+        loss: import string of the loss function.
+        per: what one element of the loss is about: a `pair`, a `response` or a `step`.
+        needs: quantity names. Beside those of the contract, `{source}_{sequence|mean}_logps` [N] and
+            `{source}_{chosen|rejected}_{sequence|mean}_logps` [M] are derived from `{source}_logps`, and
+            `{chosen|rejected}_X` [M] from any `X` [N] (`chosen_lengths`, `rejected_scores`, ...).
+        over: name of a boolean [N] quantity; only its responses count, also in the normalisation.
+        aggregation: default for `per="step"`: `step_mean`, `sequence_mean`, `sequence_sum` or `constant`.
+        log_prob_kinds: the kinds of log-probs for which the loss means something.
+        equation: the loss in one line of plain text.
+    """
+
+    kind: ClassVar[str] = "objective"
+    loss: str
+    per: Literal["pair", "response", "step"]
+    needs: tuple[str, ...]
+    over: str = ""
+    aggregation: str = "step_mean"
+    log_prob_kinds: tuple[LogProbKind, ...] = ("exact", "surrogate")
+    equation: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdvantageSpec(Spec):
+    """An estimator of advantages: `function(*needs, **parameters) -> [N] or [N, T]`, pure, without gradient."""
+
+    kind: ClassVar[str] = "advantage"
+    function: str
+    needs: tuple[str, ...] = ("composite_rewards", "prompt_index")
+    equation: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSpec(Spec):
+    """A part that is a class: `target` is its import string; it is built with the config's fields."""
+
+    target: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardSpec(TargetSpec):
+    """A `Reward` subclass."""
+
+    kind: ClassVar[str] = "reward"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformSpec(TargetSpec):
+    """A `Transform` subclass."""
+
+    kind: ClassVar[str] = "transform"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectorSpec(TargetSpec):
+    """A `Collector` subclass."""
+
+    kind: ClassVar[str] = "collector"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingSpec(TargetSpec):
+    """A `Decoding` subclass."""
+
+    kind: ClassVar[str] = "decoding"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatorSpec(TargetSpec):
+    """An `Evaluator` subclass."""
+
+    kind: ClassVar[str] = "evaluator"
+
+
+# -- values that travel between parts -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EncodedResponse:
+    """One response with its prompt, as the model reads it. Tensors are on the CPU.
+
+    Attributes:
+        tensors: the modality's own inputs, e.g. `prompt_ids` [P], `response_ids` [R].
+        steps: T of this response, the number of scored steps; never 0.
+        size: positions in the forward pass (tokens, frames), for batching by budget.
+        truncated: positions that were cut off to fit a limit.
+    """
+
+    tensors: Mapping[str, Tensor]
+    steps: int
+    size: int
+    truncated: int = 0
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A response that the policy sampled.
+
+    Attributes:
+        response: what records store and rewards see.
+        encoded: exactly the sampled steps; encoding `response` again need not give the same tokens.
+        behaviour_logps: [T], log-prob of every step under the distribution it was sampled from, float32, CPU.
+        finished: False when the step limit cut the response off.
+    """
+
+    response: Response
+    encoded: EncodedResponse
+    behaviour_logps: Tensor
+    finished: bool = True
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A prompt with the responses sampled for it; `record.responses` are those of `responses`, in order."""
+
+    record: Record
+    responses: tuple[Generated, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a reward sees of a response: the record it answers, the response, and the decoded output.
+
+    Attributes:
+        record: the prompt with its metadata (`record.prompt_text`, `record.metadata`).
+        response: the response as a record stores it.
+        output: what the modality decodes it to: a string, a PIL image, a waveform, an array.
+    """
+
+    record: Record
+    response: Response
+    output: Any
+
+
+@dataclass
+class Model:
+    """A loaded policy network.
+
+    Attributes:
+        network: the trainable module; with an adapter, the peft model.
+        adapter: True if switching the adapter off gives the reference.
+        hidden_size: width of the hidden states that score and value heads read; 0 if there are none.
+        name: where the weights came from, for reports.
+    """
+
+    network: nn.Module
+    adapter: bool = False
+    hidden_size: int = 0
+    name: str = ""
+
+
+# -- base classes -----------------------------------------------------------------------------------------------------
+
+
+class Modality(ABC):
+    """A model family: how it is loaded, encoded, scored, sampled and decoded.
+
+    Built with the fields of its config model. `load`, `encode`, `step_log_probs`, `generate` and `decode` are all an
+    author must write; a modality that can give more than log-probs overrides `step_outputs`, too.
+
+    Attributes:
+        temperature: log-probs are those of the distribution at this temperature. The engine sets it to the decoding's
+            in online runs, so that importance ratios compare like with like.
+    """
+
+    temperature: float = 1.0
+
+    @abstractmethod
+    def load(self, *, device: torch.device, dtype: torch.dtype) -> Model:
+        """Loads the policy network in training mode; raises ConfigError if there is no such model."""
+
+    @abstractmethod
+    def encode(self, record: Record) -> list[EncodedResponse]:
+        """Encodes every response of `record`, in order, on the CPU; needs no weights.
+
+        Raises:
+            DataError: a response has no scored step, or truncation would leave it none.
+        """
+
+    @abstractmethod
+    def step_log_probs(self, network: nn.Module, responses: Sequence[EncodedResponse]) -> tuple[Tensor, Tensor]:
+        """Scores responses.
+
+        Returns:
+            logps [N, T] float32 in nats, differentiable, and mask [N, T] bool. Row i holds its `steps` scored steps
+            first; the rest is padding. T is the largest `steps`.
+        """
+
+    @abstractmethod
+    def generate(
+        self, network: nn.Module, records: Sequence[Record], decoding: Decoding, count: int
+    ) -> list[list[Generated]]:
+        """Samples `count` responses to the prompt of each record (P lists of `count`), without gradient."""
+
+    @abstractmethod
+    def decode(self, response: Response) -> Any:
+        """Turns a stored response into what rewards and people see."""
+
+    def step_outputs(
+        self, policy: Policy, responses: Sequence[EncodedResponse], want: Collection[str]
+    ) -> dict[str, Tensor]:
+        """Computes the outputs named in `want` (`logps`, `entropy`, `values`, `scores`) in one forward pass.
+
+        Returns:
+            the wanted tensors, each [N, T] (`scores`: [N]), and `step_mask` [N, T].
+        """
+        logps, mask = self.step_log_probs(policy.network, responses)
+        return {"logps": logps, "step_mask": mask}
+
+    def render(self, encoded: EncodedResponse) -> list[tuple[str, bool]]:
+        """Splits what the model sees into pieces of text, each with whether the loss counts it; for `data show`."""
+        return [(f"{encoded.steps} steps", True)]
+
+    def save(self, model: Model, directory: str) -> None:
+        """Writes the trained weights in the format the modality's users load (peft, diffusers, ...)."""
+        raise NotImplementedError(f"{type(self).__name__} has no export; override Modality.save")
+
+    def save_merged(self, model: Model, directory: str) -> None:
+        """Writes the whole network with adapters merged in."""
+        raise NotImplementedError(f"{type(self).__name__} has no merged export; override Modality.save_merged")
+
+    def fingerprint(self) -> str:
+        """Names everything that changes an encoding (processor, template, limits); part of cache keys."""
+        return type(self).__qualname__
+
+
+class Reward(ABC):
+    """A scorer of responses, built with the fields of its config model."""
+
+    @abstractmethod
+    def score(self, samples: Sequence[Sample]) -> Sequence[float]:
+        """Scores every sample; NaN where it cannot. Higher is better."""
+
+
+class Transform(ABC):
+    """Records to records, in a stream; may drop, change, split or merge them."""
+
+    @abstractmethod
+    def apply(self, records: Iterable[Record]) -> Iterator[Record]:
+        """Yields the transformed records."""
+
+
+@dataclass
+class Decoding:
+    """How responses are sampled; subclasses override `adjust`.
+
+    Attributes:
+        temperature: divides the scores (logits); for Gaussian policies, multiplies the standard deviation.
+        max_steps: responses are cut off after this many steps.
+    """
+
+    temperature: float = 1.0
+    max_steps: int = 64
+
+    def adjust(self, logits: Tensor, generated: Tensor) -> Tensor:
+        """Changes next-step logits [N, V] (temperature is already applied); `generated` [N, t] are the steps so far."""
+        return logits
+
+
+Generate = Callable[["Sequence[Record]", int], "list[list[Generated]]"]
+
+
+class Collector(ABC):
+    """Prompts to rollouts by sampling the policy."""
+
+    @abstractmethod
+    def collect(self, prompts: Sequence[Record], generate: Generate) -> list[Rollout]:
+        """Samples responses with `generate(records, count)`, which returns a list of `count` for each record."""
+
+
+@dataclass(frozen=True)
+class EvaluationContext:
+    """What an evaluator may use.
+
+    Attributes:
+        records: the held-out records.
+        backend: computes quantities of records and rollouts without gradient.
+        generate: samples the policy with the run's decoding and a fixed seed.
+    """
+
+    records: Sequence[Record]
+    backend: Backend
+    generate: Generate
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Evaluator(ABC):
+    """Metrics of a model on held-out records."""
+
+    @abstractmethod
+    def evaluate(self, context: EvaluationContext) -> dict[str, float]:
+        """Returns metrics by name."""

@@ -1,0 +1,53 @@
+"""The trained network with its heads, as one module whose forward pass gives the wanted step outputs.
+
+Distributed wrappers (DDP, FSDP) hook into `forward`, so every differentiable pass goes through `Policy.__call__`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from mmalign.parts import EncodedResponse, Modality, Model
+
+
+class Policy(nn.Module):
+    """A modality's network with score and value heads.
+
+    Attributes:
+        network: the modality's trainable module.
+        heads: linear heads on hidden states, float32: `scores` (one number a response), `values` (one a step).
+    """
+
+    def __init__(self, modality: Modality, model: Model, heads: Collection[str] = ()) -> None:
+        super().__init__()
+        self.modality = modality
+        self.network = model.network
+        self.heads = nn.ModuleDict({name: _build_head(model.hidden_size) for name in sorted(heads)})
+
+    def forward(self, responses: Sequence[EncodedResponse], want: Collection[str]) -> dict[str, Tensor]:
+        """Computes the wanted outputs of `responses`; see `Modality.step_outputs`."""
+        return self.modality.step_outputs(self, responses, want)
+
+
+def _build_head(hidden_size: int) -> nn.Linear:
+    # Zero weights would give every response the same score and hide a broken head; the scale is InstructGPT's.
+    head = nn.Linear(hidden_size, 1, dtype=torch.float32)
+    nn.init.normal_(head.weight, std=1 / (hidden_size + 1))
+    nn.init.zeros_(head.bias)
+    return head
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Switches dropout off and gradients off; restores the training mode on leaving."""
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.train(was_training)
