@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -88,7 +88,7 @@ class QuantitySpec(Spec):
             optimiser step over the whole global batch, without gradient (for batch-coupled losses). `policy`: in every
             micro-batch, from quantities that carry gradient.
         compute: import string. Stages `frozen` and `policy`: `f(*needs) -> Tensor`. Stage `step`:
-            `f(context: StepContext) -> Tensor`. Stage `data`: `f(records, batch) -> Tensor`.
+            `f(context: StepContext) -> Tensor`. Stage `data`: `f(batch: Batch) -> Tensor`.
     """
 
     kind: ClassVar[str] = "quantity"
@@ -224,6 +224,15 @@ class Rollout:
     record: Record
     responses: tuple[Generated, ...]
 
+    @classmethod
+    def build(cls, record: Record, responses: Sequence[Generated]) -> Rollout:
+        """Joins a prompt with what was sampled for it; the responses are renamed `r0`, `r1`, ... in order."""
+        renamed = tuple(
+            replace(one, response=one.response.model_copy(update={"rid": f"r{index}"}))
+            for index, one in enumerate(responses)
+        )
+        return cls(record.with_responses([one.response for one in renamed]), renamed)
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -233,11 +242,13 @@ class Sample:
         record: the prompt with its metadata (`record.prompt_text`, `record.metadata`).
         response: the response as a record stores it.
         output: what the modality decodes it to: a string, a PIL image, a waveform, an array.
+        steps: its scored steps; None where it was not encoded.
     """
 
     record: Record
     response: Response
     output: Any
+    steps: int | None = None
 
 
 @dataclass
