@@ -1,0 +1,218 @@
+"""From a configuration to bound parts and a plan: everything that can be decided before weights are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from mmalign.config import Component, RunConfig
+from mmalign.errors import ConfigError, PlanError
+from mmalign.objectives import Objective, bind_objective
+from mmalign.parts import (
+    AdvantageSpec,
+    Collector,
+    Decoding,
+    Evaluator,
+    Modality,
+    ModalitySpec,
+    ObjectiveSpec,
+    Spec,
+    TargetSpec,
+    Transform,
+)
+from mmalign.quantities import (
+    Plan,
+    Provider,
+    data_providers,
+    modality_providers,
+    plan_quantities,
+    plugin_provider,
+    rollout_providers,
+)
+from mmalign.registry import Registry, load_object
+from mmalign.rewards import RewardScorer, WeightedReward
+from mmalign.validation import validate_parameters
+
+
+@dataclass(frozen=True)
+class BoundAdvantage:
+    """An advantage estimator with its parameters."""
+
+    name: str
+    function: Any
+    needs: tuple[str, ...]
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The parts of a run, bound to their parameters, and the plan that joins them.
+
+    Attributes:
+        papers: what the parts of this run implement, by part name, for the report.
+    """
+
+    config: RunConfig
+    registry: Registry
+    modality: Modality
+    modality_spec: ModalitySpec
+    objectives: tuple[Objective, ...]
+    scorer: RewardScorer | None
+    advantage: BoundAdvantage | None
+    collector: Collector | None
+    decoding: Decoding
+    evaluators: Mapping[str, Evaluator]
+    plan: Plan
+    papers: Mapping[str, str]
+
+    @property
+    def online(self) -> bool:
+        """True if the policy is sampled for training."""
+        return self.collector is not None
+
+    @property
+    def targets_only(self) -> bool:
+        """True if no objective looks at responses beside the supervised targets."""
+        return all(objective.spec.over == "targets" for objective in self.objectives)
+
+
+class _Builder:
+    """Looks parts up, validates their parameters and remembers what they implement."""
+
+    def __init__(self, registry: Registry, source: str) -> None:
+        self.registry = registry
+        self.source = source
+        self.papers: dict[str, str] = {}
+
+    def bind(self, kind: str, component: Component, where: str) -> tuple[Spec, dict[str, Any]]:
+        spec = self.registry.find(kind, component.name, f"{where}.name").spec
+        if spec.paper:
+            self.papers[spec.name] = spec.paper
+        parameters = validate_parameters(spec, component.parameters, where, self.source)
+        return spec, {name: getattr(parameters, name) for name in type(parameters).model_fields}
+
+    def build(self, kind: str, component: Component, where: str) -> Any:
+        spec, parameters = self.bind(kind, component, where)
+        return load_object(cast(TargetSpec, spec).target)(**parameters)
+
+
+def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembly:
+    """Builds the parts that `config` names and plans their quantities.
+
+    Args:
+        source: the file the configuration came from, for errors.
+
+    Raises:
+        ConfigError: an unknown name or parameter, or parts that do not belong together.
+        PlanError: a quantity that nothing supplies.
+    """
+    builder = _Builder(registry, source)
+    objectives = tuple(
+        _bind_objective(builder, component, f"objective[{index}]") for index, component in enumerate(config.objective)
+    )
+    modality_spec = cast(ModalitySpec, registry.find("modality", config.modality.name, "modality.name").spec)
+    _check_log_prob_kind(objectives, modality_spec)
+    advantage = _bind_advantage(builder, config)
+    _check_online(config, source)
+    plan = _plan(objectives, modality_spec, advantage, config, registry)
+    return Assembly(
+        config=config,
+        registry=registry,
+        modality=builder.build("modality", config.modality, "modality"),
+        modality_spec=modality_spec,
+        objectives=objectives,
+        scorer=_build_scorer(builder, config),
+        advantage=advantage,
+        collector=builder.build("collector", config.collector, "collector") if config.collector else None,
+        decoding=builder.build("decoding", config.decoding, "decoding"),
+        evaluators={
+            component.name: builder.build("evaluator", component, f"evaluation.evaluators[{index}]")
+            for index, component in enumerate(config.evaluation.evaluators)
+        },
+        plan=plan,
+        papers=builder.papers,
+    )
+
+
+def build_transforms(registry: Registry, components: Sequence[Any], where: str, source: str = "") -> list[Transform]:
+    """Builds the transforms of one data section."""
+    builder = _Builder(registry, source)
+    return [
+        builder.build("transform", Component.model_validate(component), f"{where}.transforms[{index}]")
+        for index, component in enumerate(components)
+    ]
+
+
+def load_registry_for(config: Mapping[str, Any], disabled: Sequence[str] = ()) -> Registry:
+    """Loads plugins, those in the configuration's `plugins` files included."""
+    from mmalign.registry import load_registry
+
+    files = [Path(file) for file in config.get("plugins") or ()]
+    return load_registry(disabled=disabled, files=files)
+
+
+def _bind_objective(builder: _Builder, component: Any, where: str) -> Objective:
+    spec, parameters = builder.bind("objective", component, where)
+    spec = cast(ObjectiveSpec, spec)
+    return bind_objective(spec, load_object(spec.loss), parameters, component.weight)
+
+
+def _bind_advantage(builder: _Builder, config: RunConfig) -> BoundAdvantage | None:
+    if config.advantage is None:
+        return None
+    spec, parameters = builder.bind("advantage", config.advantage, "advantage")
+    spec = cast(AdvantageSpec, spec)
+    return BoundAdvantage(spec.name, load_object(spec.function), spec.needs, parameters)
+
+
+def _build_scorer(builder: _Builder, config: RunConfig) -> RewardScorer | None:
+    rewards = [
+        WeightedReward(component.name, builder.build("reward", component, f"rewards[{index}]"), component.weight)
+        for index, component in enumerate(config.rewards)
+    ]
+    return RewardScorer(rewards) if rewards else None
+
+
+def _plan(
+    objectives: Sequence[Objective],
+    modality: ModalitySpec,
+    advantage: BoundAdvantage | None,
+    config: RunConfig,
+    registry: Registry,
+) -> Plan:
+    providers = [*data_providers(), *modality_providers(modality)]
+    providers += [plugin_provider(entry.spec, f"plugin {entry.plugin.name}") for entry in registry.entries("quantity")]
+    if config.collector is not None:
+        estimator = (
+            Provider("advantages", "N", "frozen", advantage.needs, origin=f"advantage {advantage.name}")
+            if advantage
+            else None
+        )
+        providers += rollout_providers([reward.name for reward in config.rewards], estimator)
+    needs: dict[str, Sequence[str]] = {}
+    for objective in objectives:
+        engine_needs = ("pairs",) if objective.spec.per == "pair" else ()
+        covered = (objective.spec.over,) if objective.spec.over else ()
+        needs[f"objective {objective.spec.name!r}"] = (*objective.spec.needs, *engine_needs, *covered)
+    return plan_quantities(needs, {provider.name: provider for provider in providers})
+
+
+def _check_log_prob_kind(objectives: Sequence[Objective], modality: ModalitySpec) -> None:
+    for objective in objectives:
+        if modality.log_prob_kind not in objective.spec.log_prob_kinds:
+            raise PlanError(
+                f"objective {objective.spec.name!r} needs {' or '.join(objective.spec.log_prob_kinds)} log-probs, but "
+                f"modality {modality.name!r} gives {modality.log_prob_kind} ones; choose another objective"
+            )
+
+
+def _check_online(config: RunConfig, source: str) -> None:
+    prefix = f"{source}: " if source else ""
+    if config.collector is not None and not config.rewards and config.advantage is not None:
+        raise ConfigError(f"{prefix}rewards: missing; advantage {config.advantage.name!r} is computed from rewards")
+    if config.collector is None and config.advantage is not None:
+        raise ConfigError(
+            f"{prefix}advantage: {config.advantage.name!r} is only used in online runs; add `collector: {{name: group}}`"
+        )

@@ -1,0 +1,256 @@
+"""The backend: turns records and rollouts into batches with all the quantities that were planned.
+
+`encode` and `collect` build batches, `prepare` adds what is computed once a round, `prepare_step` what a batch-coupled
+loss needs of the global batch, `policy_values` what carries gradient. The same calls serve training and evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmalign.assembly import Assembly
+from mmalign.batch import Batch, build_batch
+from mmalign.errors import TrainingError
+from mmalign.parts import EncodedResponse, Generated, Rollout, Sample
+from mmalign.policy import Policy, evaluation_mode
+from mmalign.quantities import POLICY_OUTPUTS, Plan, Provider
+from mmalign.records import Record
+from mmalign.reductions import masked_sum
+from mmalign.reference import Reference
+from mmalign.registry import load_object
+
+SumOverProcesses = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Computes quantities.
+
+    Attributes:
+        assembly: the parts and the plan of the run.
+        policy: the module to score with; in a distributed run, the wrapped one.
+        reference: the frozen anchor, or None if the plan needs none.
+        device: where scoring happens.
+        micro_batch_size: responses per forward pass.
+        sum_over_processes: adds a tensor up over all processes.
+    """
+
+    assembly: Assembly
+    policy: Callable[..., dict[str, Tensor]]
+    unwrapped: Policy
+    reference: Reference | None
+    device: torch.device
+    micro_batch_size: int
+    sum_over_processes: SumOverProcesses
+
+    # -- building batches
+
+    def encode(self, records: Sequence[Record]) -> Batch:
+        """Encodes records with their stored responses and feedback."""
+        encoded = [self.assembly.modality.encode(record) for record in records]
+        return build_batch(records, encoded, targets_only=self.assembly.targets_only).to(self.device)
+
+    def collect(self, rollouts: Sequence[Rollout]) -> Batch:
+        """Builds a batch of sampled responses with their behaviour log-probs."""
+        records = [rollout.record for rollout in rollouts]
+        generated = [response for rollout in rollouts for response in rollout.responses]
+        batch = build_batch(records, [[item.encoded for item in r.responses] for r in rollouts], targets_only=False)
+        behaviour = {"behaviour_logps": _pad([item.behaviour_logps for item in generated])}
+        return batch.with_quantities(behaviour, {"behaviour_logps": "NT"}).to(self.device)
+
+    # -- once a round
+
+    def prepare(self, batch: Batch, rollouts: Sequence[Rollout] = ()) -> Batch:
+        """Adds the quantities of stage `data` that plugins compute and those of stage `frozen`."""
+        for provider in self.assembly.plan.providers:
+            if provider.stage == "data" and provider.compute:
+                batch = _add(batch, provider, load_object(provider.compute)(batch))
+            elif provider.stage == "frozen" and provider.name not in batch.quantities:
+                batch = self._add_frozen(batch, provider, rollouts)
+        return batch
+
+    def score_rewards(self, batch: Batch, rollouts: Sequence[Rollout]) -> Batch:
+        """Adds `rewards` [N, K] and `composite_rewards` [N]."""
+        rewards = self.score_rollouts(rollouts).to(self.device)
+        values = {"rewards": rewards, "composite_rewards": self.compose(rewards)}
+        return batch.with_quantities(values, {"rewards": "NK", "composite_rewards": "N"})
+
+    def _add_frozen(self, batch: Batch, provider: Provider, rollouts: Sequence[Rollout]) -> Batch:
+        if provider.name == "reference_logps":
+            return _add(batch, provider, self.reference_logps(batch))
+        if provider.name in ("rewards", "composite_rewards"):
+            return self.score_rewards(batch, rollouts)
+        needs = [batch.quantities[name] for name in provider.needs]
+        if provider.name == "advantages" and self.assembly.advantage is not None:
+            advantage = self.assembly.advantage
+            return _add(batch, provider, advantage.function(*needs, **advantage.parameters).detach())
+        return _add(batch, provider, load_object(provider.compute)(*needs))
+
+    def reference_logps(self, batch: Batch) -> Tensor:
+        """Computes `reference_logps` [N, T] of a batch, float32."""
+        if self.reference is None:
+            raise TrainingError("reference log-probs were not planned, so no reference was built")
+        with self.reference.active() as network:
+            return self._logps_without_gradient(network, batch.responses)
+
+    # -- once an optimiser step
+
+    def prepare_step(self, batch: Batch) -> Batch:
+        """Adds the quantities that a batch-coupled loss needs of the global batch under the current policy."""
+        for provider in self.assembly.plan.computed("step"):
+            value = load_object(provider.compute)(StepContext(self, batch))
+            batch = _add(batch, provider, value.detach().to(self.device))
+        return batch
+
+    # -- every micro-batch
+
+    def policy_values(self, batch: Batch) -> dict[str, Tensor]:
+        """Runs the policy on a micro-batch and computes every quantity that depends on it, with gradient."""
+        plan = self.assembly.plan
+        values = dict(batch.quantities)
+        if plan.policy_outputs:
+            outputs = self.policy(batch.responses, plan.policy_outputs)
+            values |= {name: outputs[output] for name, output in POLICY_OUTPUTS.items() if output in outputs}
+        return compute_derived(values, plan, "policy")
+
+    def policy_logps(self, responses: Sequence[EncodedResponse]) -> Tensor:
+        """Computes log-probs [N, T] of encoded responses under the current policy, without gradient or dropout."""
+        with evaluation_mode(self.unwrapped):
+            return self._logps_without_gradient(self.policy, responses)
+
+    # -- rewards and generation
+
+    @property
+    def reward_names(self) -> tuple[str, ...]:
+        """Names of the K reward dimensions."""
+        return tuple(self.assembly.scorer.names) if self.assembly.scorer else ()
+
+    @property
+    def has_reference(self) -> bool:
+        """True if reference log-probs can be computed."""
+        return self.reference is not None
+
+    def score_rollouts(self, rollouts: Sequence[Rollout]) -> Tensor:
+        """Scores every response of every rollout: [N, K], float32, NaN where a scorer could not score."""
+        if self.assembly.scorer is None:
+            raise TrainingError("no rewards are configured; add `rewards: [{name: ...}]`")
+        decode = self.assembly.modality.decode
+        return self.assembly.scorer.score(
+            [
+                Sample(rollout.record, item.response, decode(item.response))
+                for rollout in rollouts
+                for item in rollout.responses
+            ]
+        )
+
+    def compose(self, rewards: Tensor) -> Tensor:
+        """Combines reward dimensions [N, K] into one reward [N]."""
+        if self.assembly.scorer is None:
+            raise TrainingError("no rewards are configured; add `rewards: [{name: ...}]`")
+        return self.assembly.scorer.compose(rewards)
+
+    def generate(self, records: Sequence[Record], count: int) -> list[list[Generated]]:
+        """Samples `count` responses to every prompt with the run's decoding, without gradient."""
+        network = self.unwrapped.network
+        with evaluation_mode(self.unwrapped):
+            return self.assembly.modality.generate(network, records, self.assembly.decoding, count)
+
+    def quantities_of(self, rollouts: Sequence[Rollout], names: Sequence[str]) -> dict[str, Tensor]:
+        """Computes log-prob quantities of rollouts without gradient.
+
+        Args:
+            names: any of `policy_logps`, `reference_logps` and `behaviour_logps`.
+
+        Returns:
+            the named tensors [N, T] and `step_mask` [N, T], on the CPU.
+        """
+        batch = self.collect(rollouts)
+        values = {name: value for name, value in batch.quantities.items() if name in (*names, "step_mask")}
+        if "policy_logps" in names:
+            values["policy_logps"] = self.policy_logps(batch.responses)
+        if "reference_logps" in names:
+            values["reference_logps"] = self.reference_logps(batch)
+        return {name: value.cpu() for name, value in values.items()}
+
+    def _logps_without_gradient(self, network: Callable[..., Any], responses: Sequence[EncodedResponse]) -> Tensor:
+        order = sorted(range(len(responses)), key=lambda row: -responses[row].size)
+        rows: list[Tensor] = [torch.empty(0)] * len(responses)
+        with torch.no_grad():
+            for start in range(0, len(order), self.micro_batch_size):
+                part = order[start : start + self.micro_batch_size]
+                logps = network([responses[row] for row in part], ("logps",))["logps"].float()
+                for row, own in zip(part, logps, strict=True):
+                    rows[row] = own[: responses[row].steps]
+        return _pad(rows)
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What the provider of a `step` quantity may use.
+
+    Attributes:
+        backend: computes log-probs of any encoded responses.
+        batch: this process's share of the global batch.
+    """
+
+    backend: Backend
+    batch: Batch
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """The records of this process's share."""
+        return self.batch.records
+
+    def mismatched(self) -> tuple[Tensor, Tensor]:
+        """Scores every response under the next record's prompt: policy and reference sequence log-probs [n].
+
+        A response is skipped if its own prompt is the only one.
+        """
+        encoded = [item for record in self._shifted_records() for item in self.backend.assembly.modality.encode(record)]
+        if not encoded:
+            return torch.zeros(0), torch.zeros(0)
+        mask = torch.arange(max(item.steps for item in encoded)) < torch.tensor([[item.steps] for item in encoded])
+        policy = self.backend.policy_logps(encoded)
+        if self.backend.reference is None:
+            raise TrainingError("a mismatched estimate needs a reference; let the quantity need reference_logps")
+        with self.backend.reference.active() as network:
+            reference = self.backend._logps_without_gradient(network, encoded)
+        mask = mask.to(policy.device)
+        return masked_sum(policy, mask), masked_sum(reference, mask)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Averages over the values of all processes; 0 if there are none."""
+        local = torch.stack([values.sum().double(), torch.tensor(float(len(values)), device=values.device).double()])
+        total = self.backend.sum_over_processes(local.to(self.backend.device))
+        return (total[0] / total[1].clamp(min=1)).float()
+
+    def _shifted_records(self) -> list[Record]:
+        records = self.records
+        if len(records) < 2:
+            return []
+        return [
+            record.with_responses(other.responses)
+            for record, other in zip(records, [*records[1:], records[0]], strict=True)
+        ]
+
+
+def compute_derived(values: dict[str, Tensor], plan: Plan, stage: Any) -> dict[str, Tensor]:
+    """Computes, in order, the planned quantities of a stage from the values that are already there."""
+    for provider in plan.computed(stage):
+        values[provider.name] = load_object(provider.compute)(*(values[name] for name in provider.needs))
+    return values
+
+
+def _add(batch: Batch, provider: Provider, value: Tensor) -> Batch:
+    # An advantage estimator may give one number a response or one a step.
+    axes = "NT" if provider.axes == "N" and value.dim() == 2 else provider.axes
+    return batch.with_quantities({provider.name: value}, {provider.name: axes})
+
+
+def _pad(rows: Sequence[Tensor]) -> Tensor:
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)

@@ -1,0 +1,158 @@
+"""A batch: encoded responses of some prompts with their quantities, and how it is cut into micro-batches.
+
+N responses are flattened over P prompts. Every quantity keeps its axes in letters (`N`, `NT`, `NK`, `M`, `M2`, `P`, or
+empty for a scalar), so that cutting a batch needs no knowledge of what a quantity means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isnan
+
+import torch
+from torch import Tensor
+
+from mmalign.parts import EncodedResponse
+from mmalign.records import Record
+
+DATA_AXES = {
+    "lengths": "N",
+    "step_mask": "NT",
+    "labels": "N",
+    "labelled": "N",
+    "targets": "N",
+    "ratings": "N",
+    "ranks": "N",
+    "prompt_index": "N",
+    "pairs": "M2",
+    "pair_strength": "M",
+}
+"""Quantities that every batch has: they come from the records and their encoding."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Responses with their quantities.
+
+    Attributes:
+        records: P records.
+        responses: N encoded responses; `quantities["prompt_index"]` says which record each answers.
+        quantities: tensors on the CPU or on the model's device.
+        axes: the axes of every quantity.
+    """
+
+    records: tuple[Record, ...]
+    responses: tuple[EncodedResponse, ...]
+    quantities: Mapping[str, Tensor]
+    axes: Mapping[str, str]
+
+    def __len__(self) -> int:
+        return len(self.responses)
+
+    def with_quantities(self, values: Mapping[str, Tensor], axes: Mapping[str, str]) -> Batch:
+        """Returns this batch with more quantities."""
+        return replace(self, quantities={**self.quantities, **values}, axes={**self.axes, **axes})
+
+    def to(self, device: torch.device) -> Batch:
+        """Returns this batch with its quantities on `device`; encoded responses stay on the CPU."""
+        return replace(self, quantities={name: value.to(device) for name, value in self.quantities.items()})
+
+    def select(self, rows: Sequence[int]) -> Batch:
+        """Returns the responses `rows` (ascending); pairs are kept where both their responses are."""
+        responses = tuple(self.responses[row] for row in rows)
+        steps = max(response.steps for response in responses)
+        index = torch.tensor(rows)
+        kept, pairs = _select_pairs(self.quantities["pairs"], index, len(self))
+        values = {
+            name: _take(value, self.axes[name], index, kept, steps)
+            for name, value in self.quantities.items()
+            if name != "pairs"
+        }
+        return replace(self, responses=responses, quantities={**values, "pairs": pairs})
+
+    def micro_batches(self, size: int) -> list[Batch]:
+        """Cuts the batch into parts of about `size` responses; a pair is never torn apart.
+
+        Responses of similar size go together, so that little is padded. The result of a step does not depend on it.
+        """
+        parts: list[list[int]] = [[]]
+        for rows in sorted(self._coupled_rows(), key=lambda rows: -max(self.responses[row].size for row in rows)):
+            if parts[-1] and len(parts[-1]) + len(rows) > size:
+                parts.append([])
+            parts[-1].extend(rows)
+        return [self.select(sorted(part)) for part in parts if part]
+
+    def _coupled_rows(self) -> list[list[int]]:
+        group = list(range(len(self)))
+        for chosen, rejected in self.quantities["pairs"].tolist():
+            low, high = sorted((group[chosen], group[rejected]))
+            group = [low if label == high else label for label in group]
+        members: dict[int, list[int]] = {}
+        for row, label in enumerate(group):
+            members.setdefault(label, []).append(row)
+        return list(members.values())
+
+
+def build_batch(records: Sequence[Record], encoded: Sequence[Sequence[EncodedResponse]], *, targets_only: bool) -> Batch:
+    """Flattens records and their encoded responses into a batch with the quantities of `DATA_AXES`.
+
+    Args:
+        records: P records.
+        encoded: for every record its encoded responses, in the order of `record.responses`.
+        targets_only: leave out responses that no supervised objective would train on.
+    """
+    responses: list[EncodedResponse] = []
+    columns: dict[str, list[float]] = {name: [] for name in ("labels", "targets", "ratings", "ranks", "prompt_index")}
+    pairs: list[tuple[int, int]] = []
+    strengths: list[float] = []
+    for prompt, (record, own) in enumerate(zip(records, encoded, strict=True)):
+        targets = record.targets()
+        kept = [row for row in range(len(own)) if targets[row] or not targets_only]
+        place = {row: len(responses) + position for position, row in enumerate(kept)}
+        responses.extend(own[row] for row in kept)
+        feedback = (record.response_labels(), targets, record.ratings(), record.ranks(), [prompt] * len(own))
+        for name, values in zip(columns, feedback, strict=True):
+            columns[name].extend(values[row] for row in kept)
+        for chosen, rejected, strength in record.pair_indices():
+            if chosen in place and rejected in place:
+                pairs.append((place[chosen], place[rejected]))
+                strengths.append(strength)
+    return Batch(tuple(records), tuple(responses), _data_quantities(responses, columns, pairs, strengths), DATA_AXES)
+
+
+def _data_quantities(
+    responses: Sequence[EncodedResponse],
+    columns: Mapping[str, Sequence[float]],
+    pairs: Sequence[tuple[int, int]],
+    strengths: Sequence[float],
+) -> dict[str, Tensor]:
+    lengths = torch.tensor([response.steps for response in responses])
+    horizon = int(lengths.max()) if len(responses) else 0
+    return {
+        "lengths": lengths,
+        "step_mask": torch.arange(horizon) < lengths[:, None],  # [N, T]
+        "labels": torch.nan_to_num(torch.tensor(columns["labels"], dtype=torch.float32)),
+        "labelled": torch.tensor([not isnan(label) for label in columns["labels"]], dtype=torch.bool),
+        "targets": torch.tensor(columns["targets"], dtype=torch.bool),
+        "ratings": torch.tensor(columns["ratings"], dtype=torch.float32),
+        "ranks": torch.tensor(columns["ranks"], dtype=torch.float32),
+        "prompt_index": torch.tensor(columns["prompt_index"], dtype=torch.long),
+        "pairs": torch.tensor(pairs, dtype=torch.long).reshape(-1, 2),
+        "pair_strength": torch.tensor(strengths, dtype=torch.float32),
+    }
+
+
+def _select_pairs(pairs: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    position = torch.full((count,), -1, dtype=torch.long)
+    position[rows] = torch.arange(len(rows))
+    moved = position.to(pairs.device)[pairs]
+    kept = (moved >= 0).all(dim=1)
+    return kept.nonzero().flatten().cpu(), moved[kept]
+
+
+def _take(value: Tensor, axes: str, rows: Tensor, pairs: Tensor, steps: int) -> Tensor:
+    if axes.startswith("N"):
+        value = value[rows.to(value.device)]
+        return value[:, :steps] if axes == "NT" else value
+    return value[pairs.to(value.device)] if axes.startswith("M") else value

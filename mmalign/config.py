@@ -1,0 +1,233 @@
+"""The run configuration: YAML, checked by models before anything heavy loads.
+
+Every component is `{name: ..., parameters}`; its parameters belong to the plugin that offers the name, and are
+checked against the plugin's own model in `mmalign.assembly`. An unknown key anywhere is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from mmalign.data import DataConfig
+from mmalign.errors import ConfigError
+from mmalign.parts import Parameters
+from mmalign.validation import validate
+
+COMPONENT_KINDS = {
+    "modality": "modality",
+    "objective": "objective",
+    "collector": "collector",
+    "rewards": "reward",
+    "advantage": "advantage",
+    "decoding": "decoding",
+    "data.train.transforms": "transform",
+    "data.eval.transforms": "transform",
+    "evaluation.evaluators": "evaluator",
+}
+"""Key path of every component and the plugin kind that its `name` is looked up in."""
+
+
+class Component(BaseModel):
+    """A named part and its parameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The keys that belong to the plugin."""
+        return dict(self.model_extra or {})
+
+
+class WeightedComponent(Component):
+    """A part of a sum."""
+
+    weight: float = 1.0
+
+
+class DataSection(Parameters):
+    """Where records come from."""
+
+    train: DataConfig
+    """Records to train on; prompts, in online runs."""
+    eval: DataConfig | None = None
+    """Held-out records; without them nothing is evaluated."""
+
+
+class TrainConfig(Parameters):
+    """Optimisation."""
+
+    steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps; or give `epochs`."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the training prompts, if `steps` is not given."""
+    batch_size: int = Field(default=16, ge=1)
+    """Prompts per optimiser step, over all processes and micro-batches."""
+    micro_batch_size: int = Field(default=8, ge=1)
+    """Responses per forward pass on one device; changes memory and speed, never the result."""
+    prompts_per_round: int | None = Field(default=None, ge=1)
+    """Online: prompts sampled before each round of updates; default one batch."""
+    epochs_per_round: int = Field(default=1, ge=1)
+    """Online: passes over the rollouts of a round."""
+    learning_rate: float = Field(default=1e-5, gt=0)
+    """Peak learning rate of AdamW."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Decay of the learning rate after the warm-up, to zero at the last step."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps of linear warm-up."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled weight decay on matrices."""
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of AdamW's moments."""
+    max_grad_norm: float | None = Field(default=1.0, gt=0)
+    """Gradients are clipped to this global norm; null switches clipping off."""
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    """Autocast of the forward pass while the weights stay in `dtype`."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Weights of the frozen network; auto: bfloat16 where the hardware multiplies it fast, if an adapter is trained."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+    seed: int = 0
+    """Seeds data order, sampling, dropout and initialisation."""
+    log_every: int = Field(default=1, ge=1)
+    """Steps between lines of the metrics log."""
+
+
+class EvaluationConfig(Parameters):
+    """Held-out evaluation; always before and after training, if there are held-out data."""
+
+    every: int = Field(default=0, ge=0)
+    """Steps between evaluations during training; 0 for none."""
+    evaluators: tuple[Component, ...] = ()
+    """Evaluators beside the objective's own held-out loss and metrics."""
+    examples: int = Field(default=3, ge=0)
+    """Held-out responses shown side by side, before and after."""
+
+
+class CheckpointConfig(Parameters):
+    """What is saved, and when."""
+
+    every: int = Field(default=0, ge=0)
+    """Steps between checkpoints; 0 saves at the end and on Ctrl-C only."""
+    keep: int = Field(default=2, ge=1)
+    """Newest checkpoints that are kept."""
+    merged: bool = False
+    """Also export the whole network with adapters merged in."""
+
+
+class RunConfig(Parameters):
+    """One run."""
+
+    modality: Component
+    """The model family and the model."""
+    data: DataSection
+    """Training and held-out records."""
+    objective: tuple[WeightedComponent, ...] = Field(min_length=1)
+    """The loss: one component or a list of them, summed with their weights. There is no default."""
+    collector: Component | None = None
+    """Online runs: how prompts become rollouts."""
+    rewards: tuple[WeightedComponent, ...] = ()
+    """Scorers of responses; their weighted sum is the composite reward."""
+    advantage: Component | None = None
+    """Online runs: how rewards become advantages."""
+    decoding: Component = Component(name="sample")
+    """How responses are sampled, in training and evaluation."""
+    train: TrainConfig = TrainConfig()
+    """Optimisation."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Held-out evaluation."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """What is saved, and when."""
+    trackers: tuple[str, ...] = ()
+    """Experiment trackers beside `metrics.jsonl`: tensorboard, wandb, trackio, ..."""
+    plugins: tuple[str, ...] = ()
+    """Plugin files that are not installed, e.g. `./my_loss.py`."""
+    output: str
+    """Folder of the run."""
+
+    @field_validator("objective", "rewards", mode="before")
+    @classmethod
+    def _accept_one(cls, value: Any) -> Any:
+        return [value] if isinstance(value, Mapping) else value
+
+    @model_validator(mode="after")
+    def _check_length(self) -> RunConfig:
+        if self.train.steps is None and self.train.epochs is None:
+            raise ValueError("train.steps or train.epochs is needed")
+        return self
+
+
+Overrides = Mapping[str, Any] | Sequence[str]
+
+
+def load_config(path: str | Path, overrides: Overrides = ()) -> RunConfig:
+    """Reads and checks a run configuration.
+
+    Args:
+        path: a YAML file.
+        overrides: `["train.steps=10"]` or `{"train.steps": 10}`; dotted keys, lists by index (`rewards.0.weight`).
+
+    Raises:
+        ConfigError: the file cannot be read, or a key is unknown, missing or of a wrong type; all errors at once.
+    """
+    return validate(RunConfig, read_config(path, overrides), "", str(path))
+
+
+def read_config(path: str | Path, overrides: Overrides = ()) -> dict[str, Any]:
+    """Reads a YAML mapping and applies overrides, without checking keys."""
+    try:
+        config = OmegaConf.load(path)
+        if not OmegaConf.is_dict(config):
+            raise ConfigError(f"{path}: expected a mapping of keys to values at the top level")
+        for key, value in _iter_overrides(overrides):
+            OmegaConf.update(config, key, value, force_add=True)
+        return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file{_nearest_file(Path(path))}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a text file in UTF-8") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except (OmegaConfBaseException, ValueError, TypeError, IndexError) as error:
+        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
+
+
+def _iter_overrides(overrides: Overrides) -> list[tuple[str, Any]]:
+    if isinstance(overrides, Mapping):
+        return list(overrides.items())
+    pairs = []
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"override {override!r}: expected key.path=value, e.g. train.learning_rate=1e-5")
+        pairs.append((key, _parse_value(value)))
+    return pairs
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]  # type: ignore[index,call-overload]
+    except yaml.YAMLError:
+        return text
+
+
+def _nearest_file(path: Path) -> str:
+    import difflib
+
+    names = [entry.name for entry in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f"; did you mean {str(path.parent / close[0])!r}?" if close else ""
+
+
+def dump_config(config: RunConfig) -> str:
+    """Writes the configuration as YAML that loads to the same configuration."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,30 @@
+"""What the machine is good at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_CPU_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Turns a dtype name into a dtype; `auto` is bfloat16 where the hardware multiplies it fast, else float32."""
+    if name != "auto":
+        return _DTYPES[name]
+    return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Tells whether matrix products in bfloat16 run on dedicated units of `device`."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return device.type == "mps"
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
+    except OSError:
+        return False
+    return any(flag in flags for flag in _CPU_FLAGS)

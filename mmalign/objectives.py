@@ -1,0 +1,99 @@
+"""An objective bound to its parameters, and the normalisation over the global batch.
+
+A loss function returns the loss of every element; here elements get their weights, so that the sum over all
+micro-batches of all processes is the mean over the global batch, however it is cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmalign.batch import Batch
+from mmalign.errors import PluginError
+from mmalign.parts import ObjectiveSpec
+from mmalign.reductions import aggregation_weights
+
+LossFunction = Callable[..., tuple[Tensor, Mapping[str, Tensor]]]
+ENGINE_PARAMETERS = ("aggregation", "horizon")
+"""Parameters of an objective that say how step losses are reduced; the loss itself does not get them."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss with its parameters.
+
+    Attributes:
+        spec: what the plugin announced.
+        loss: the pure loss function.
+        parameters: its keyword arguments.
+        weight: factor in the sum of objectives.
+        aggregation: how step losses are reduced.
+        horizon: the constant of the aggregation `constant`, in steps.
+    """
+
+    spec: ObjectiveSpec
+    loss: LossFunction
+    parameters: Mapping[str, Any]
+    weight: float = 1.0
+    aggregation: str = "step_mean"
+    horizon: float | None = None
+
+    def evaluate(self, values: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Computes the loss of every element, float32, and its metrics.
+
+        Raises:
+            PluginError: the loss has another shape than its declaration says.
+        """
+        losses, metrics = self.loss(*(values[name] for name in self.spec.needs), **self.parameters)
+        expected = element_mask(self.spec, values).shape
+        if losses.shape != expected:
+            raise PluginError(
+                f"objective {self.spec.name!r}: its loss has shape {tuple(losses.shape)}, but one element per "
+                f"{self.spec.per} is {tuple(expected)}"
+            )
+        return losses, metrics
+
+    def totals(self, batch: Batch) -> Tensor:
+        """Counts the elements and responses of a batch that this objective covers: float64 [2]."""
+        mask = element_mask(self.spec, batch.quantities)
+        responses = mask.any(dim=1) if mask.dim() == 2 else mask
+        return torch.stack([mask.sum(), responses.sum()]).double()
+
+    def element_weights(self, values: Mapping[str, Tensor], totals: Tensor) -> Tensor:
+        """Computes the weight of every element so that weighted losses sum to the mean over the global batch.
+
+        Args:
+            values: quantities of a micro-batch.
+            totals: `totals` summed over the whole global batch.
+        """
+        mask = element_mask(self.spec, values)
+        elements, responses = totals.clamp(min=1)
+        if self.spec.per != "step":
+            return mask / elements.float()
+        return aggregation_weights(
+            self.aggregation,
+            mask,
+            total_steps=elements.float(),
+            total_responses=responses.float(),
+            horizon=self.horizon,
+        )
+
+
+def bind_objective(spec: ObjectiveSpec, loss: LossFunction, parameters: Mapping[str, Any], weight: float) -> Objective:
+    """Separates the loss's own parameters from those that the engine acts on."""
+    own = {name: value for name, value in parameters.items() if name not in ENGINE_PARAMETERS}
+    aggregation = parameters.get("aggregation", spec.aggregation)
+    return Objective(spec, loss, own, weight, aggregation, parameters.get("horizon"))
+
+
+def element_mask(spec: ObjectiveSpec, values: Mapping[str, Tensor]) -> Tensor:
+    """Marks the elements that count: [M], [N] or [N, T] bool."""
+    if spec.per == "pair":
+        return torch.ones(len(values["pairs"]), dtype=torch.bool, device=values["pairs"].device)
+    covered = values[spec.over] if spec.over else torch.ones_like(values["lengths"], dtype=torch.bool)
+    return covered[:, None] & values["step_mask"] if spec.per == "step" else covered

@@ -1,0 +1,198 @@
+"""Quantities and the planner: who supplies what an objective needs, decided before anything heavy loads.
+
+A provider names a quantity, its axes, what it is computed from and at which stage:
+
+- `data`: from the records and their encoding, when a batch is built;
+- `frozen`: once a round, without gradient (reference log-probs, rewards, advantages);
+- `step`: once an optimiser step over the whole global batch, without gradient (batch-coupled losses);
+- `policy`: in every micro-batch, with gradient.
+
+Names with a suffix or a `chosen_`/`rejected_` part are derived from plainer ones by `_derive`; see `ObjectiveSpec.needs`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from mmalign.batch import DATA_AXES
+from mmalign.errors import PlanError, suggest
+from mmalign.parts import ModalitySpec, QuantitySpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Stage = Literal["data", "frozen", "step", "policy"]
+
+POLICY_OUTPUTS = {"policy_logps": "logps", "entropy": "entropy", "values": "values", "scores": "scores"}
+"""Quantities that the policy's forward pass gives, and the modality's name of each output."""
+
+_AXES = {"policy_logps": "NT", "entropy": "NT", "values": "NT", "scores": "N"}
+_SOURCES = "policy|reference|behaviour|teacher"
+_REDUCED = re.compile(rf"({_SOURCES})_(sequence|mean)_logps")
+_PAIRED_LOGPS = re.compile(rf"({_SOURCES})_(chosen|rejected)_(sequence|mean)_logps")
+_PAIRED = re.compile(r"(chosen|rejected)_(\w+)")
+
+
+@dataclass(frozen=True)
+class Provider:
+    """One way to get one quantity.
+
+    Attributes:
+        compute: empty if the engine itself fills the quantity in, else the import string of a function of the needs'
+            tensors (stages `frozen` and `policy`), of a `StepContext` (stage `step`) or of the batch (stage `data`).
+        origin: who offers it, for reports.
+    """
+
+    name: str
+    axes: str
+    stage: Stage
+    needs: tuple[str, ...] = ()
+    compute: str = ""
+    origin: str = "mmalign"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The providers of a run in the order in which they are computed."""
+
+    providers: tuple[Provider, ...]
+
+    def names(self, stage: Stage | None = None) -> tuple[str, ...]:
+        """Names of the planned quantities, of one stage or all."""
+        return tuple(provider.name for provider in self.providers if stage in (None, provider.stage))
+
+    def computed(self, stage: Stage) -> tuple[Provider, ...]:
+        """Providers of a stage that have a function to call, in order."""
+        return tuple(p for p in self.providers if p.stage == stage and p.compute)
+
+    @property
+    def policy_outputs(self) -> tuple[str, ...]:
+        """What the policy's forward pass must give: `logps`, `entropy`, `values`, `scores`."""
+        return tuple(POLICY_OUTPUTS[name] for name in self.names("policy") if name in POLICY_OUTPUTS)
+
+    @property
+    def needs_reference(self) -> bool:
+        """True if a reference model has to be run."""
+        return "reference_logps" in self.names()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names()
+
+
+def plan_quantities(needs: Mapping[str, Sequence[str]], available: Mapping[str, Provider]) -> Plan:
+    """Orders the providers that supply everything that is needed.
+
+    Args:
+        needs: the needed names by who needs them (`"objective 'dpo'"`), for the error.
+        available: the providers by name.
+
+    Raises:
+        PlanError: a quantity has no provider; the message names who needs it and what would supply it.
+    """
+    ordered: dict[str, Provider] = {}
+    for consumer, names in needs.items():
+        for name in names:
+            _resolve(name, consumer, available, ordered, ())
+    return Plan(tuple(ordered.values()))
+
+
+def _resolve(
+    name: str, consumer: str, available: Mapping[str, Provider], ordered: dict[str, Provider], path: tuple[str, ...]
+) -> Provider:
+    if name in ordered:
+        return ordered[name]
+    if name in path:
+        raise PlanError(f"{consumer}: quantity {name!r} needs itself: {' -> '.join([*path, name])}")
+    provider = available.get(name) or _derive(name)
+    if provider is None:
+        raise PlanError(_explain_missing(name, consumer, available))
+    stages = {
+        _resolve(need, name if path else consumer, available, ordered, (*path, name)).stage for need in provider.needs
+    }
+    ordered[name] = _with_stage(provider, stages)
+    return ordered[name]
+
+
+def _with_stage(provider: Provider, stages: Iterable[Stage]) -> Provider:
+    """A quantity computed from others is as late as the latest of them."""
+    order: tuple[Stage, ...] = ("data", "frozen", "step", "policy")
+    stage = max([provider.stage, *stages], key=order.index)
+    if provider.stage == "frozen" and stage in ("step", "policy") and provider.origin != "derived":
+        raise PlanError(f"quantity {provider.name!r} is computed once a round, but needs one that changes every step")
+    return replace(provider, stage=stage)
+
+
+def _derive(name: str) -> Provider | None:
+    """Finds the rule for `{source}_{sequence|mean}_logps` [N] and for `chosen_`/`rejected_` forms [M] of [N] names."""
+    if match := _REDUCED.fullmatch(name):
+        reduce = "mmalign.reductions:masked_sum" if match[2] == "sequence" else "mmalign.reductions:masked_mean"
+        return Provider(name, "N", "frozen", (f"{match[1]}_logps", "step_mask"), reduce, "derived")
+    if match := _PAIRED_LOGPS.fullmatch(name):
+        return _paired(name, f"{match[1]}_{match[3]}_logps", match[2])
+    if match := _PAIRED.fullmatch(name):
+        return _paired(name, match[2], match[1])
+    return None
+
+
+def _paired(name: str, base: str, side: str) -> Provider:
+    return Provider(name, "M", "frozen", (base, "pairs"), f"mmalign.quantities:take_{side}", "derived")
+
+
+def take_chosen(values: Tensor, pairs: Tensor) -> Tensor:
+    """Picks the value of every pair's chosen response: [N, ...] and [M, 2] to [M, ...]."""
+    return values[pairs[:, 0]]
+
+
+def take_rejected(values: Tensor, pairs: Tensor) -> Tensor:
+    """Picks the value of every pair's rejected response: [N, ...] and [M, 2] to [M, ...]."""
+    return values[pairs[:, 1]]
+
+
+_REMEDIES = {
+    "reference_logps": "the modality supplies log-probs of a reference only if it supplies log-probs",
+    "behaviour_logps": "only a collector supplies it: add `collector: {name: group}`",
+    "rewards": "add `rewards: [{name: ...}]` and a collector",
+    "composite_rewards": "add `rewards: [{name: ...}]` and a collector",
+    "advantages": "add `advantage: {name: ...}`, `rewards` and a collector",
+}
+
+
+def _explain_missing(name: str, consumer: str, available: Mapping[str, Provider]) -> str:
+    message = f"{consumer} needs the quantity {name!r}, which nothing in this run supplies"
+    if name in _REMEDIES:
+        return f"{message}; {_REMEDIES[name]}"
+    if name in POLICY_OUTPUTS:
+        return f"{message}; a modality would have to provide {POLICY_OUTPUTS[name]!r}"
+    return message + suggest(name, available)
+
+
+def data_providers() -> list[Provider]:
+    """Providers of the quantities that records themselves hold."""
+    return [Provider(name, axes, "data") for name, axes in DATA_AXES.items()]
+
+
+def modality_providers(spec: ModalitySpec) -> list[Provider]:
+    """Providers of the quantities that a modality's forward pass gives, for the policy and for the reference."""
+    origin = f"modality {spec.name}"
+    provided = [name for name, output in POLICY_OUTPUTS.items() if output in spec.provides]
+    providers = [Provider(name, _AXES[name], "policy", origin=origin) for name in provided]
+    if "policy_logps" in provided:
+        providers.append(Provider("reference_logps", "NT", "frozen", origin=origin))
+    return providers
+
+
+def rollout_providers(reward_names: Sequence[str], advantage: Provider | None) -> list[Provider]:
+    """Providers that exist only where the policy is sampled: what the collector, rewards and advantage give."""
+    providers = [Provider("behaviour_logps", "NT", "frozen", origin="collector")]
+    if reward_names:
+        providers.append(Provider("rewards", "NK", "frozen", origin="rewards"))
+        providers.append(Provider("composite_rewards", "N", "frozen", origin="rewards"))
+    return [*providers, advantage] if advantage else providers
+
+
+def plugin_provider(spec: QuantitySpec, origin: str) -> Provider:
+    """Provider of a quantity that a plugin registered."""
+    return Provider(spec.name, spec.axes, spec.stage, spec.needs, spec.compute, origin)

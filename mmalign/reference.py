@@ -1,0 +1,43 @@
+"""The frozen anchor of a run: the network with its adapter switched off, or a frozen copy of it."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+from mmalign.policy import Policy, evaluation_mode
+
+
+class Reference(ABC):
+    """Gives a policy module that scores as the reference does."""
+
+    @abstractmethod
+    def active(self) -> Any:
+        """Returns a context manager that yields the module to score with, without gradient or dropout."""
+
+
+class AdapterOff(Reference):
+    """The trained network without its adapter: costs no memory."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    @contextmanager
+    def active(self) -> Iterator[Policy]:
+        with evaluation_mode(self._policy), cast(Any, self._policy.network).disable_adapter():
+            yield self._policy
+
+
+class FrozenCopy(Reference):
+    """A copy of the network as it was at the start: costs the memory of the weights."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = copy.deepcopy(policy).requires_grad_(False)
+
+    @contextmanager
+    def active(self) -> Iterator[Policy]:
+        with evaluation_mode(self._policy):
+            yield self._policy

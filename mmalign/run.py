@@ -1,0 +1,257 @@
+"""A run: the assembled parts with their models loaded, and the few numbers that say how far it is.
+
+`build_run` loads everything; `Run.state` and `Run.tensors` are what a checkpoint holds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import ceil
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor
+
+from mmalign.assembly import Assembly, build_transforms
+from mmalign.backend import Backend
+from mmalign.config import RunConfig
+from mmalign.data import Source, open_source
+from mmalign.errors import CheckpointError, ConfigError
+from mmalign.hardware import choose_dtype
+from mmalign.metrics_log import MetricsLog
+from mmalign.objectives import Objective
+from mmalign.optimisation import build_optimiser
+from mmalign.parts import Model
+from mmalign.policy import Policy
+from mmalign.records import Record
+from mmalign.reference import AdapterOff, FrozenCopy, Reference
+from mmalign.sources import RecordStream
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """Everything a round of training touches.
+
+    Attributes:
+        assembly: parts and plan.
+        accelerator: device, precision and processes.
+        model: the loaded policy network and what is known of it.
+        policy: the trained module, unwrapped; `backend.policy` is the one to call.
+        optimiser: AdamW over the trainable parameters.
+        backend: computes quantities.
+        stream: the training records, in their order.
+        held_out: records to evaluate on; empty if there are none.
+        log: writes `metrics.jsonl` and feeds trackers.
+        output: folder of the run.
+        total_steps: optimiser steps of the whole run.
+        step: finished optimiser steps.
+        round: finished rounds.
+        before: metrics of the first evaluation.
+        after: metrics of the latest evaluation.
+        examples: (prompt, response before, response after) rows for the report.
+    """
+
+    assembly: Assembly
+    accelerator: Accelerator
+    model: Model
+    policy: Policy
+    optimiser: torch.optim.Optimizer
+    backend: Backend
+    stream: RecordStream
+    source: Source
+    held_out: tuple[Record, ...]
+    log: MetricsLog
+    output: Path
+    total_steps: int
+    step: int = 0
+    round: int = 0
+    before: dict[str, float] = field(default_factory=dict)
+    after: dict[str, float] = field(default_factory=dict)
+    examples_before: list[tuple[str, str]] = field(default_factory=list)
+    examples_after: list[tuple[str, str]] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's configuration."""
+        return self.assembly.config
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The objectives that are summed."""
+        return self.assembly.objectives
+
+    @property
+    def hooks(self) -> Any:
+        """The life-cycle hooks of all loaded plugins."""
+        return self.assembly.registry.plugin_set.manager.hook
+
+    @property
+    def finished(self) -> bool:
+        """True when no step is left."""
+        return self.step >= self.total_steps
+
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
+        """Names and parameters that the optimiser changes."""
+        return {name: value for name, value in self.policy.named_parameters() if value.requires_grad}
+
+    def state(self) -> dict[str, Any]:
+        """The JSON part of a checkpoint."""
+        return {
+            "step": self.step,
+            "round": self.round,
+            "position": self.stream.position,
+            "before": self.before,
+            "examples_before": self.examples_before,
+            "config": self.config.model_dump(mode="json"),
+            "data": self.source.fingerprint,
+            "plugins": self._plugin_states(),
+        }
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """The tensor part of a checkpoint: trained weights with buffers, and the optimiser's moments."""
+        trainable = self.trainable()
+        buffers = {name for name, _ in self.policy.named_buffers()}
+        weights = {k: v for k, v in self.policy.state_dict().items() if k in trainable or k in buffers}
+        moments = {
+            f"{name}|{key}": torch.as_tensor(value)
+            for name, parameter in trainable.items()
+            for key, value in self.optimiser.state.get(parameter, {}).items()
+        }
+        return {"policy": weights, "optimiser": moments}
+
+    def restore(self, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+        """Puts a checkpoint back.
+
+        Raises:
+            CheckpointError: it belongs to another model, other data or another objective.
+        """
+        self._check_same_run(state)
+        missing = set(self.trainable()) - set(tensors["policy"])
+        if missing:
+            raise CheckpointError(f"the checkpoint lacks trained weights of this model, e.g. {sorted(missing)[0]!r}")
+        self.policy.load_state_dict(dict(tensors["policy"]), strict=False)
+        self._restore_moments(tensors["optimiser"])
+        self.step, self.round = state["step"], state["round"]
+        self.stream.position = state["position"]
+        self.before = dict(state["before"])
+        self.examples_before = [cast("tuple[str, str]", tuple(row)) for row in state["examples_before"]]
+        self.hooks.on_checkpoint_restored(run=self, state=state["plugins"])
+
+    def _restore_moments(self, moments: Mapping[str, Tensor]) -> None:
+        by_name = self.trainable()
+        for entry, value in moments.items():
+            name, _, key = entry.rpartition("|")
+            parameter = by_name[name]
+            # AdamW keeps its step counter on the CPU.
+            device = value.device if key == "step" else parameter.device
+            self.optimiser.state[parameter][key] = value.to(device)
+
+    def _check_same_run(self, state: Mapping[str, Any]) -> None:
+        mine = self.config.model_dump(mode="json")
+        for key in ("modality", "objective", "collector", "rewards", "advantage", "decoding"):
+            if mine[key] != state["config"][key]:
+                raise CheckpointError(
+                    f"{self.output}: the checkpoint was trained with another `{key}`: {state['config'][key]}; "
+                    "continue with the same configuration, or start in another output folder"
+                )
+        if self.source.fingerprint != state["data"]:
+            raise CheckpointError(f"{self.output}: the training data have changed since the checkpoint was written")
+
+    def _plugin_states(self) -> dict[str, Any]:
+        states = {}
+        for implementation in self.hooks.on_checkpoint_saving.get_hookimpls():
+            state = implementation.function(**{name: self for name in implementation.argnames})
+            if state is not None:
+                states[implementation.plugin_name] = state
+        return states
+
+
+def build_run(assembly: Assembly, output: Path, *, resumed_step: int | None = None) -> Run:
+    """Opens the data and loads the model.
+
+    Args:
+        output: folder of the run.
+        resumed_step: the step of the checkpoint that will be restored, so that the metrics log can be cut to it.
+    """
+    config = assembly.config
+    accelerator = Accelerator(
+        mixed_precision=config.train.mixed_precision, log_with=list(config.trackers) or None, project_dir=str(output)
+    )
+    set_seed(config.train.seed)
+    source = _open(assembly, "train")
+    held_out = tuple(_open(assembly, "eval")) if config.data.eval else ()
+    model = _load_model(assembly, accelerator.device)
+    heads = [name for name in ("scores", "values") if name in assembly.plan.policy_outputs]
+    policy = Policy(assembly.modality, model, heads).to(accelerator.device)
+    # A frozen copy must be taken before the network is wrapped or trained.
+    reference = _build_reference(assembly, model, policy)
+    optimiser = build_optimiser(policy, config.train)
+    wrapped, prepared = accelerator.prepare(policy, optimiser)
+    policy.train()
+    return Run(
+        assembly=assembly,
+        accelerator=accelerator,
+        model=model,
+        policy=policy,
+        optimiser=prepared.optimizer,
+        backend=Backend(
+            assembly=assembly,
+            policy=wrapped,
+            unwrapped=policy,
+            reference=reference,
+            device=accelerator.device,
+            micro_batch_size=config.train.micro_batch_size,
+            sum_over_processes=lambda value: cast(Tensor, accelerator.reduce(value, "sum")),
+        ),
+        stream=RecordStream(source, shuffle=config.data.train.shuffle, seed=config.train.seed),
+        source=source,
+        held_out=held_out,
+        log=MetricsLog(output, config.trackers, accelerator, resumed_step=resumed_step),
+        output=output,
+        total_steps=_count_steps(config, source),
+    )
+
+
+def _open(assembly: Assembly, split: str) -> Source:
+    data = getattr(assembly.config.data, split)
+    transforms = build_transforms(assembly.registry, data.transforms, f"data.{split}")
+    return open_source(data, transforms, where=f"data.{split}")
+
+
+def _load_model(assembly: Assembly, device: torch.device) -> Model:
+    config = assembly.config.train
+    if assembly.online:
+        assembly.modality.temperature = assembly.decoding.temperature
+    model = assembly.modality.load(device=device, dtype=choose_dtype(config.dtype, device))
+    if config.gradient_checkpointing:
+        enable = getattr(model.network, "gradient_checkpointing_enable", None)
+        if enable is None:
+            raise ConfigError("train.gradient_checkpointing: this model does not support it; set it to false")
+        enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model
+
+
+def _build_reference(assembly: Assembly, model: Model, policy: Policy) -> Reference | None:
+    wanted = assembly.plan.needs_reference or bool(assembly.evaluators)
+    if model.adapter:
+        return AdapterOff(policy)
+    return FrozenCopy(policy) if wanted else None
+
+
+def _count_steps(config: RunConfig, source: Source) -> int:
+    if config.train.steps is not None:
+        return config.train.steps
+    try:
+        size = len(source)
+    except TypeError:
+        raise ConfigError("train.steps: needed, since streamed data have no length to count epochs by") from None
+    prompts = size * cast(float, config.train.epochs) * (config.train.epochs_per_round if config.collector else 1)
+    return max(1, ceil(prompts / config.train.batch_size))

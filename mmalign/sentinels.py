@@ -1,0 +1,87 @@
+"""Watches for runs that look fine and are not; each check stops the run with its likely cause."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from mmalign.batch import Batch
+from mmalign.errors import TrainingError
+
+MAX_START_GAP = 0.1
+"""Nats per step by which two scorings of the same steps may differ: bfloat16 gives about 0.02, a mistake gives 1."""
+
+
+def check_same_start(values: Mapping[str, Tensor], step: int) -> None:
+    """Checks that the policy equals the reference before the first update.
+
+    Raises:
+        TrainingError: it does not.
+    """
+    if step == 0 and "reference_logps" in values and "policy_logps" in values:
+        gap = _mean_gap(values, "reference_logps")
+        if gap > MAX_START_GAP:
+            raise TrainingError(
+                f"before the first update the policy differs from its reference by {gap:.2f} nats a step; likely "
+                "causes: dropout in the adapter or the network (set it to 0), or an adapter that does not start at zero"
+            )
+
+
+def check_same_sampler(values: Mapping[str, Tensor]) -> None:
+    """Checks that importance ratios are about 1 before the first update on fresh rollouts.
+
+    Raises:
+        TrainingError: they are not.
+    """
+    if "behaviour_logps" in values and "policy_logps" in values:
+        gap = _mean_gap(values, "behaviour_logps")
+        if gap > MAX_START_GAP:
+            raise TrainingError(
+                f"fresh rollouts were sampled with log-probs that differ by {gap:.2f} nats a step from the policy's; "
+                "likely causes: generation and scoring disagree on temperature, dropout, masking or position ids"
+            )
+
+
+def check_finite(loss: Tensor, values: Mapping[str, Tensor]) -> None:
+    """Checks a loss; the error names the first quantity that is not finite.
+
+    Raises:
+        TrainingError: the loss is NaN or infinite.
+    """
+    if torch.isfinite(loss):
+        return
+    for name, value in values.items():
+        scored = value[values["step_mask"]] if value.shape == values["step_mask"].shape else value
+        if name.endswith("logps") and not torch.isfinite(scored).all():
+            raise TrainingError(
+                f"the loss is {loss.item()}; the quantity {name!r} is not finite; likely causes: a learning rate that "
+                "is too high, or float16 without loss scaling"
+            )
+    raise TrainingError(f"the loss is {loss.item()} although all log-probs are finite; check the data's feedback")
+
+
+def check_gradient(norm: Tensor, *, scaled: bool) -> None:
+    """Checks the gradient norm; float16 loss scaling may overflow now and then, and skips such a step itself.
+
+    Raises:
+        TrainingError: the norm is NaN or infinite.
+    """
+    if not scaled and not torch.isfinite(norm):
+        raise TrainingError(
+            f"the gradient norm is {norm.item()}; likely causes: a learning rate that is too high, or an objective whose "
+            "gradient is infinite at a log-prob of 0 or minus infinity"
+        )
+
+
+def count_flat_groups(batch: Batch) -> int:
+    """Counts prompts whose responses all got the same composite reward: they teach a group baseline nothing."""
+    rewards, prompts = batch.quantities["composite_rewards"], batch.quantities["prompt_index"]
+    groups = [rewards[prompts == prompt] for prompt in prompts.unique()]
+    return sum(bool((group == group[0]).all()) for group in groups)
+
+
+def _mean_gap(values: Mapping[str, Tensor], name: str) -> float:
+    mask = values["step_mask"]
+    return float((values["policy_logps"].detach() - values[name])[mask].abs().mean())
