@@ -1,0 +1,266 @@
+"""From plain mappings to checked models, with errors that a user can act on.
+
+`validate` turns everything pydantic finds into one `ConfigError` of one line per mistake:
+`runs/dpo.yaml: rewards[1].wieght: unknown key 'wieght'; did you mean 'weight'? known: name, weight`.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar, Union, cast, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from mmalign.errors import ConfigError, PluginError, suggest
+from mmalign.parts import Spec
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+Location = tuple[int | str, ...]
+
+_EXPECTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "decimal": "a number",
+    "finite_number": "a finite number",
+    "bool": "true or false",
+    "string": "text",
+    "path": "a path",
+    "list": "a list",
+    "tuple": "a list",
+    "set": "a list",
+    "frozen_set": "a list",
+    "iterable": "a list",
+    "dict": "a mapping of keys to values",
+    "mapping": "a mapping of keys to values",
+    "model": "a mapping of keys to values",
+    "none_required": "null",
+}
+"""What the type errors of pydantic, by prefix, mean in the words of a YAML file."""
+
+_BOUNDS = {
+    "greater_than": ("greater than", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("at most", "le"),
+    "multiple_of": ("a multiple of", "multiple_of"),
+}
+
+
+class ParameterRow(NamedTuple):
+    """One line of a part's parameters, as `mmalign explain` shows it; `default` is `required` if there is none."""
+
+    name: str
+    type: str
+    default: str
+    help: str
+
+
+def validate(model_class: type[ModelT], data: Mapping[str, Any], where: str, source: str = "") -> ModelT:
+    """Builds `model_class` from `data`.
+
+    Args:
+        where: key path of `data` in its file, e.g. `rewards[1]`; empty at the top level.
+        source: the file, for the messages.
+
+    Raises:
+        ConfigError: one line for every mistake in `data`.
+    """
+    try:
+        model = model_class.model_validate(data)
+    except ValidationError as error:
+        problems = _describe_all(error.errors(include_url=False), model_class, data)
+    else:
+        problems = {location: ["expected a number, got true or false"] for location in _find_booleans(model, data)}
+    if problems:
+        raise ConfigError("\n".join(_format_problems(problems, where, source)))
+    return model
+
+
+def validate_parameters(spec: Spec, data: Mapping[str, Any], where: str, source: str = "") -> BaseModel:
+    """Checks the parameters of a part against the config model that its spec names.
+
+    Raises:
+        ConfigError: one line for every mistake in `data`.
+        PluginError: the config model cannot be loaded.
+    """
+    return validate(load_config_model(spec), data, where, source)
+
+
+def load_config_model(spec: Spec) -> type[BaseModel]:
+    """Loads the model that validates a part's parameters; raises PluginError if it cannot."""
+    from mmalign.registry import load_object
+
+    model_class = load_object(spec.config)
+    if not (isinstance(model_class, type) and issubclass(model_class, BaseModel)):
+        raise PluginError(
+            f"{spec.kind} {spec.name!r}: config {spec.config!r} is {model_class!r}; expected a subclass of Parameters"
+        )
+    return model_class
+
+
+def parameters_table(model_class: type[BaseModel], prefix: str = "") -> list[ParameterRow]:
+    """Lists the fields of a model, those of nested models under dotted names."""
+    rows = []
+    for name, field in model_class.model_fields.items():
+        default = "required" if field.is_required() else _format_value(field.get_default(call_default_factory=True))
+        rows.append(
+            ParameterRow(prefix + name, format_type(field), default, " ".join((field.description or "").split()))
+        )
+        for nested in _nested_models(field.annotation):
+            rows += parameters_table(nested, f"{prefix}{name}.")
+    return rows
+
+
+def format_type(field: FieldInfo) -> str:
+    """Writes a field's type and bounds, e.g. `float > 0` or `'linear' | 'cosine'`."""
+    symbols = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    bounds = [
+        f"{symbol} {getattr(rule, attribute)}"
+        for rule in field.metadata
+        for attribute, symbol in symbols.items()
+        if getattr(rule, attribute, None) is not None
+    ]
+    return " ".join([_format_annotation(field.annotation), ", ".join(bounds)]).strip()
+
+
+# -- errors ---------------------------------------------------------------------------------------------------------
+
+
+def _describe_all(
+    errors: Sequence[ErrorDetails], model_class: type[BaseModel], data: Mapping[str, Any]
+) -> dict[Location, list[str]]:
+    """Groups messages by place: every branch of a union complains about the same value."""
+    problems: dict[Location, list[str]] = {}
+    for error in errors:
+        location = _real_location(error, data)
+        message = _describe(error, model_class, location)
+        if message not in problems.setdefault(location, []):
+            problems[location].append(message)
+    return problems
+
+
+def _format_problems(problems: Mapping[Location, Sequence[str]], where: str, source: str) -> Iterator[str]:
+    for location, messages in problems.items():
+        path = where
+        for part in location:
+            path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+        yield ": ".join(part for part in (source, path, _join_alternatives(messages)) if part)
+
+
+def _join_alternatives(messages: Sequence[str]) -> str:
+    """Joins what the branches of a union expected: `expected a number, got 'x' or expected text, ...` said once."""
+    heads = [message.partition(", got ") for message in messages]
+    if len(messages) > 1 and all(head.startswith("expected ") for head, _, _ in heads):
+        return f"expected {' or '.join(head.removeprefix('expected ') for head, _, _ in heads)}, got {heads[0][2]}"
+    return " or ".join(messages)
+
+
+def _real_location(error: ErrorDetails, data: Any) -> Location:
+    """Leaves out the parts of pydantic's location that name a branch of a union, not a key of `data`."""
+    kept: list[int | str] = []
+    last = len(error["loc"]) - 1
+    for index, part in enumerate(error["loc"]):
+        if index == last and error["type"] == "missing":
+            kept.append(part)
+        elif isinstance(data, Mapping) and part in data:
+            kept.append(part)
+            data = data[part]
+        elif isinstance(data, (list, tuple)) and isinstance(part, int) and part < len(data):
+            kept.append(part)
+            data = data[part]
+    return tuple(kept)
+
+
+def _describe(error: ErrorDetails, model_class: type[BaseModel], location: Location) -> str:
+    kind, got, context = error["type"], error["input"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"unknown key {location[-1]!r}{suggest(str(location[-1]), _known_keys(model_class, location[:-1]))}"
+    if kind == "missing":
+        return "missing; this key has no default"
+    if kind in _BOUNDS:
+        words, key = _BOUNDS[kind]
+        return f"must be {words} {context[key]}, got {_format_value(got)}"
+    if kind in ("literal_error", "enum"):
+        return _describe_choice(got, str(context["expected"]))
+    if kind in ("too_short", "too_long"):
+        words, key = ("at least", "min_length") if kind == "too_short" else ("at most", "max_length")
+        return f"expected {words} {context[key]} item(s), got {context['actual_length']}"
+    expected = next((words for prefix, words in _EXPECTED.items() if kind.startswith(prefix)), "")
+    if expected and kind.endswith(("_type", "_parsing", "_from_float", "number", "_required", "_size", "_unicode")):
+        return f"expected {expected}, got {_format_value(got)}"
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return message if kind == "value_error" else f"{message[:1].lower()}{message[1:]}, got {_format_value(got)}"
+
+
+def _describe_choice(got: Any, expected: str) -> str:
+    choices = re.findall(r"'([^']*)'", expected)
+    if isinstance(got, str) and choices:
+        return f"unknown value {got!r}{suggest(got, choices)}"
+    return f"expected {expected}, got {_format_value(got)}"
+
+
+def _known_keys(model_class: type[BaseModel], location: Location) -> list[str]:
+    models = [model_class]
+    for part in location:
+        if isinstance(part, str):
+            fields = [model.model_fields[part] for model in models if part in model.model_fields]
+            models = [nested for field in fields for nested in _nested_models(field.annotation)]
+    return [name for model in models for name in model.model_fields]
+
+
+def _find_booleans(model: BaseModel, data: Any, location: Location = ()) -> Iterator[Location]:
+    """Finds `true` where a number stands now: pydantic reads it as 1, which nobody means in a YAML file."""
+    for name in type(model).model_fields:
+        if isinstance(data, Mapping) and name in data:
+            yield from _find_boolean(getattr(model, name), data[name], (*location, name))
+
+
+def _find_boolean(value: Any, got: Any, location: Location) -> Iterator[Location]:
+    if isinstance(got, bool) and isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield location
+    elif isinstance(value, BaseModel):
+        yield from _find_booleans(value, got, location)
+    elif isinstance(value, (list, tuple)) and isinstance(got, (list, tuple)):
+        for index, (one, one_got) in enumerate(zip(value, got, strict=False)):
+            yield from _find_boolean(one, one_got, (*location, index))
+
+
+# -- types ----------------------------------------------------------------------------------------------------------
+
+
+def _nested_models(annotation: Any) -> list[type[BaseModel]]:
+    """Lists the models in a type such as `tuple[Component, ...] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _nested_models(part)]
+
+
+def _format_annotation(annotation: Any) -> str:
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " | ".join(repr(part) for part in parts)
+    if origin in (Union, types.UnionType):
+        return " | ".join(_format_annotation(part) for part in parts)
+    if parts:
+        inner = ", ".join("..." if part is Ellipsis else _format_annotation(part) for part in parts)
+        return f"{_type_name(origin)}[{inner}]"
+    return _type_name(annotation)
+
+
+def _type_name(annotation: Any) -> str:
+    return "None" if annotation is types.NoneType else cast(str, getattr(annotation, "__name__", str(annotation)))
+
+
+def _format_value(value: Any) -> str:
+    """Writes a value as YAML has it, cut to a line."""
+    words: dict[Any, str] = {None: "null", True: "true", False: "false"}
+    if value is None or isinstance(value, bool):
+        return words[value]
+    if isinstance(value, BaseModel):
+        value = value.model_dump()
+    text = repr(list(value) if isinstance(value, (tuple, set, frozenset)) else value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
