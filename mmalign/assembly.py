@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from mmalign.config import Component, RunConfig
 from mmalign.errors import ConfigError, PlanError
-from mmalign.objectives import Objective, bind_objective
+from mmalign.names import distinct_names
+from mmalign.objectives import Objective, bind_objective, label_metrics
 from mmalign.parts import (
     AdvantageSpec,
     Collector,
@@ -109,28 +110,27 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
         PlanError: a quantity that nothing supplies.
     """
     builder = _Builder(registry, source)
-    objectives = tuple(
-        _bind_objective(builder, component, f"objective[{index}]") for index, component in enumerate(config.objective)
+    objectives = label_metrics(
+        [_bind_objective(builder, component, f"objective[{index}]") for index, component in enumerate(config.objective)]
     )
     modality_spec = cast(ModalitySpec, registry.find("modality", config.modality.name, "modality.name").spec)
     _check_log_prob_kind(objectives, modality_spec)
     advantage = _bind_advantage(builder, config)
     _check_online(config, source)
     plan = _plan(objectives, modality_spec, advantage, config, registry)
+    modality = builder.build("modality", config.modality, "modality")
+    _check_exports(config, modality, source)
     return Assembly(
         config=config,
         registry=registry,
-        modality=builder.build("modality", config.modality, "modality"),
+        modality=modality,
         modality_spec=modality_spec,
         objectives=objectives,
         scorer=_build_scorer(builder, config),
         advantage=advantage,
         collector=builder.build("collector", config.collector, "collector") if config.collector else None,
         decoding=builder.build("decoding", config.decoding, "decoding"),
-        evaluators={
-            component.name: builder.build("evaluator", component, f"evaluation.evaluators[{index}]")
-            for index, component in enumerate(config.evaluation.evaluators)
-        },
+        evaluators=_build_evaluators(builder, config.evaluation.evaluators),
         plan=plan,
         papers=builder.papers,
     )
@@ -175,6 +175,14 @@ def _build_scorer(builder: _Builder, config: RunConfig) -> RewardScorer | None:
     return RewardScorer(rewards) if rewards else None
 
 
+def _build_evaluators(builder: _Builder, components: Sequence[Component]) -> dict[str, Evaluator]:
+    names = distinct_names([component.name for component in components])
+    return {
+        name: builder.build("evaluator", component, f"evaluation.evaluators[{index}]")
+        for index, (name, component) in enumerate(zip(names, components, strict=True))
+    }
+
+
 def _plan(
     objectives: Sequence[Objective],
     modality: ModalitySpec,
@@ -216,3 +224,9 @@ def _check_online(config: RunConfig, source: str) -> None:
         raise ConfigError(
             f"{prefix}advantage: {config.advantage.name!r} is only used in online runs; add `collector: {{name: group}}`"
         )
+
+
+def _check_exports(config: RunConfig, modality: Modality, source: str) -> None:
+    if config.checkpoint.merged and type(modality).save_merged is Modality.save_merged:
+        prefix = f"{source}: " if source else ""
+        raise ConfigError(f"{prefix}checkpoint.merged: modality {config.modality.name!r} has no merged export; drop it")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmalign.assembly import Assembly
 from mmalign.batch import Batch, build_batch
+from mmalign.distribution import SumOverProcesses
 from mmalign.errors import TrainingError
 from mmalign.parts import EncodedResponse, Generated, Rollout, Sample
 from mmalign.policy import Policy, evaluation_mode
@@ -23,8 +24,6 @@ from mmalign.records import Record
 from mmalign.reductions import masked_sum
 from mmalign.reference import Reference
 from mmalign.registry import load_object
-
-SumOverProcesses = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ class Backend:
         decode = self.assembly.modality.decode
         return self.assembly.scorer.score(
             [
-                Sample(rollout.record, item.response, decode(item.response))
+                Sample(rollout.record, item.response, decode(item.response), item.encoded.steps)
                 for rollout in rollouts
                 for item in rollout.responses
             ]

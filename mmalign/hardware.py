@@ -10,11 +10,15 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 _CPU_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
 
 
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Turns a dtype name into a dtype; `auto` is bfloat16 where the hardware multiplies it fast, else float32."""
+def choose_dtype(name: str, device: torch.device, *, adapter: bool) -> torch.dtype:
+    """Turns a dtype name into a dtype.
+
+    `auto` is bfloat16 where the hardware multiplies it fast and the network is frozen under an adapter; weights that
+    are trained themselves lose small updates in bfloat16, so they are float32.
+    """
     if name != "auto":
         return _DTYPES[name]
-    return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
+    return torch.bfloat16 if adapter and has_fast_bfloat16(device) else torch.float32
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

@@ -11,7 +11,7 @@ seeded by (seed, round), so a checkpoint at the end of a round needs no generato
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 
 import torch
@@ -20,15 +20,24 @@ from torch import Tensor
 
 from mmalign.batch import Batch
 from mmalign.checkpoint import save_checkpoint
-from mmalign.errors import DataError
+from mmalign.distribution import take_share
+from mmalign.errors import TrainingError
 from mmalign.evaluation import evaluate
 from mmalign.interruption import Interruption
-from mmalign.metrics import MetricSums
-from mmalign.objectives import Objective
+from mmalign.metrics import MetricSums, compute_means
 from mmalign.optimisation import learning_rate, set_learning_rate
 from mmalign.progress import Progress
+from mmalign.records import Record
 from mmalign.run import Run
-from mmalign.sentinels import check_finite, check_gradient, check_same_sampler, check_same_start, count_flat_groups
+from mmalign.sentinels import (
+    check_covered,
+    check_finite,
+    check_gradient,
+    check_same_sampler,
+    check_same_start,
+    flat_groups,
+)
+from mmalign.weighting import weighted_loss
 
 
 def train(run: Run) -> None:
@@ -62,8 +71,8 @@ def save(run: Run) -> None:
 
 
 def _run_round(run: Run, progress: Progress) -> None:
-    processes, rank = run.accelerator.num_processes, run.accelerator.process_index
-    set_seed(run.config.train.seed + run.round * processes + rank)
+    processes = run.accelerator.num_processes
+    set_seed(_round_seed(run))
     batch, metrics = _collect(run) if run.assembly.online else (_read(run), {})
     for index, minibatch in enumerate(_minibatches(run, batch)):
         if run.finished:
@@ -76,12 +85,58 @@ def _run_round(run: Run, progress: Progress) -> None:
     run.round += 1
 
 
+def _round_seed(run: Run) -> int:
+    processes, rank = run.accelerator.num_processes, run.accelerator.process_index
+    return (run.config.train.seed * 1_000_003 + run.round * processes + rank) % 2**32
+
+
+def _next_records(run: Run, count: int) -> list[Record]:
+    records = run.stream.take(count)
+    return take_share(records, run.accelerator.process_index, run.accelerator.num_processes, "train.batch_size")
+
+
 def _read(run: Run) -> Batch:
-    records = _share(run, run.stream.take(run.config.train.batch_size))
-    batch = run.backend.encode(records)
-    if any(objective.spec.per == "pair" for objective in run.objectives) and not len(batch.quantities["pairs"]):
-        raise DataError(f"{run.source.name}: no preference pair in {len(records)} records, e.g. {records[0].id!r}")
-    return run.backend.prepare(batch)
+    return run.backend.prepare(run.backend.encode(_next_records(run, run.config.train.batch_size)))
+
+
+def _collect(run: Run) -> tuple[Batch, dict[str, float]]:
+    train = run.config.train
+    prompts = _next_records(run, train.prompts_per_round or train.batch_size)
+    rollouts = run.assembly.collector.collect(prompts, run.backend.generate)  # type: ignore[union-attr]
+    run.hooks.on_experience_collected(run=run, rollouts=rollouts)
+    batch = run.backend.collect(rollouts)
+    metrics: dict[str, Tensor] = {"length": batch.quantities["lengths"].float()}
+    if run.backend.reward_names:
+        batch = run.backend.score_rewards(batch, rollouts)
+        run.hooks.on_rewards_computed(run=run, batch=batch)
+        metrics |= _reward_metrics(run, batch)
+    return run.backend.prepare(batch, rollouts), compute_means(metrics, run.backend.sum_over_processes)
+
+
+def _reward_metrics(run: Run, batch: Batch) -> dict[str, Tensor]:
+    rewards = batch.quantities["rewards"]
+    components = {f"reward/{name}": rewards[:, column] for column, name in enumerate(run.backend.reward_names)}
+    composite = batch.quantities["composite_rewards"]
+    return {
+        "reward": composite,
+        "reward/unscored": composite.isnan().float(),
+        "flat_groups": flat_groups(composite, batch.quantities["prompt_index"]),
+        **components,
+    }
+
+
+def _round_seed(run: Run) -> int:
+    processes, rank = run.accelerator.num_processes, run.accelerator.process_index
+    return (run.config.train.seed * 1_000_003 + run.round * processes + rank) % 2**32
+
+
+def _next_records(run: Run, count: int) -> list[Record]:
+    records = run.stream.take(count)
+    return take_share(records, run.accelerator.process_index, run.accelerator.num_processes, "train.batch_size")
+
+
+def _read(run: Run) -> Batch:
+    return run.backend.prepare(run.backend.encode(_next_records(run, run.config.train.batch_size)))
 
 
 def _collect(run: Run) -> tuple[Batch, dict[str, float]]:
@@ -101,14 +156,6 @@ def _collect(run: Run) -> tuple[Batch, dict[str, float]]:
         flat = count_flat_groups(batch)
     means = {name: float(value[~value.isnan()].mean()) for name, value in metrics.items()}
     return run.backend.prepare(batch, rollouts), means | {"flat_groups": float(flat)}
-
-
-def _share(run: Run, records: Sequence[object]) -> list:  # type: ignore[type-arg]
-    """This process's part of the global batch."""
-    share = list(records[run.accelerator.process_index :: run.accelerator.num_processes])
-    if not share:
-        raise DataError("train.batch_size: smaller than the number of processes, so that one has no record")
-    return share
 
 
 def _minibatches(run: Run, batch: Batch) -> Iterator[Batch]:
@@ -149,6 +196,8 @@ def accumulate_gradients(run: Run, batch: Batch, *, fresh: bool = False) -> Metr
     """Adds up the gradient of the mean loss over the global batch, micro-batch by micro-batch."""
     batch = run.backend.prepare_step(batch)
     totals = [run.backend.sum_over_processes(objective.totals(batch)) for objective in run.objectives]
+    if run.step == 0:
+        check_covered(run.objectives, totals, batch)
     sums = MetricSums()
     parts = batch.micro_batches(run.config.train.micro_batch_size)
     for index, part in enumerate(parts):
@@ -165,29 +214,12 @@ def accumulate_gradients(run: Run, batch: Batch, *, fresh: bool = False) -> Metr
     return sums
 
 
-def weighted_loss(
-    objectives: Sequence[Objective], values: dict[str, Tensor], totals: Sequence[Tensor], sums: MetricSums
-) -> Tensor:
-    """Sums the objectives' weighted element losses of a micro-batch and records their metrics."""
-    terms = []
-    for objective, total in zip(objectives, totals, strict=True):
-        losses, metrics = objective.evaluate(values)
-        weights = objective.element_weights(values, total)
-        # A masked element may hold anything; zero times NaN would still be NaN.
-        term = torch.where(weights > 0, losses, 0.0).mul(weights).sum()
-        sums.add(objective, values, total, {"loss": losses, **metrics}, term, alone=len(objectives) == 1)
-        terms.append(objective.weight * term)
-    loss = torch.stack(terms).sum()
-    sums.add_total(loss)
-    return loss
-
-
 def _clip(run: Run) -> Tensor:
     limit = run.config.train.max_grad_norm
     parameters = list(run.trainable().values())
     norm = run.accelerator.clip_grad_norm_(parameters, limit if limit is not None else float("inf"))
     if norm is None:
-        raise DataError("no trained parameter has a gradient")
+        raise TrainingError("no trained parameter got a gradient; the objective may not depend on the policy")
     check_gradient(norm, scaled=run.config.train.mixed_precision == "fp16")
     return norm
 

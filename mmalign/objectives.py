@@ -6,8 +6,8 @@ micro-batches of all processes is the mean over the global batch, however it is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmalign.batch import Batch
 from mmalign.errors import PluginError
+from mmalign.names import distinct_names
 from mmalign.parts import ObjectiveSpec
 from mmalign.reductions import aggregation_weights
 
@@ -34,6 +35,7 @@ class Objective:
         weight: factor in the sum of objectives.
         aggregation: how step losses are reduced.
         horizon: the constant of the aggregation `constant`, in steps.
+        prefix: of its metrics' names; empty where it is the only objective.
     """
 
     spec: ObjectiveSpec
@@ -42,6 +44,7 @@ class Objective:
     weight: float = 1.0
     aggregation: str = "step_mean"
     horizon: float | None = None
+    prefix: str = ""
 
     def evaluate(self, values: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Computes the loss of every element, float32, and its metrics.
@@ -89,6 +92,14 @@ def bind_objective(spec: ObjectiveSpec, loss: LossFunction, parameters: Mapping[
     own = {name: value for name, value in parameters.items() if name not in ENGINE_PARAMETERS}
     aggregation = parameters.get("aggregation", spec.aggregation)
     return Objective(spec, loss, own, weight, aggregation, parameters.get("horizon"))
+
+
+def label_metrics(objectives: Sequence[Objective]) -> tuple[Objective, ...]:
+    """Gives the objectives of a sum distinct metric prefixes: `dpo/`, `sft/`, a second dpo `dpo_2/`."""
+    if len(objectives) == 1:
+        return tuple(objectives)
+    names = distinct_names([objective.spec.name for objective in objectives])
+    return tuple(replace(one, prefix=f"{name}/") for one, name in zip(objectives, names, strict=True))
 
 
 def element_mask(spec: ObjectiveSpec, values: Mapping[str, Tensor]) -> Tensor:

@@ -280,9 +280,12 @@ class Modality(ABC):
     Attributes:
         temperature: log-probs are those of the distribution at this temperature. The engine sets it to the decoding's
             in online runs, so that importance ratios compare like with like.
+        adapter: True if `load` freezes the network and trains an adapter on it; switching that off (with the network's
+            `disable_adapter()` context) gives the reference. Without an adapter the reference is a frozen copy.
     """
 
     temperature: float = 1.0
+    adapter: bool = False
 
     @abstractmethod
     def load(self, *, device: torch.device, dtype: torch.dtype) -> Model:
@@ -330,13 +333,19 @@ class Modality(ABC):
         """Splits what the model sees into pieces of text, each with whether the loss counts it; for `data show`."""
         return [(f"{encoded.steps} steps", True)]
 
+    def parameter_counts(self) -> tuple[int, int] | None:
+        """Counts (all, trained) parameters without loading weights; None where only loading would tell."""
+        return None
+
     def save(self, model: Model, directory: str) -> None:
-        """Writes the trained weights in the format the modality's users load (peft, diffusers, ...)."""
-        raise NotImplementedError(f"{type(self).__name__} has no export; override Modality.save")
+        """Writes the trained weights to an existing folder; override it with the format your users load."""
+        from safetensors.torch import save_model
+
+        save_model(model.network, f"{directory}/model.safetensors")
 
     def save_merged(self, model: Model, directory: str) -> None:
-        """Writes the whole network with adapters merged in."""
-        raise NotImplementedError(f"{type(self).__name__} has no merged export; override Modality.save_merged")
+        """Writes the whole network with adapters merged in; offered only by modalities that override this."""
+        raise NotImplementedError(f"{type(self).__name__} has no merged export")
 
     def fingerprint(self) -> str:
         """Names everything that changes an encoding (processor, template, limits); part of cache keys."""
@@ -404,7 +413,13 @@ class EvaluationContext:
 
 
 class Evaluator(ABC):
-    """Metrics of a model on held-out records."""
+    """Metrics of a model on held-out records.
+
+    Attributes:
+        examples: (record, response, score) rows of the latest evaluation, for reports; empty if it samples nothing.
+    """
+
+    examples: Sequence[tuple[Record, Response, float]] = ()
 
     @abstractmethod
     def evaluate(self, context: EvaluationContext) -> dict[str, float]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
 
 from mmalign.policy import Policy, evaluation_mode
@@ -15,7 +15,7 @@ class Reference(ABC):
     """Gives a policy module that scores as the reference does."""
 
     @abstractmethod
-    def active(self) -> Any:
+    def active(self) -> AbstractContextManager[Policy]:
         """Returns a context manager that yields the module to score with, without gradient or dropout."""
 
 
@@ -32,12 +32,16 @@ class AdapterOff(Reference):
 
 
 class FrozenCopy(Reference):
-    """A copy of the network as it was at the start: costs the memory of the weights."""
+    """A copy of the network as it was at the start: costs the memory of the weights.
 
-    def __init__(self, policy: Policy) -> None:
+    `autocast` is the precision context of the trained network, so that both compute alike.
+    """
+
+    def __init__(self, policy: Policy, autocast: Callable[[], AbstractContextManager[Any]]) -> None:
         self._policy = copy.deepcopy(policy).requires_grad_(False)
+        self._autocast = autocast
 
     @contextmanager
     def active(self) -> Iterator[Policy]:
-        with evaluation_mode(self._policy):
+        with evaluation_mode(self._policy), self._autocast():
             yield self._policy

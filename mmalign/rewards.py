@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isinf, isnan, nan
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mmalign.errors import MmalignError, TrainingError
+from mmalign.names import distinct_names
 from mmalign.parts import Reward, Sample
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class RewardScorer:
 
     def __init__(self, rewards: Sequence[WeightedReward], *, cache_size: int = 100_000) -> None:
         """Builds a scorer that keeps the newest `cache_size` scores of every component."""
-        self.names = _distinct_names([reward.name for reward in rewards])
+        self.names = distinct_names([reward.name for reward in rewards])
         self.weights = torch.tensor([reward.weight for reward in rewards], dtype=torch.float32)
         self.failures = dict.fromkeys(self.names, 0)
         self._rewards = [reward.reward for reward in rewards]
@@ -162,15 +162,6 @@ def _output_bytes(output: Any) -> bytes | None:
         return None
     layout = [str(getattr(output, name, "")) for name in ("dtype", "shape", "mode", "size")]
     return "|".join(layout).encode() + bytes(output.tobytes())
-
-
-def _distinct_names(names: Sequence[str]) -> tuple[str, ...]:
-    seen: Counter[str] = Counter()
-    distinct = []
-    for name in names:
-        seen[name] += 1
-        distinct.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
-    return tuple(distinct)
 
 
 def _describe(error: Exception) -> str:

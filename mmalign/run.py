@@ -1,6 +1,6 @@
 """A run: the assembled parts with their models loaded, and the few numbers that say how far it is.
 
-`build_run` loads everything; `Run.state` and `Run.tensors` are what a checkpoint holds.
+`Run.state` and `Run.tensors` are what a checkpoint holds; `mmalign.startup` builds a run.
 """
 
 from __future__ import annotations
@@ -8,28 +8,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import ceil
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
 from torch import Tensor
 
-from mmalign.assembly import Assembly, build_transforms
+from mmalign.assembly import Assembly
 from mmalign.backend import Backend
+from mmalign.batch import Batch
 from mmalign.config import RunConfig
-from mmalign.data import Source, open_source
-from mmalign.errors import CheckpointError, ConfigError
-from mmalign.hardware import choose_dtype
+from mmalign.data import Source
+from mmalign.errors import CheckpointError
 from mmalign.metrics_log import MetricsLog
 from mmalign.objectives import Objective
-from mmalign.optimisation import build_optimiser
 from mmalign.parts import Model
 from mmalign.policy import Policy
 from mmalign.records import Record
-from mmalign.reference import AdapterOff, FrozenCopy, Reference
 from mmalign.sources import RecordStream
 
 logger = logging.getLogger(__name__)
@@ -55,7 +51,10 @@ class Run:
         round: finished rounds.
         before: metrics of the first evaluation.
         after: metrics of the latest evaluation.
-        examples: (prompt, response before, response after) rows for the report.
+        examples_before: (prompt, response) rows of the first evaluation.
+        examples_after: (prompt, response) rows of the latest evaluation.
+        held_out_batch: the held-out records with what is computed once for them; filled in at the first evaluation.
+        interrupted: True if a signal ended the run early.
     """
 
     assembly: Assembly
@@ -76,6 +75,7 @@ class Run:
     after: dict[str, float] = field(default_factory=dict)
     examples_before: list[tuple[str, str]] = field(default_factory=list)
     examples_after: list[tuple[str, str]] = field(default_factory=list)
+    held_out_batch: Batch | None = None
     interrupted: bool = False
 
     @property
@@ -172,86 +172,3 @@ class Run:
             if state is not None:
                 states[implementation.plugin_name] = state
         return states
-
-
-def build_run(assembly: Assembly, output: Path, *, resumed_step: int | None = None) -> Run:
-    """Opens the data and loads the model.
-
-    Args:
-        output: folder of the run.
-        resumed_step: the step of the checkpoint that will be restored, so that the metrics log can be cut to it.
-    """
-    config = assembly.config
-    accelerator = Accelerator(
-        mixed_precision=config.train.mixed_precision, log_with=list(config.trackers) or None, project_dir=str(output)
-    )
-    set_seed(config.train.seed)
-    source = _open(assembly, "train")
-    held_out = tuple(_open(assembly, "eval")) if config.data.eval else ()
-    model = _load_model(assembly, accelerator.device)
-    heads = [name for name in ("scores", "values") if name in assembly.plan.policy_outputs]
-    policy = Policy(assembly.modality, model, heads).to(accelerator.device)
-    # A frozen copy must be taken before the network is wrapped or trained.
-    reference = _build_reference(assembly, model, policy)
-    optimiser = build_optimiser(policy, config.train)
-    wrapped, prepared = accelerator.prepare(policy, optimiser)
-    policy.train()
-    return Run(
-        assembly=assembly,
-        accelerator=accelerator,
-        model=model,
-        policy=policy,
-        optimiser=prepared.optimizer,
-        backend=Backend(
-            assembly=assembly,
-            policy=wrapped,
-            unwrapped=policy,
-            reference=reference,
-            device=accelerator.device,
-            micro_batch_size=config.train.micro_batch_size,
-            sum_over_processes=lambda value: cast(Tensor, accelerator.reduce(value, "sum")),
-        ),
-        stream=RecordStream(source, shuffle=config.data.train.shuffle, seed=config.train.seed),
-        source=source,
-        held_out=held_out,
-        log=MetricsLog(output, config.trackers, accelerator, resumed_step=resumed_step),
-        output=output,
-        total_steps=_count_steps(config, source),
-    )
-
-
-def _open(assembly: Assembly, split: str) -> Source:
-    data = getattr(assembly.config.data, split)
-    transforms = build_transforms(assembly.registry, data.transforms, f"data.{split}")
-    return open_source(data, transforms, where=f"data.{split}")
-
-
-def _load_model(assembly: Assembly, device: torch.device) -> Model:
-    config = assembly.config.train
-    if assembly.online:
-        assembly.modality.temperature = assembly.decoding.temperature
-    model = assembly.modality.load(device=device, dtype=choose_dtype(config.dtype, device))
-    if config.gradient_checkpointing:
-        enable = getattr(model.network, "gradient_checkpointing_enable", None)
-        if enable is None:
-            raise ConfigError("train.gradient_checkpointing: this model does not support it; set it to false")
-        enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return model
-
-
-def _build_reference(assembly: Assembly, model: Model, policy: Policy) -> Reference | None:
-    wanted = assembly.plan.needs_reference or bool(assembly.evaluators)
-    if model.adapter:
-        return AdapterOff(policy)
-    return FrozenCopy(policy) if wanted else None
-
-
-def _count_steps(config: RunConfig, source: Source) -> int:
-    if config.train.steps is not None:
-        return config.train.steps
-    try:
-        size = len(source)
-    except TypeError:
-        raise ConfigError("train.steps: needed, since streamed data have no length to count epochs by") from None
-    prompts = size * cast(float, config.train.epochs) * (config.train.epochs_per_round if config.collector else 1)
-    return max(1, ceil(prompts / config.train.batch_size))

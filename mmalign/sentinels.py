@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from mmalign.batch import Batch
-from mmalign.errors import TrainingError
+from mmalign.errors import DataError, TrainingError
+from mmalign.objectives import Objective
 
 MAX_START_GAP = 0.1
 """Nats per step by which two scorings of the same steps may differ: bfloat16 gives about 0.02, a mistake gives 1."""
@@ -44,6 +45,22 @@ def check_same_sampler(values: Mapping[str, Tensor]) -> None:
             )
 
 
+def check_covered(objectives: Sequence[Objective], totals: Sequence[Tensor], batch: Batch) -> None:
+    """Checks that every objective finds something to train on in the first batch.
+
+    Raises:
+        DataError: one does not.
+    """
+    for objective, total in zip(objectives, totals, strict=True):
+        if not total[0]:
+            wanted = {"pair": "preference pairs", "response": "labelled responses", "step": "responses"}
+            example = f", e.g. {batch.records[0].id!r}" if batch.records else ""
+            raise DataError(
+                f"data.train: objective {objective.spec.name!r} trains on {wanted[objective.spec.per]}, but the first "
+                f"batch has none in {len(batch.records)} records{example}; `mmalign data validate` counts what there is"
+            )
+
+
 def check_finite(loss: Tensor, values: Mapping[str, Tensor]) -> None:
     """Checks a loss; the error names the first quantity that is not finite.
 
@@ -75,11 +92,13 @@ def check_gradient(norm: Tensor, *, scaled: bool) -> None:
         )
 
 
-def count_flat_groups(batch: Batch) -> int:
-    """Counts prompts whose responses all got the same composite reward: they teach a group baseline nothing."""
-    rewards, prompts = batch.quantities["composite_rewards"], batch.quantities["prompt_index"]
-    groups = [rewards[prompts == prompt] for prompt in prompts.unique()]
-    return sum(bool((group == group[0]).all()) for group in groups)
+def flat_groups(rewards: Tensor, prompt_index: Tensor) -> Tensor:
+    """Marks responses whose whole group got the same reward, [N] float: they teach a group baseline nothing."""
+    prompts, place = prompt_index.unique(return_inverse=True)
+    start = torch.full((len(prompts),), torch.inf, device=rewards.device, dtype=rewards.dtype)
+    lowest = start.scatter_reduce(0, place, rewards, "amin")
+    highest = (-start).scatter_reduce(0, place, rewards, "amax")
+    return (lowest == highest)[place].float()
 
 
 def _mean_gap(values: Mapping[str, Tensor], name: str) -> float:

@@ -1,0 +1,81 @@
+"""Held-out evaluation: the objectives on held-out feedback, and the configured evaluators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from accelerate.utils import set_seed
+
+from mmalign.distribution import take_share
+from mmalign.metrics import MetricSums
+from mmalign.batch import Batch
+from mmalign.parts import EvaluationContext
+from mmalign.policy import evaluation_mode
+from mmalign.records import Record, Response
+from mmalign.run import Run
+from mmalign.weighting import weighted_loss
+
+Example = tuple[str, str]
+
+_SEED = 20_240_001
+"""Every evaluation of every run samples with the same random numbers, so that before and after differ by the weights."""
+
+
+def evaluate(run: Run) -> dict[str, float]:
+    """Evaluates on the held-out records, logs the metrics and remembers them as before or after training."""
+    if not run.held_out:
+        return {}
+    metrics, examples = measure(run)
+    run.log.write(run.step, "eval", metrics)
+    run.hooks.on_evaluated(run=run, metrics=metrics)
+    if run.step == 0:
+        run.before, run.examples_before = metrics, examples
+    run.after, run.examples_after = metrics, examples
+    return metrics
+
+
+def measure(run: Run) -> tuple[dict[str, float], list[Example]]:
+    """Computes the held-out metrics and some (prompt, response) examples; changes nothing but the generators' state.
+
+    Training does not depend on that state: every round seeds its own.
+    """
+    set_seed(_SEED)
+    metrics = _measure_objectives(run)
+    examples: list[Example] = []
+    with evaluation_mode(run.policy):
+        for name, evaluator in run.assembly.evaluators.items():
+            # Every process evaluates all records: a sharded network needs all processes in every forward pass.
+            result = evaluator.evaluate(EvaluationContext(run.held_out, run.backend, run.backend.generate))
+            metrics |= {f"{name}/{key}": value for key, value in result.items()}
+            examples = examples or _render(run, evaluator.examples)
+    return metrics, examples
+
+
+def _measure_objectives(run: Run) -> dict[str, float]:
+    """Averages the objectives' loss and metrics over the stored held-out responses, if there are any."""
+    if run.assembly.online or not any(record.responses for record in run.held_out):
+        return {}
+    backend = run.backend
+    with evaluation_mode(run.policy):
+        batch = backend.prepare_step(_held_out_batch(run))
+        totals = [backend.sum_over_processes(objective.totals(batch)) for objective in run.objectives]
+        sums = MetricSums()
+        for part in batch.micro_batches(run.config.train.micro_batch_size):
+            with torch.no_grad():
+                weighted_loss(run.objectives, backend.policy_values(part), totals, sums)
+    return sums.compute(backend.sum_over_processes)
+
+
+def _held_out_batch(run: Run) -> Batch:
+    """Prepares the held-out batch once: what it holds does not depend on the trained weights."""
+    if run.held_out_batch is None:
+        processes, rank = run.accelerator.num_processes, run.accelerator.process_index
+        records = take_share(run.held_out, rank, processes, "data.eval")
+        run.held_out_batch = run.backend.prepare(run.backend.encode(records))
+    return run.held_out_batch
+
+
+def _render(run: Run, examples: Sequence[tuple[Record, Response, float]]) -> list[Example]:
+    shown = examples[: run.config.evaluation.examples]
+    return [(record.prompt_text, str(run.assembly.modality.decode(response))) for record, response, _ in shown]

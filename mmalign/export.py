@@ -1,0 +1,63 @@
+"""What is left of a finished run: the model in its users' format, and a model card."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from mmalign.config import dump_config
+from mmalign.plugins import provenance
+from mmalign.report import write_model_card
+from mmalign.run import Run
+
+
+def export_run(run: Run) -> None:
+    """Writes `model/` (adapter or weights, heads, model card) and, if asked for, `merged/`; on the main process."""
+    if run.accelerator.is_main_process:
+        _write_folder(run.output / "model", lambda folder: _write_model(run, folder))
+        if run.config.checkpoint.merged:
+            save_merged = run.assembly.modality.save_merged
+            _write_folder(run.output / "merged", lambda folder: save_merged(run.model, str(folder)))
+        run.hooks.on_report_writing(run=run, directory=run.output)
+    run.accelerator.wait_for_everyone()
+
+
+def _write_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Writes beside the final place and moves it there, so that a folder is whole or absent."""
+    partial = folder.with_name(f"{folder.name}.tmp")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def _write_model(run: Run, folder: Path) -> None:
+    run.assembly.modality.save(run.model, str(folder))
+    _save_heads(run, folder)
+    _write_card(run, folder)
+
+
+def _save_heads(run: Run, folder: Path) -> None:
+    if len(run.policy.heads):
+        tensors = {name: value.detach().cpu().contiguous() for name, value in run.policy.heads.state_dict().items()}
+        save_file(tensors, folder / "heads.safetensors")
+
+
+def _write_card(run: Run, folder: Path) -> None:
+    rows = zip(run.examples_before, run.examples_after, strict=False)
+    write_model_card(
+        folder,
+        base_model=run.model.name,
+        objective=" + ".join(objective.spec.name for objective in run.objectives),
+        config=dump_config(run.config),
+        plugins=provenance(run.assembly.registry.plugin_set),
+        before=run.before,
+        after=run.after,
+        steps=run.step,
+        examples=[(prompt, old, new) for (prompt, old), (_, new) in rows],
+        papers=run.assembly.papers,
+    )

@@ -1,0 +1,129 @@
+"""What `mmalign check` finds out without weights: the plan, data statistics, parameter counts, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+
+from mmalign.assembly import Assembly
+from mmalign.batch import Batch, build_batch
+from mmalign.data import Source
+from mmalign.errors import DataError
+from mmalign.hardware import choose_dtype
+from mmalign.metrics_log import check_trackers
+from mmalign.objectives import Objective
+from mmalign.sentinels import check_covered
+from mmalign.startup import count_steps, open_data
+
+_SAMPLE = 1000
+"""Records that are encoded for the statistics."""
+
+_TRAINED_BYTES = 12
+"""Bytes a trained parameter needs beside its own place: its gradient and AdamW's two moments, in float32."""
+
+
+@dataclass(frozen=True)
+class DataStatistics:
+    """Counts over the first records of a source.
+
+    Attributes:
+        records: how many were read; `partial` if the source holds more.
+        positions: mean length of prompt and response as the model reads them.
+        longest: longest of them.
+        steps: mean number of scored steps of a response.
+        truncated: responses that were cut to fit a limit.
+        quarantined: bad lines that were moved aside.
+    """
+
+    name: str
+    records: int
+    partial: bool
+    responses: int = 0
+    pairs: int = 0
+    labelled: int = 0
+    positions: float = 0.0
+    longest: int = 0
+    steps: float = 0.0
+    truncated: int = 0
+    quarantined: int = 0
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a run would be.
+
+    Attributes:
+        assembly: the parts and the plan.
+        data: statistics by split.
+        total_steps: optimiser steps.
+        parameters: (all, trained), or None if only loading would tell.
+        memory: bytes of weights, gradients, moments and a reference copy; activations come on top. None as above.
+        dtype: of the frozen weights.
+    """
+
+    assembly: Assembly
+    data: dict[str, DataStatistics]
+    total_steps: int
+    parameters: tuple[int, int] | None
+    memory: int | None
+    dtype: torch.dtype
+
+
+def inspect_run(assembly: Assembly) -> Inspection:
+    """Opens the data and encodes a sample of them; loads no weights.
+
+    Raises:
+        MmalignError: the first thing that would stop the run.
+    """
+    config = assembly.config
+    check_trackers(config.trackers)
+    train = open_data(assembly, "train")
+    statistics = {"train": _describe_data(assembly, train, assembly.objectives)}
+    if config.data.eval:
+        statistics["eval"] = _describe_data(assembly, open_data(assembly, "eval"), ())
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = choose_dtype(config.train.dtype, device, adapter=assembly.modality.adapter)
+    parameters = assembly.modality.parameter_counts()
+    return Inspection(
+        assembly=assembly,
+        data=statistics,
+        total_steps=count_steps(config, train),
+        parameters=parameters,
+        memory=_estimate_memory(assembly, parameters, dtype) if parameters else None,
+        dtype=dtype,
+    )
+
+
+def _describe_data(assembly: Assembly, source: Source, objectives: Sequence[Objective]) -> DataStatistics:
+    records = list(islice(iter(source), _SAMPLE + 1))
+    partial, records = len(records) > _SAMPLE, records[:_SAMPLE]
+    if not records:
+        raise DataError(f"{source.name}: no records")
+    if assembly.online or not any(record.responses for record in records):
+        return DataStatistics(source.name, len(records), partial, quarantined=source.quarantined)
+    encoded = [assembly.modality.encode(record) for record in records]
+    batch = build_batch(records, encoded, targets_only=assembly.targets_only)
+    check_covered(objectives, [objective.totals(batch) for objective in objectives], batch)
+    sizes = [response.size for response in batch.responses]
+    return DataStatistics(
+        name=source.name,
+        records=len(records),
+        partial=partial,
+        responses=len(batch),
+        pairs=len(batch.quantities["pairs"]),
+        labelled=int(batch.quantities["labelled"].sum()),
+        positions=sum(sizes) / max(1, len(sizes)),
+        longest=max(sizes, default=0),
+        steps=float(batch.quantities["lengths"].double().mean()),
+        truncated=sum(response.truncated > 0 for response in batch.responses),
+        quarantined=source.quarantined,
+    )
+
+
+def _estimate_memory(assembly: Assembly, parameters: tuple[int, int], dtype: torch.dtype) -> int:
+    every, trained = parameters
+    frozen_copy = every if assembly.plan.needs_reference and not assembly.modality.adapter else 0
+    return (every + frozen_copy) * dtype.itemsize + trained * _TRAINED_BYTES

@@ -1,0 +1,123 @@
+"""Builds a run: opens its data, loads its model, wraps both for the processes of the run."""
+
+from __future__ import annotations
+
+from math import ceil
+from pathlib import Path
+from typing import cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor
+
+from mmalign.assembly import Assembly, build_transforms
+from mmalign.backend import Backend
+from mmalign.config import RunConfig
+from mmalign.data import Source, open_source
+from mmalign.errors import ConfigError
+from mmalign.hardware import choose_dtype
+from mmalign.metrics_log import MetricsLog, check_trackers
+from mmalign.optimisation import build_optimiser
+from mmalign.parts import Model
+from mmalign.policy import Policy
+from mmalign.reference import AdapterOff, FrozenCopy, Reference
+from mmalign.run import Run
+from mmalign.sources import RecordStream
+
+
+def build_run(assembly: Assembly, output: Path, *, resumed_step: int | None = None) -> Run:
+    """Opens the data and loads the model.
+
+    Args:
+        output: folder of the run.
+        resumed_step: the step of the checkpoint that will be restored, so that the metrics log can be cut to it.
+    """
+    config = assembly.config
+    check_trackers(config.trackers)
+    accelerator = _build_accelerator(config, output)
+    set_seed(config.train.seed)
+    source = open_data(assembly, "train")
+    held_out = tuple(open_data(assembly, "eval")) if config.data.eval else ()
+    model = _load_model(assembly, accelerator.device)
+    heads = [name for name in ("scores", "values") if name in assembly.plan.policy_outputs]
+    policy = Policy(assembly.modality, model, heads).to(accelerator.device)
+    # A frozen copy must be taken before the network is wrapped or trained.
+    reference = _build_reference(assembly, policy, accelerator)
+    optimiser = build_optimiser(policy, config.train)
+    wrapped, prepared = accelerator.prepare(policy, optimiser)
+    policy.train()
+    return Run(
+        assembly=assembly,
+        accelerator=accelerator,
+        model=model,
+        policy=policy,
+        optimiser=prepared,
+        backend=Backend(
+            assembly=assembly,
+            policy=wrapped,
+            unwrapped=policy,
+            reference=reference,
+            device=accelerator.device,
+            micro_batch_size=config.train.micro_batch_size,
+            sum_over_processes=lambda value: cast(Tensor, accelerator.reduce(value, "sum")),
+        ),
+        stream=RecordStream(source, shuffle=config.data.train.shuffle, seed=config.train.seed),
+        source=source,
+        held_out=held_out,
+        log=MetricsLog(output, config.trackers, accelerator, resumed_step=resumed_step),
+        output=output,
+        total_steps=count_steps(config, source),
+    )
+
+
+def _build_accelerator(config: RunConfig, output: Path) -> Accelerator:
+    precision = config.train.mixed_precision
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise ConfigError("train.mixed_precision: fp16 needs a GPU; use bf16 or no")
+    trackers = list(config.trackers) or None
+    return Accelerator(mixed_precision=precision, log_with=trackers, project_dir=str(output))
+
+
+def open_data(assembly: Assembly, split: str) -> Source:
+    """Opens the `train` or `eval` records with their transforms."""
+    data = getattr(assembly.config.data, split)
+    transforms = build_transforms(assembly.registry, data.transforms, f"data.{split}")
+    return open_source(data, transforms, where=f"data.{split}")
+
+
+def _load_model(assembly: Assembly, device: torch.device) -> Model:
+    config = assembly.config.train
+    if assembly.online:
+        assembly.modality.temperature = assembly.decoding.temperature
+    dtype = choose_dtype(config.dtype, device, adapter=assembly.modality.adapter)
+    model = assembly.modality.load(device=device, dtype=dtype)
+    if config.gradient_checkpointing:
+        enable = getattr(model.network, "gradient_checkpointing_enable", None)
+        if enable is None:
+            raise ConfigError("train.gradient_checkpointing: this model does not support it; set it to false")
+        enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model
+
+
+def _build_reference(assembly: Assembly, policy: Policy, accelerator: Accelerator) -> Reference | None:
+    if assembly.modality.adapter:
+        return AdapterOff(policy)
+    wanted = assembly.plan.needs_reference or bool(assembly.evaluators)
+    return FrozenCopy(policy, accelerator.autocast) if wanted else None
+
+
+def count_steps(config: RunConfig, source: Source) -> int:
+    """Counts the optimiser steps of a run.
+
+    Raises:
+        ConfigError: `train.epochs` is given for a source without a length.
+    """
+    if config.train.steps is not None:
+        return config.train.steps
+    try:
+        size = len(source)
+    except TypeError:
+        raise ConfigError("train.steps: needed, since streamed data have no length to count epochs by") from None
+    prompts = size * cast(float, config.train.epochs) * (config.train.epochs_per_round if config.collector else 1)
+    return max(1, ceil(prompts / config.train.batch_size))
