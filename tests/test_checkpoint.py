@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from mmalign import CheckpointError
 from mmalign.checkpoint import find_latest, load_checkpoint, save_checkpoint
 
@@ -209,7 +210,9 @@ while True:
 @pytest.mark.parametrize("seed", range(6))
 def test_a_kill_at_any_moment_leaves_a_complete_checkpoint(tmp_path: Path, seed: int) -> None:
     command = [sys.executable, "-c", SAVE_LOOP, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}) as loop:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    ) as loop:
         assert loop.stdout is not None
         loop.stdout.readline()
         loop.stdout.readline()
