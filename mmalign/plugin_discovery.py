@@ -1,0 +1,177 @@
+"""Plugin code that is not trusted yet: where it is, how it is imported, and the checks that pluggy does not make.
+
+`mmalign.plugins` puts these together. Only `plugin_code` may catch every exception: plugins can raise anything.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from mmalign import hookspecs
+from mmalign.errors import ConfigError, MmalignError, PluginError, suggest
+
+HOOKS = tuple(name for name in vars(hookspecs) if name.startswith(("register_", "on_")))
+
+
+@contextmanager
+def plugin_code(action: str) -> Iterator[None]:
+    """Turns whatever plugin code raises, `SystemExit` included, into a PluginError that says where it was raised."""
+    try:
+        yield
+    except MmalignError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{action}: {_describe(error)}") from error
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, SyntaxError):
+        return f"SyntaxError: {error.msg} ({error.filename}, line {error.lineno})"
+    # The last line that ran is the plugin's own more often than not.
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}{': ' if message else ''}{message}{place}"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plugin that is not imported yet.
+
+    Attributes:
+        file: where its code is, if it is not installed.
+        entry_point: how it was announced, if it is installed.
+    """
+
+    name: str
+    distribution: str = ""
+    version: str = ""
+    file: str = ""
+    entry_point: importlib.metadata.EntryPoint | None = None
+
+    @property
+    def origin(self) -> str:
+        """The distribution and its version, or the file, for messages."""
+        return f"{self.distribution} {self.version}".strip() or self.file
+
+    @classmethod
+    def from_file(cls, path: Path) -> Candidate:
+        """Names a plugin file by its stem; raises ConfigError if there is no such file."""
+        if not path.is_file():
+            names = [other.name for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
+            raise ConfigError(f"plugins: no such file {str(path)!r}{suggest(path.name, names)}")
+        if path.suffix != ".py" or not path.stem.isidentifier():
+            raise ConfigError(f"plugins: {str(path)!r}: expected a .py file whose name is a Python name")
+        return cls(name=path.stem, file=str(path.resolve()))
+
+    def load(self) -> Any:
+        """Imports the plugin; raises PluginError with whatever its code raised."""
+        with plugin_code("import failed"):
+            return self.entry_point.load() if self.entry_point else _import_file(self.name, Path(self.file))
+
+    def missing_module(self, error: BaseException | None) -> str:
+        """Names the outside module whose absence stopped the import; empty if it was something else."""
+        if self.entry_point is None or not isinstance(error, ModuleNotFoundError) or not error.name:
+            return ""
+        top = error.name.partition(".")[0]
+        return "" if top in (self.entry_point.module.partition(".")[0], "mmalign") else top
+
+    def install_command(self, missing: str) -> str:
+        """Says what installs a module: a likely extra of the plugin's distribution, else the module's own name."""
+        dist = self.entry_point.dist if self.entry_point else None
+        offered = (dist.metadata.get_all("Provides-Extra") or []) if dist else []
+        wanted = (*self.entry_point.extras, self.name) if self.entry_point else ()
+        extra = next((extra for extra in wanted if extra in offered), "")
+        return f'pip install "{self.distribution}[{extra}]"' if extra else f"pip install {missing}"
+
+
+def find_installed() -> list[Candidate]:
+    """Finds the entry points of the group `mmalign`, in no order that may be relied on."""
+    candidates = {}
+    for entry_point in importlib.metadata.entry_points(group=hookspecs.GROUP):
+        name, version = (entry_point.dist.name, entry_point.dist.version) if entry_point.dist else ("", "")
+        # An editable install may show the same distribution twice: as metadata and as an egg-info folder.
+        key = (entry_point.name, name, entry_point.value)
+        candidates.setdefault(key, Candidate(entry_point.name, name, version, entry_point=entry_point))
+    return list(candidates.values())
+
+
+def new_manager() -> pluggy.PluginManager:
+    """Builds a manager that knows every hook and no plugin."""
+    manager = pluggy.PluginManager(hookspecs.GROUP)
+    manager.add_hookspecs(hookspecs)
+    return manager
+
+
+def check_hooks(plugin: Any, name: str) -> tuple[str, ...]:
+    """Registers the plugin with a manager of its own; returns the hooks it implements.
+
+    Raises:
+        PluginError: pluggy refuses the plugin, or would not call it as its author expects.
+    """
+    if inspect.isclass(plugin):
+        raise PluginError(f"{plugin.__name__!r} is a class; point the entry point at a module or an instance")
+    manager = new_manager()
+    with plugin_code("registration failed"):
+        manager.register(plugin, name)
+        unmarked = [hook for hook in HOOKS if hasattr(plugin, hook) and not manager.parse_hookimpl_opts(plugin, hook)]
+    if unmarked:
+        raise PluginError(f"{unmarked[0]!r} is named like a hook, but not marked; forgot @mmalign.hookimpl?")
+    callers = manager.get_hookcallers(plugin) or []
+    if not callers:
+        raise PluginError("implements no hook; mark its functions with @mmalign.hookimpl")
+    for caller in callers:
+        _check_implementations(caller)
+    return tuple(sorted(caller.name for caller in callers))
+
+
+def _check_implementations(caller: pluggy.HookCaller) -> None:
+    for implementation in caller.get_hookimpls():
+        if caller.spec is None:
+            if not implementation.optionalhook:
+                raise PluginError(f"unknown hook {caller.name!r}{suggest(caller.name, HOOKS)}")
+        elif implementation.kwargnames:
+            raise PluginError(
+                f"argument {implementation.kwargnames[0]!r} of {caller.name!r} has a default, so it would never be "
+                f"filled; the arguments are: {', '.join(caller.spec.argnames) or 'none'}"
+            )
+        if caller.name.startswith("register_") and (implementation.wrapper or implementation.hookwrapper):
+            raise PluginError(f"{caller.name!r} is a wrapper; what other plugins register cannot be changed")
+
+
+def _import_file(name: str, path: Path) -> ModuleType:
+    """Imports a file under its stem, so that its specs can name their targets as `stem:attribute`."""
+    _check_not_hiding(name, path)
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PluginError("not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _check_not_hiding(name: str, path: Path) -> None:
+    if name in sys.modules:
+        other = getattr(sys.modules[name], "__file__", None) or "built in"
+    else:
+        found = importlib.util.find_spec(name)
+        other = (found.origin or "a folder") if found else str(path)
+    if Path(other).resolve() != path:
+        raise PluginError(f"its name hides the module {name!r} ({other}); rename the file")
