@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mmalign.errors import PlanError as PlanError
     from mmalign.errors import PluginError as PluginError
     from mmalign.errors import TrainingError as TrainingError
+    from mmalign.errors import suggest as suggest
     from mmalign.hookspecs import API_VERSION as API_VERSION
     from mmalign.hookspecs import hookimpl as hookimpl
     from mmalign.objectives import Objective as Objective
@@ -70,6 +71,7 @@ _EXPORTS = {
         "PlanError",
         "PluginError",
         "TrainingError",
+        "suggest",
     ),
     "hookspecs": ("API_VERSION", "hookimpl"),
     "objectives": ("Objective",),
