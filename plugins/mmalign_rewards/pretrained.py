@@ -1,0 +1,57 @@
+"""Frozen transformers models that rewards score with: loading, and tokenised batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from mmalign import ConfigError
+
+
+def load_frozen(auto_model: Any, name: str, where: str, **options: Any) -> tuple[Any, Any, Any]:
+    """Loads a tokenizer and a model, in evaluation mode, on this process's GPU if there is one.
+
+    Args:
+        auto_model: a transformers auto class.
+        name: a model id of the hub, or a folder.
+        where: the config key that named it, for errors.
+        options: for `from_pretrained`.
+
+    Returns:
+        tokenizer, model, and the names of the weights that the files lack.
+
+    Raises:
+        ConfigError: there is no such model, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        # Rewards load at their first use, which a resumed run reaches at another step: random numbers that loading
+        # draws must not shift those of training.
+        with torch.random.fork_rng(devices=[]):
+            tokenizer = AutoTokenizer.from_pretrained(name)
+            model, info = auto_model.from_pretrained(name, output_loading_info=True, **options)
+    except (OSError, ValueError) as error:
+        cause = " ".join(str(error).split())
+        raise ConfigError(f"{where}: cannot load {name!r}, neither as a folder nor from the hub: {cause}") from error
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return tokenizer, model.requires_grad_(False).eval().to(device), sorted(info["missing_keys"])
+
+
+def iter_token_batches(
+    tokenizer: Any, texts: Sequence[str], *, batch_size: int, max_length: int, device: torch.device
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Yields padded model inputs [at most batch_size, T] of `texts`, in order, cut to `max_length` tokens."""
+    limit = min(max_length, tokenizer.model_max_length)
+    for start in range(0, len(texts), batch_size):
+        batch = list(texts[start : start + batch_size])
+        inputs = tokenizer(batch, padding=True, truncation=True, max_length=limit, return_tensors="pt")
+        yield dict(inputs.to(device))
+
+
+def count_longer(tokenizer: Any, texts: Sequence[str], max_length: int) -> int:
+    """Counts the texts that do not fit into `max_length` tokens."""
+    limit = min(max_length, tokenizer.model_max_length)
+    return sum(len(ids) > limit for ids in tokenizer(list(texts), verbose=False)["input_ids"])
