@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 import pluggy
 
 from mmalign import hookspecs
-from mmalign.errors import ConfigError, MmalignError, PluginError, suggest
+from mmalign.errors import ConfigError, PluginError, suggest
 
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith(("register_", "on_")))
 
@@ -30,7 +30,7 @@ def plugin_code(action: str) -> Iterator[None]:
     """Turns whatever plugin code raises, `SystemExit` included, into a PluginError that says where it was raised."""
     try:
         yield
-    except MmalignError:
+    except PluginError:
         raise
     except (Exception, SystemExit) as error:
         raise PluginError(f"{action}: {_describe(error)}") from error
@@ -77,9 +77,8 @@ class Candidate:
         return cls(name=path.stem, file=str(path.resolve()))
 
     def load(self) -> Any:
-        """Imports the plugin; raises PluginError with whatever its code raised."""
-        with plugin_code("import failed"):
-            return self.entry_point.load() if self.entry_point else _import_file(self.name, Path(self.file))
+        """Imports the plugin; whatever its code raises passes through."""
+        return self.entry_point.load() if self.entry_point else _import_file(self.name, Path(self.file))
 
     def missing_module(self, error: BaseException | None) -> str:
         """Names the outside module whose absence stopped the import; empty if it was something else."""

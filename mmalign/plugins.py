@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from mmalign.errors import ConfigError, PluginError, suggest
 from mmalign.hookspecs import API_VERSION
-from mmalign.plugin_discovery import Candidate, check_hooks, find_installed, new_manager
+from mmalign.plugin_discovery import Candidate, check_hooks, find_installed, new_manager, plugin_code
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +97,10 @@ class PluginSet:
         """Takes a plugin out that turned out to be unusable after it was loaded."""
         self.manager.unregister(name=name)
         self.add(replace(self._infos[name], status=status, error=error, provides={}))
+
+    def mark_unavailable(self, name: str, error: str) -> None:
+        """Records that no part of a plugin can be used before something is installed; what it offers stays listed."""
+        self.add(replace(self._infos[name], status="unavailable", error=error))
 
     def set_provides(self, name: str, provides: Mapping[str, list[str]]) -> None:
         """Records the parts that a plugin registered."""
@@ -185,9 +189,10 @@ def _load(candidate: Candidate, loaded: Mapping[str, Any]) -> tuple[PluginInfo, 
     """Imports and checks one plugin; returns what became of it, and the plugin if it can be used."""
     file = candidate.file
     try:
-        plugin = candidate.load()
+        with plugin_code("import failed"):
+            plugin = candidate.load()
+            api = getattr(plugin, "MMALIGN_API", API_VERSION)
         file = _file_of(plugin) or file
-        api = getattr(plugin, "MMALIGN_API", API_VERSION)
         if api != API_VERSION:
             error = f"written for plugin API {api!r}, this mmalign has {API_VERSION}; install a version that matches"
             return _info(candidate, file=file, status="incompatible", error=error), None
