@@ -6,7 +6,8 @@ loss needs of the global batch, `policy_values` what carries gradient. The same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,7 +161,7 @@ class Backend:
             return self.assembly.modality.generate(network, records, self.assembly.decoding, count)
 
     def quantities_of(self, rollouts: Sequence[Rollout], names: Sequence[str]) -> dict[str, Tensor]:
-        """Computes log-prob quantities of rollouts without gradient.
+        """Computes log-prob quantities of rollouts at the temperature they were sampled at, without gradient.
 
         Args:
             names: any of `policy_logps`, `reference_logps` and `behaviour_logps`.
@@ -170,11 +171,21 @@ class Backend:
         """
         batch = self.collect(rollouts)
         values = {name: value for name, value in batch.quantities.items() if name in (*names, "step_mask")}
-        if "policy_logps" in names:
-            values["policy_logps"] = self.policy_logps(batch.responses)
-        if "reference_logps" in names:
-            values["reference_logps"] = self.reference_logps(batch)
+        with self._at_sampling_temperature():
+            if "policy_logps" in names:
+                values["policy_logps"] = self.policy_logps(batch.responses)
+            if "reference_logps" in names:
+                values["reference_logps"] = self.reference_logps(batch)
         return {name: value.cpu() for name, value in values.items()}
+
+    @contextmanager
+    def _at_sampling_temperature(self) -> Iterator[None]:
+        modality = self.assembly.modality
+        before, modality.temperature = modality.temperature, self.assembly.decoding.temperature
+        try:
+            yield
+        finally:
+            modality.temperature = before
 
     def _logps_without_gradient(self, network: Callable[..., Any], responses: Sequence[EncodedResponse]) -> Tensor:
         order = sorted(range(len(responses)), key=lambda row: -responses[row].size)

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from mmalign.config import dump_config
 from mmalign.plugins import provenance
-from mmalign.report import write_model_card
+from mmalign.report import ModelCard, write_model_card
 from mmalign.run import Run
 
 
@@ -49,15 +49,16 @@ def _save_heads(run: Run, folder: Path) -> None:
 
 def _write_card(run: Run, folder: Path) -> None:
     rows = zip(run.examples_before, run.examples_after, strict=False)
-    write_model_card(
-        folder,
+    card = ModelCard(
         base_model=run.model.name,
-        objective=" + ".join(objective.spec.name for objective in run.objectives),
+        objective=[objective.spec.name for objective in run.objectives],
         config=dump_config(run.config),
-        plugins=provenance(run.assembly.registry.plugin_set),
+        steps=run.step,
+        adapter=run.assembly.modality.adapter,
+        plugins={item["name"]: item["version"] for item in provenance(run.assembly.registry.plugin_set)},
         before=run.before,
         after=run.after,
-        steps=run.step,
         examples=[(prompt, old, new) for (prompt, old), (_, new) in rows],
         papers=run.assembly.papers,
     )
+    write_model_card(folder, card)

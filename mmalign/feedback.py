@@ -1,0 +1,79 @@
+"""Records with feedback from the policy's own samples: sampled responses, their scores, best-against-worst pairs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from math import isnan
+from typing import Any
+
+from mmalign.parts import Rollout
+from mmalign.records import Label, Record, Score
+from mmalign.run import Run
+
+
+def sample_records(
+    run: Run, prompts: Sequence[Record], *, count: int, pairs: int = 0, chunk: int = 8
+) -> Iterator[Record]:
+    """Samples `count` responses to every prompt and scores them with the run's rewards, if it has any.
+
+    Args:
+        pairs: preference pairs a prompt, the best response against the worst, the second best against the second
+            worst and so on; a pair of equal rewards or equal texts is left out.
+        chunk: prompts sampled together.
+
+    Raises:
+        TrainingError: pairs are wanted, but no rewards are configured.
+    """
+    backend = run.backend
+    for start in range(0, len(prompts), chunk):
+        part = prompts[start : start + chunk]
+        groups = backend.generate(part, count)
+        rollouts = [Rollout.build(prompt, group) for prompt, group in zip(part, groups, strict=True)]
+        if not (backend.reward_names or pairs):
+            yield from (_describe(run, rollout) for rollout in rollouts)
+            continue
+        rewards = backend.score_rollouts(rollouts)
+        composite = backend.compose(rewards).reshape(-1, count).tolist()
+        components = rewards.reshape(-1, count, len(backend.reward_names)).tolist()
+        for rollout, totals, rows in zip(rollouts, composite, components, strict=True):
+            record = _describe(run, rollout)
+            scores = _build_scores(record, totals, rows, backend.reward_names)
+            labels = _build_pairs(record, totals, pairs)
+            yield record.model_copy(update={"scores": scores, "labels": labels})
+
+
+def _describe(run: Run, rollout: Rollout) -> Record:
+    """Notes on every response what produced it."""
+    decoding = run.assembly.decoding
+    params = json.dumps({"temperature": decoding.temperature, "max_steps": decoding.max_steps})
+    update: dict[str, Any] = {"model": run.model.name or None, "params": params}
+    return rollout.record.with_responses([one.model_copy(update=update) for one in rollout.record.responses])
+
+
+def _build_scores(
+    record: Record, totals: Sequence[float], rows: Sequence[Sequence[float]], names: Sequence[str]
+) -> tuple[Score, ...]:
+    columns = {"reward": totals, **{name: [row[index] for row in rows] for index, name in enumerate(names)}}
+    return tuple(
+        Score(item=response.rid, name=name, level="response", value=round(value, 4))
+        for name, values in columns.items()
+        for response, value in zip(record.responses, values, strict=True)
+        if not isnan(value)
+    )
+
+
+def _build_pairs(record: Record, rewards: Sequence[float], count: int) -> tuple[Label, ...]:
+    ranked = sorted((row for row, reward in enumerate(rewards) if not isnan(reward)), key=lambda row: -rewards[row])
+    matches = list(zip(ranked, reversed(ranked), strict=True))[: min(count, len(ranked) // 2)]
+    responses = record.responses
+    return tuple(
+        Label(
+            kind="pair",
+            order=((responses[best].rid,), (responses[worst].rid,)),
+            strength=round(rewards[best] - rewards[worst], 4),
+            annotator="rule:reward",
+        )
+        for best, worst in matches
+        if rewards[best] > rewards[worst] and responses[best].text != responses[worst].text
+    )
