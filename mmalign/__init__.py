@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmalign.api import check as check
     from mmalign.api import train as train
+    from mmalign.backend import StepContext as StepContext
     from mmalign.batch import Batch as Batch
     from mmalign.config import RunConfig as RunConfig
     from mmalign.config import load_config as load_config
@@ -55,11 +56,17 @@ if TYPE_CHECKING:
     from mmalign.records import Part as Part
     from mmalign.records import Record as Record
     from mmalign.records import Response as Response
+    from mmalign.reductions import aggregation_weights as aggregation_weights
+    from mmalign.reductions import masked_mean as masked_mean
+    from mmalign.reductions import masked_sum as masked_sum
+    from mmalign.reductions import step_mask as step_mask
+    from mmalign.reductions import weighted_sum as weighted_sum
 
 __version__ = "0.1.0.dev0"
 
 _EXPORTS = {
     "api": ("check", "train"),
+    "backend": ("StepContext",),
     "batch": ("Batch",),
     "config": ("RunConfig", "load_config"),
     "conformance": ("ConformanceSpec",),
@@ -102,6 +109,7 @@ _EXPORTS = {
     ),
     "policy": ("Policy",),
     "records": ("Message", "Part", "Record", "Response"),
+    "reductions": ("aggregation_weights", "masked_mean", "masked_sum", "step_mask", "weighted_sum"),
 }
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
 __all__ = sorted(["__version__", *_MODULE_OF])

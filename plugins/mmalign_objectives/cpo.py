@@ -1,0 +1,58 @@
+"""Contrastive preference optimisation: DPO with a uniform reference, plus a likelihood term."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor
+
+from mmalign import Parameters
+from mmalign_objectives.links import logistic
+from mmalign_objectives.rewards import reward_metrics
+from mmalign_objectives.shapes import check_shapes
+
+
+class CPOConfig(Parameters):
+    """Contrastive preference optimisation."""
+
+    beta: float = Field(default=0.1, gt=0)
+    """Inverse temperature of the implicit reward."""
+    nll_weight: float = Field(default=1.0, ge=0)
+    """Weight of the negative mean log-prob of the chosen response."""
+    label_smoothing: float = Field(default=0.0, ge=0, le=0.5)
+    """Probability that a preference label is wrong."""
+
+
+def cpo_loss(
+    policy_chosen_sequence_logps: Tensor,
+    policy_rejected_sequence_logps: Tensor,
+    policy_chosen_mean_logps: Tensor,
+    *,
+    beta: float,
+    nll_weight: float,
+    label_smoothing: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Computes the logistic loss of the log-prob margin of every pair plus a likelihood term.
+
+    Args:
+        policy_chosen_sequence_logps: [M], nats, summed over steps.
+        policy_rejected_sequence_logps: [M], nats, summed over steps.
+        policy_chosen_mean_logps: [M], nats, mean over steps.
+        beta: inverse temperature of the implicit reward, positive.
+        nll_weight: weight of the likelihood term, at least 0.
+        label_smoothing: probability that a label is flipped, in [0, 0.5].
+
+    Returns:
+        losses [M] and detached metrics [M]; the implicit reward is beta times the log-prob.
+
+    Source: arXiv:2401.08417, equations 3 to 5.
+    Differs: the likelihood term is a mean per response; TRL averages over all chosen steps of a batch.
+    """
+    check_shapes(
+        1,
+        policy_chosen=policy_chosen_sequence_logps,
+        policy_rejected=policy_rejected_sequence_logps,
+        policy_chosen_mean=policy_chosen_mean_logps,
+    )
+    chosen_rewards, rejected_rewards = beta * policy_chosen_sequence_logps, beta * policy_rejected_sequence_logps
+    preference = logistic(chosen_rewards - rejected_rewards, label_smoothing)
+    return preference - nll_weight * policy_chosen_mean_logps, reward_metrics(chosen_rewards, rejected_rewards)

@@ -1,0 +1,64 @@
+"""Direct preference optimisation; conservative DPO is its preset with label smoothing."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor
+
+from mmalign import Parameters
+from mmalign_objectives.links import logistic
+from mmalign_objectives.rewards import reward_metrics
+from mmalign_objectives.shapes import check_shapes
+
+
+class DPOConfig(Parameters):
+    """Direct preference optimisation."""
+
+    beta: float = Field(default=0.1, gt=0)
+    """Inverse temperature of the implicit reward: the higher, the closer the policy stays to the reference."""
+    label_smoothing: float = Field(default=0.0, ge=0, le=0.5)
+    """Probability that a preference label is wrong; above 0 this is conservative DPO."""
+
+
+class CDPOConfig(DPOConfig):
+    """Conservative DPO."""
+
+    label_smoothing: float = Field(default=0.1, ge=0, le=0.5)
+    """Probability that a preference label is wrong; bounds the margin that is optimal."""
+
+
+def dpo_loss(
+    policy_chosen_sequence_logps: Tensor,
+    policy_rejected_sequence_logps: Tensor,
+    reference_chosen_sequence_logps: Tensor,
+    reference_rejected_sequence_logps: Tensor,
+    *,
+    beta: float,
+    label_smoothing: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Computes the logistic loss of the implicit-reward margin of every pair.
+
+    Args:
+        policy_chosen_sequence_logps: [M], nats, summed over steps; so are the other three.
+        policy_rejected_sequence_logps: [M].
+        reference_chosen_sequence_logps: [M], no gradient.
+        reference_rejected_sequence_logps: [M], no gradient.
+        beta: inverse temperature of the implicit reward, positive.
+        label_smoothing: probability that a label is flipped, in [0, 0.5].
+
+    Returns:
+        losses [M] and detached metrics [M].
+
+    Source: arXiv:2305.18290, equation 7; label smoothing from "A note on DPO with noisy preferences" (Mitchell, 2023).
+    """
+    check_shapes(
+        1,
+        policy_chosen=policy_chosen_sequence_logps,
+        policy_rejected=policy_rejected_sequence_logps,
+        reference_chosen=reference_chosen_sequence_logps,
+        reference_rejected=reference_rejected_sequence_logps,
+    )
+    chosen_rewards = beta * (policy_chosen_sequence_logps - reference_chosen_sequence_logps)
+    rejected_rewards = beta * (policy_rejected_sequence_logps - reference_rejected_sequence_logps)
+    losses = logistic(chosen_rewards - rejected_rewards, label_smoothing)
+    return losses, reward_metrics(chosen_rewards, rejected_rewards)

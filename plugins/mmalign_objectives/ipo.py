@@ -1,0 +1,57 @@
+"""Identity preference optimisation.
+
+The equation of the paper is on sums over steps; later code, and the authors' own runs as TRL reports them, use means.
+Both are this one loss: `ipo` is given mean log-probs, `ipo_sum` summed ones.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor
+
+from mmalign import Parameters
+from mmalign_objectives.links import square
+from mmalign_objectives.rewards import reward_metrics
+from mmalign_objectives.shapes import check_shapes
+
+
+class IPOConfig(Parameters):
+    """Identity preference optimisation."""
+
+    tau: float = Field(default=0.1, gt=0)
+    """Strength of the pull to the reference: the margin of log-ratios is regressed on 1 / (2 tau)."""
+
+
+def ipo_loss(
+    policy_chosen_logps: Tensor,
+    policy_rejected_logps: Tensor,
+    reference_chosen_logps: Tensor,
+    reference_rejected_logps: Tensor,
+    *,
+    tau: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Computes the squared distance of the log-ratio margin of every pair from 1 / (2 tau).
+
+    Args:
+        policy_chosen_logps: [M], nats; all four are means over steps (`ipo`) or all are sums (`ipo_sum`).
+        policy_rejected_logps: [M].
+        reference_chosen_logps: [M], no gradient.
+        reference_rejected_logps: [M], no gradient.
+        tau: strength of the pull to the reference, positive.
+
+    Returns:
+        losses [M] and detached metrics [M]; the implicit reward is tau times the log-ratio.
+
+    Source: arXiv:2310.12036, equation 17.
+    """
+    check_shapes(
+        1,
+        policy_chosen=policy_chosen_logps,
+        policy_rejected=policy_rejected_logps,
+        reference_chosen=reference_chosen_logps,
+        reference_rejected=reference_rejected_logps,
+    )
+    chosen_ratios = policy_chosen_logps - reference_chosen_logps
+    rejected_ratios = policy_rejected_logps - reference_rejected_logps
+    losses = square(chosen_ratios - rejected_ratios, 1 / (2 * tau))
+    return losses, reward_metrics(tau * chosen_ratios, tau * rejected_ratios)

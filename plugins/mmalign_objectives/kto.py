@@ -1,0 +1,80 @@
+"""Kahneman-Tversky optimisation: labels on single responses, judged against a reference point.
+
+The reference point is an estimate of KL(policy, reference) from responses under prompts that they do not answer. It is
+one number for the global batch, so it is a quantity of its own (`kl_reference_point`), not part of the loss.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from mmalign import Parameters
+from mmalign_objectives.shapes import check_shapes
+
+if TYPE_CHECKING:
+    from mmalign import StepContext
+
+
+class KTOConfig(Parameters):
+    """Kahneman-Tversky optimisation."""
+
+    beta: float = Field(default=0.1, gt=0)
+    """Inverse temperature of the implicit reward: the higher, the more risk-averse."""
+    desirable_weight: float = Field(default=1.0, ge=0)
+    """Weight of desirable responses; weight x count of both sorts should be in a ratio of 1 to 4/3."""
+    undesirable_weight: float = Field(default=1.0, ge=0)
+    """Weight of undesirable responses."""
+
+
+def kto_loss(
+    policy_sequence_logps: Tensor,
+    reference_sequence_logps: Tensor,
+    labels: Tensor,
+    kl_reference_point: Tensor,
+    *,
+    beta: float,
+    desirable_weight: float,
+    undesirable_weight: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Computes one minus the value of every labelled response, weighted by its label.
+
+    Args:
+        policy_sequence_logps: [N], nats, summed over steps.
+        reference_sequence_logps: [N], nats, summed over steps, no gradient.
+        labels: [N], 1 desirable, 0 undesirable.
+        kl_reference_point: scalar, nats, at least 0, no gradient.
+        beta: inverse temperature of the implicit reward, positive.
+        desirable_weight: weight of desirable responses, at least 0.
+        undesirable_weight: weight of undesirable responses, at least 0.
+
+    Returns:
+        losses [N] and detached metrics: `rewards` [N] and `reward_accuracies` [N], 1 where the reward is on the side of
+        the reference point that the label says.
+
+    Source: arXiv:2402.01306, equations 7 and 8.
+    """
+    check_shapes(1, policy=policy_sequence_logps, reference=reference_sequence_logps, labels=labels)
+    check_shapes(0, kl_reference_point=kl_reference_point)
+    desirable = labels > 0.5
+    rewards = beta * (policy_sequence_logps - reference_sequence_logps)
+    gains = rewards - beta * kl_reference_point.detach()
+    values = torch.where(desirable, gains, -gains).sigmoid()
+    weights = torch.where(desirable, desirable_weight, undesirable_weight).to(values.dtype)
+    agreement = (torch.where(desirable, gains, -gains).detach().sign() + 1) / 2
+    return weights * (1 - values), {"rewards": rewards.detach(), "reward_accuracies": agreement}
+
+
+def estimate_kl_reference_point(context: StepContext) -> Tensor:
+    """Estimates KL(policy, reference) of the global batch: a detached scalar, nats.
+
+    Every response is scored under the next prompt; the mean log-ratio, cut at 0, is the estimate. It is 0 where the
+    batch has only one prompt.
+
+    Source: arXiv:2402.01306, section 4.1.
+    """
+    policy, reference = context.mismatched()
+    return context.mean(policy - reference).clamp(min=0).detach()
