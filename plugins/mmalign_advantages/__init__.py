@@ -1,0 +1,36 @@
+"""First-party advantage estimators: what there is, without importing torch."""
+
+from __future__ import annotations
+
+from mmalign import AdvantageSpec, hookimpl
+
+
+@hookimpl
+def register_advantages() -> list[AdvantageSpec]:
+    """Announces the estimators; all compare the responses to one prompt with each other."""
+    return [
+        AdvantageSpec(
+            name="rloo",
+            summary="Reward less the mean of the other responses to the prompt.",
+            function="mmalign_advantages.rloo:rloo_advantages",
+            config="mmalign_advantages.rloo:RLOOConfig",
+            equation="R_i - mean of R_j over the other responses j",
+            paper="Back to Basics: Revisiting REINFORCE-Style Optimization (arXiv:2402.14740)",
+        ),
+        AdvantageSpec(
+            name="grpo",
+            summary="Reward less the group mean, divided by the group's standard deviation.",
+            function="mmalign_advantages.grpo:grpo_advantages",
+            config="mmalign_advantages.grpo:GRPOConfig",
+            equation="(R_i - mean) / (std + epsilon)",
+            paper="DeepSeekMath: Pushing the Limits of Mathematical Reasoning (arXiv:2402.03300)",
+        ),
+        AdvantageSpec(
+            name="dr_grpo",
+            summary="Reward less the group mean.",
+            function="mmalign_advantages.grpo:grpo_advantages",
+            config="mmalign_advantages.grpo:DrGRPOConfig",
+            equation="R_i - mean",
+            paper="Understanding R1-Zero-Like Training: A Critical Perspective (arXiv:2503.20783)",
+        ),
+    ]
