@@ -228,6 +228,8 @@ def _describe(detail: ErrorDetails, model: type[BaseModel]) -> str:
     if kind == "value_error":
         return prefix + str(detail["ctx"]["error"])
     expected = _EXPECTED.get(kind, detail["msg"]).format(**detail.get("ctx", {}))
+    if kind == "tuple_type" and detail["loc"][-1] == "content":
+        expected = 'expected a list of parts, e.g. [{"type": "text", "text": "..."}]'
     return prefix + (expected if kind in ("missing", "too_short") else f"{expected}, got {_short(got)}")
 
 
