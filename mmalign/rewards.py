@@ -10,6 +10,7 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import isinf, isnan, nan
 from numbers import Real
 from typing import Any
@@ -47,7 +48,7 @@ class RewardScorer:
     Attributes:
         names: of the K components; of equal ones the later get `_2`, `_3`, ...
         weights: [K] float32.
-        failures: for every name, how many distinct samples got no score so far.
+        failures: for every name, how many samples got no score so far; equal ones of a call count once.
     """
 
     def __init__(self, rewards: Sequence[WeightedReward], *, cache_size: int = 100_000) -> None:
@@ -89,14 +90,17 @@ class RewardScorer:
         if causes and len(causes) == len(samples):
             message = f"rewards.{name}: failed on all {len(causes)} samples; first cause: {_describe(causes[0])}"
             raise TrainingError(message) from causes[0]
-        for key, outcome in outcomes.items():
-            scores[key] = nan if isinstance(outcome, Exception) else outcome
-            if isinstance(key, bytes) and not isinstance(outcome, Exception):
-                cache[key] = outcome
-        for key in list(cache)[: len(cache) - self._cache_size]:
+        fresh = {key: nan if isinstance(outcome, Exception) else outcome for key, outcome in outcomes.items()}
+        self._count_failures(name, list(fresh.values()), causes)
+        # An exception is not kept: its cause may have gone by the next time.
+        self._keep(cache, {key: score for key, score in fresh.items() if not isinstance(outcomes[key], Exception)})
+        return scores | fresh
+
+    def _keep(self, cache: dict[_Key, float], scores: Mapping[_Key, float]) -> None:
+        cache.update({key: score for key, score in scores.items() if isinstance(key, bytes)})
+        excess = max(0, len(cache) - self._cache_size)
+        for key in list(islice(cache, excess)):  # oldest first
             del cache[key]
-        self._count_failures(name, [scores[key] for key in missing], causes)
-        return scores
 
     def _count_failures(self, name: str, scores: Sequence[float], causes: Sequence[Exception]) -> None:
         count = sum(map(isnan, scores))
@@ -157,11 +161,18 @@ def _output_bytes(output: Any) -> bytes | None:
     if isinstance(output, str):
         return output.encode("utf-8", "surrogatepass")
     if isinstance(output, Tensor):
-        output = output.double().numpy(force=True)
-    if not hasattr(output, "tobytes"):  # arrays and PIL images have it
+        content = output.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+    elif hasattr(output, "tobytes") and not _holds_objects(output):  # arrays and PIL images
+        content = bytes(output.tobytes())
+    else:
         return None
     layout = [str(getattr(output, name, "")) for name in ("dtype", "shape", "mode", "size")]
-    return "|".join(layout).encode() + bytes(output.tobytes())
+    return "|".join(layout).encode() + content
+
+
+def _holds_objects(output: Any) -> bool:
+    # The bytes of an array of Python objects are their addresses.
+    return bool(getattr(getattr(output, "dtype", None), "hasobject", False))
 
 
 def _describe(error: Exception) -> str:
