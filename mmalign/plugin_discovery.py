@@ -39,8 +39,8 @@ def plugin_code(action: str) -> Iterator[None]:
 def _describe(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f"SyntaxError: {error.msg} ({error.filename}, line {error.lineno})"
-    # The last line that ran is the plugin's own more often than not.
-    frames = traceback.extract_tb(error.__traceback__)
+    # The last line that ran outside the import system is the plugin's own more often than not.
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
     place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     message = " ".join(str(error).split())
     return f"{type(error).__name__}{': ' if message else ''}{message}{place}"
@@ -98,7 +98,7 @@ class Candidate:
 
 def find_installed() -> list[Candidate]:
     """Finds the entry points of the group `mmalign`, in no order that may be relied on."""
-    candidates = {}
+    candidates: dict[tuple[str, str, str], Candidate] = {}
     for entry_point in importlib.metadata.entry_points(group=hookspecs.GROUP):
         name, version = (entry_point.dist.name, entry_point.dist.version) if entry_point.dist else ("", "")
         # An editable install may show the same distribution twice: as metadata and as an egg-info folder.

@@ -213,8 +213,8 @@ def load_object(path: str) -> Any:
         found = importlib.import_module(module_name)
     for name in attribute.split("."):
         if not hasattr(found, name):
-            public = [other for other in dir(found) if not other.startswith("_")]
-            raise PluginError(f"import string {path!r}: {module_name!r} has no {name!r}{suggest(name, public)}")
+            own = [key for key, value in vars(found).items() if getattr(value, "__module__", "") == module_name]
+            raise PluginError(f"import string {path!r}: {module_name!r} has no {name!r}{suggest(name, own)}")
         found = getattr(found, name)
     return found
 
@@ -242,7 +242,8 @@ def _check_spec(spec: Spec, hook: str) -> None:
         value = getattr(spec, attribute, "a:b")
         if not isinstance(value, str) or not all(value.partition(":")):
             raise PluginError(
-                f"{hook}: {attribute} of {spec.name!r} is {value!r}; expected an import string 'package.module:attribute'"
+                f"{hook}: {attribute} of {spec.name!r} is {value!r}; "
+                "expected an import string 'package.module:attribute'"
             )
 
 
