@@ -14,6 +14,7 @@ every other column goes to `meta`, where rewards find gold answers.
 from __future__ import annotations
 
 import base64
+import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -97,7 +98,16 @@ def _split_turns(columns: Mapping[str, Any]) -> tuple[list[Turn], list[list[Turn
         return _read_prompt(columns), [_read_turns(columns["completion"], "completion", "assistant")]
     if "messages" in columns:
         return _split_messages(_read_turns(columns["messages"], "messages", ""))
+    _check_misspelt(columns)
     return _read_prompt(columns), []
+
+
+def _check_misspelt(columns: Mapping[str, Any]) -> None:
+    # A misspelt 'chosen' would turn preferences into bare prompts without a word.
+    for name in columns:
+        close = difflib.get_close_matches(name, _USED, n=1, cutoff=0.85)
+        if close and close[0] not in columns:
+            raise DataError(f"{name}: unknown column; did you mean {close[0]!r}? rename it, here or with 'columns'")
 
 
 def _read_prompt(columns: Mapping[str, Any]) -> list[Turn]:
