@@ -166,8 +166,8 @@ def _output_bytes(output: Any) -> bytes | None:
         content = bytes(output.tobytes())
     else:
         return None
-    layout = [str(getattr(output, name, "")) for name in ("dtype", "shape", "mode", "size")]
-    return "|".join(layout).encode() + content
+    layout = ("dtype", "shape") if hasattr(output, "dtype") else ("mode", "size")
+    return "|".join(str(getattr(output, name, "")) for name in layout).encode() + content
 
 
 def _holds_objects(output: Any) -> bool:

@@ -1,0 +1,119 @@
+"""The reward that is any Python function: how it is found, what it is called with, how it fails."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmalign_rewards.python_function import PythonFunction
+
+from mmalign import ConfigError, Record, Response, Sample
+from mmalign.rewards import RewardScorer, WeightedReward
+
+
+def write(folder: Path, source: str, name: str = "scoring.py") -> Path:
+    file = folder / name
+    file.write_text(source, encoding="utf-8")
+    return file
+
+
+def make_samples() -> list[Sample]:
+    record = Record.from_text("Two words", ["a", "bbb"]).model_copy(update={"meta": '{"gold": 3}'})
+    return [Sample(record, response, response.text.upper()) for response in record.responses]
+
+
+def test_a_function_in_a_file_gets_what_its_signature_takes(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        "def lengths(responses):\n    return [len(response) for response in responses]\n"
+        "def gold(records, prompts):\n"
+        "    return [record.metadata['gold'] + len(prompt) for record, prompt in zip(records, prompts)]\n"
+        "def everything(scale=2, **columns):\n    return [scale * len(columns)] * len(columns['responses'])\n",
+    )
+    assert PythonFunction(f"{file}:lengths").score(make_samples()) == [1, 3]
+    assert PythonFunction(f"{file}:gold").score(make_samples()) == [12, 12]
+    assert PythonFunction(f"{file}:everything").score(make_samples()) == [6, 6]
+
+
+def test_responses_are_the_decoded_outputs(tmp_path: Path) -> None:
+    file = write(tmp_path, "def upper(responses):\n    return [float(text.isupper()) for text in responses]\n")
+    assert PythonFunction(f"{file}:upper").score(make_samples()) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "path", ["scoring_package.inner.same", "scoring_package.inner:same", "scoring_package.inner:Box.same"]
+)
+def test_a_function_in_a_package(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "scoring_package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    source = "def same(responses):\n    return [7] * len(responses)\nclass Box:\n    same = staticmethod(same)\n"
+    write(package, source, "inner.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert PythonFunction(path).score(make_samples()) == [7, 7]
+
+
+def test_files_of_one_name_do_not_hide_each_other(tmp_path: Path) -> None:
+    files = []
+    for value in (1, 2):
+        folder = tmp_path / str(value)
+        folder.mkdir()
+        files.append(write(folder, f"def value(responses):\n    return [{value}] * len(responses)\n", "json.py"))
+    assert [PythonFunction(f"{file}:value").score(make_samples()) for file in files] == [[1, 1], [2, 2]]
+    assert sys.modules["json"].__name__ == "json" and hasattr(sys.modules["json"], "dumps")
+
+
+SOURCE = """
+from dataclasses import dataclass
+value = 3
+def brevity(responses): return [0.0] * len(responses)
+def foreign(completions): return [0.0] * len(completions)
+def blind(scale=1): return [scale]
+def positional(responses, /): return [0.0] * len(responses)
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("{file}:brevty", "has no 'brevty'; did you mean 'brevity'"),
+        ("{file}:value", "is a int, expected a function"),
+        ("{file}:foreign", "needs 'completions', but is called with prompts, responses, records by name"),
+        ("{file}:blind", "takes none of prompts, responses, records"),
+        ("{file}:positional", "needs 'responses', but is called with"),
+        ("{folder}/missing.py:brevity", "cannot import .*missing.py.*No such file"),
+        ("{folder}/broken.py:brevity", "cannot import .*broken.py.*SyntaxError"),
+        ("{folder}/lonely.py:brevity", "cannot import .*lonely.py.*No module named 'nowhere_to_be_found'"),
+        ("nowhere_to_be_found.brevity", "cannot import 'nowhere_to_be_found'.*path/file.py:function"),
+        ("json.dumpz", "has no 'dumpz'; did you mean 'dump'"),
+        ("brevity", "expected 'package.module.function' or 'path/file.py:function'"),
+        (".relative.brevity", "expected 'package.module.function'"),
+        ("builtins.max", "has no signature to read"),
+    ],
+)
+def test_a_function_that_cannot_be_used_is_a_configuration_error(function: str, message: str, tmp_path: Path) -> None:
+    file = write(tmp_path, SOURCE)
+    write(tmp_path, "def broken(:\n", "broken.py")
+    write(tmp_path, "import nowhere_to_be_found\n", "lonely.py")
+    with pytest.raises(ConfigError, match=message) as caught:
+        PythonFunction(function.format(file=file, folder=tmp_path))
+    assert str(caught.value).startswith("rewards.python.function: ")
+
+
+def test_a_bug_that_shows_while_importing_keeps_its_own_error(tmp_path: Path) -> None:
+    file = write(tmp_path, "1 / 0\n")
+    for _ in range(2):  # a module that failed is not found half-made the second time
+        with pytest.raises(ZeroDivisionError):
+            PythonFunction(f"{file}:brevity")
+
+
+def test_a_sample_it_raises_on_costs_that_sample_only(tmp_path: Path) -> None:
+    file = write(tmp_path, "def inverse(responses):\n    return [1 / len(response) for response in responses]\n")
+    scorer = RewardScorer([WeightedReward("inverse", PythonFunction(f"{file}:inverse"))])
+    record = Record.from_text("Write.", ["ab"])
+    samples = [Sample(record, Response.from_text("r0", "x"), output) for output in ("ab", "", "abcd")]
+    scores: list[Any] = scorer.score(samples).flatten().tolist()
+    assert scores[0] == 0.5 and scores[1] != scores[1] and scores[2] == 0.25
+    assert scorer.failures == {"inverse": 1}
