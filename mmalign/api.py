@@ -99,7 +99,7 @@ def load_run(path: str | Path, overrides: Overrides = (), *, disabled: Sequence[
         assembly = load_assembly(path, overrides, disabled=disabled)
         return build_run(assembly, Path(assembly.config.output))
     if not (folder / CONFIG).is_file():
-        raise ConfigError(f"{folder}: not the folder of a run (no {CONFIG}); give a run's folder or a configuration file")
+        raise ConfigError(f"{folder}: not the folder of a run, no {CONFIG}; give such a folder or a configuration")
     latest = find_latest(folder / CHECKPOINTS)
     if latest is None:
         raise CheckpointError(f"{folder}: holds no checkpoint; give the configuration file to use the start model")

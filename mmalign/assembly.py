@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -110,9 +110,8 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
         PlanError: a quantity that nothing supplies.
     """
     builder = _Builder(registry, source)
-    objectives = label_metrics(
-        [_bind_objective(builder, component, f"objective[{index}]") for index, component in enumerate(config.objective)]
-    )
+    decoding = builder.build("decoding", config.decoding, "decoding")
+    objectives = _bind_objectives(builder, config, decoding.max_steps if config.collector else None)
     modality_spec = cast(ModalitySpec, registry.find("modality", config.modality.name, "modality.name").spec)
     _check_log_prob_kind(objectives, modality_spec)
     advantage = _bind_advantage(builder, config)
@@ -129,7 +128,7 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
         scorer=_build_scorer(builder, config),
         advantage=advantage,
         collector=builder.build("collector", config.collector, "collector") if config.collector else None,
-        decoding=builder.build("decoding", config.decoding, "decoding"),
+        decoding=decoding,
         evaluators=_build_evaluators(builder, config.evaluation.evaluators),
         plan=plan,
         papers=builder.papers,
@@ -153,10 +152,19 @@ def load_registry_for(config: Mapping[str, Any], disabled: Sequence[str] = ()) -
     return load_registry(disabled=disabled, files=files)
 
 
-def _bind_objective(builder: _Builder, component: Any, where: str) -> Objective:
-    spec, parameters = builder.bind("objective", component, where)
-    spec = cast(ObjectiveSpec, spec)
-    return bind_objective(spec, load_object(spec.loss), parameters, component.weight)
+def _bind_objectives(builder: _Builder, config: RunConfig, horizon: int | None) -> tuple[Objective, ...]:
+    """Binds the objectives; `horizon` is what the aggregation `constant` divides by unless the objective says."""
+    bound = []
+    for index, component in enumerate(config.objective):
+        where = f"objective[{index}]"
+        spec, parameters = builder.bind("objective", component, where)
+        spec = cast(ObjectiveSpec, spec)
+        objective = bind_objective(spec, load_object(spec.loss), parameters, component.weight)
+        objective = replace(objective, horizon=objective.horizon or horizon)
+        if objective.aggregation == "constant" and objective.horizon is None:
+            raise ConfigError(f"{where}.horizon: missing; aggregation 'constant' divides by it, in steps")
+        bound.append(objective)
+    return label_metrics(bound)
 
 
 def _bind_advantage(builder: _Builder, config: RunConfig) -> BoundAdvantage | None:
@@ -222,7 +230,7 @@ def _check_online(config: RunConfig, source: str) -> None:
         raise ConfigError(f"{prefix}rewards: missing; advantage {config.advantage.name!r} is computed from rewards")
     if config.collector is None and config.advantage is not None:
         raise ConfigError(
-            f"{prefix}advantage: {config.advantage.name!r} is only used in online runs; add `collector: {{name: group}}`"
+            f"{prefix}advantage: {config.advantage.name!r} works in online runs only; add `collector: {{name: group}}`"
         )
 
 

@@ -94,7 +94,9 @@ class Batch:
         return list(members.values())
 
 
-def build_batch(records: Sequence[Record], encoded: Sequence[Sequence[EncodedResponse]], *, targets_only: bool) -> Batch:
+def build_batch(
+    records: Sequence[Record], encoded: Sequence[Sequence[EncodedResponse]], *, targets_only: bool
+) -> Batch:
     """Flattens records and their encoded responses into a batch with the quantities of `DATA_AXES`.
 
     Args:
@@ -111,7 +113,8 @@ def build_batch(records: Sequence[Record], encoded: Sequence[Sequence[EncodedRes
         kept = [row for row in range(len(own)) if targets[row] or not targets_only]
         place = {row: len(responses) + position for position, row in enumerate(kept)}
         responses.extend(own[row] for row in kept)
-        feedback = (record.response_labels(), targets, record.ratings(), record.ranks(), [prompt] * len(own))
+        prompts = [float(prompt)] * len(own)
+        feedback: list[Sequence[float]] = [record.response_labels(), targets, record.ratings(), record.ranks(), prompts]
         for name, values in zip(columns, feedback, strict=True):
             columns[name].extend(values[row] for row in kept)
         for chosen, rejected, strength in record.pair_indices():

@@ -64,7 +64,18 @@ def _quantities_table(inspection: Inspection) -> Table:
 
 def _data_table(inspection: Inspection) -> Table:
     table = Table(title="data")
-    for name in ("split", "records", "responses", "pairs", "labelled", "length", "longest", "steps", "cut", "quarantined"):
+    for name in (
+        "split",
+        "records",
+        "responses",
+        "pairs",
+        "labelled",
+        "length",
+        "longest",
+        "steps",
+        "cut",
+        "quarantined",
+    ):
         table.add_column(name, justify="left" if name == "split" else "right")
     for split, statistics in inspection.data.items():
         table.add_row(split, *_format_statistics(statistics))
@@ -91,7 +102,7 @@ def _size_lines(inspection: Inspection) -> list[str]:
     if plan.needs_reference:
         reference = "reference: adapter off" if assembly.modality.adapter else "reference: frozen copy"
     lines = [
-        f"{inspection.total_steps} steps of {train.batch_size} prompts, micro-batches of {train.micro_batch_size} responses",
+        f"{inspection.total_steps} steps of {train.batch_size} prompts in micro-batches of {train.micro_batch_size}",
         f"forward pass gives: {', '.join(plan.policy_outputs) or 'nothing'}; {reference}",
         f"weights in {str(inspection.dtype).removeprefix('torch.')}",
     ]
@@ -99,5 +110,7 @@ def _size_lines(inspection: Inspection) -> list[str]:
         every, trained = inspection.parameters
         share = 100 * trained / every
         lines.append(f"{every:,} parameters, {trained:,} trained ({share:.2f} %)")
-        lines.append(f"{inspection.memory / 2**30:.2f} GiB for weights, gradients and optimiser; activations come on top")
+        lines.append(
+            f"{inspection.memory / 2**30:.2f} GiB for weights, gradients and optimiser; activations come on top"
+        )
     return lines

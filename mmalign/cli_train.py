@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -21,7 +20,7 @@ RunOrConfig = Annotated[
     Path, typer.Argument(metavar="RUN|CONFIG", help="The folder of a run, or a YAML run configuration (start model).")
 ]
 Overrides = Annotated[
-    Optional[list[str]],  # noqa: UP007, UP045 (typer reads it at run time on Python 3.10)
+    list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, e.g. train.steps=10 rewards.0.weight=2."),
 ]
 
@@ -64,11 +63,11 @@ def evaluate(run: RunOrConfig, overrides: Overrides = None) -> None:
 def generate(
     run: RunOrConfig,
     overrides: Overrides = None,
-    prompt: Annotated[Optional[list[str]], typer.Option(help="A prompt; may be repeated.")] = None,  # noqa: UP007, UP045
-    data: Annotated[Optional[Path], typer.Option(help="A data file whose prompts are answered.")] = None,  # noqa: UP007, UP045
+    prompt: Annotated[list[str] | None, typer.Option(help="A prompt; may be repeated.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A data file whose prompts are answered.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Responses to each prompt.")] = 1,
     pairs: Annotated[int, typer.Option(min=0, help="Preference pairs a prompt, best against worst by reward.")] = 0,
-    output: Annotated[Optional[Path], typer.Option(help="Write records as JSON lines instead of showing them.")] = None,  # noqa: UP007, UP045
+    output: Annotated[Path | None, typer.Option(help="Write records as JSON lines instead of showing them.")] = None,
 ) -> None:
     """Sample responses; with rewards in the configuration they are scored and can be paired into preference data."""
     from accelerate.utils import set_seed
@@ -114,4 +113,4 @@ def _write(records: Iterable[Record], output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     with partial.open("w", encoding="utf-8") as file:
         file.writelines(f"{record.to_json()}\n" for record in records)
-    os.replace(partial, output)
+    partial.replace(output)

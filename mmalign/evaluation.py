@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from accelerate.utils import set_seed
 
+from mmalign.batch import Batch
 from mmalign.distribution import take_share
 from mmalign.metrics import MetricSums
-from mmalign.batch import Batch
 from mmalign.parts import EvaluationContext
 from mmalign.policy import evaluation_mode
 from mmalign.records import Record, Response
@@ -19,7 +19,7 @@ from mmalign.weighting import weighted_loss
 Example = tuple[str, str]
 
 _SEED = 20_240_001
-"""Every evaluation of every run samples with the same random numbers, so that before and after differ by the weights."""
+"""Every evaluation samples with the same random numbers, so that before and after differ by the weights alone."""
 
 
 def evaluate(run: Run) -> dict[str, float]:

@@ -24,7 +24,7 @@ def choose_dtype(name: str, device: torch.device, *, adapter: bool) -> torch.dty
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Tells whether matrix products in bfloat16 run on dedicated units of `device`."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return device.type == "mps"
     try:

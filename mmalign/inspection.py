@@ -9,7 +9,7 @@ from itertools import islice
 import torch
 
 from mmalign.assembly import Assembly
-from mmalign.batch import Batch, build_batch
+from mmalign.batch import build_batch
 from mmalign.data import Source
 from mmalign.errors import DataError
 from mmalign.hardware import choose_dtype

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mmalign.objectives import Objective, element_mask
 from mmalign.distribution import SumOverProcesses
+from mmalign.objectives import Objective, element_mask
 
 
 class MetricSums:

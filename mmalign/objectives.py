@@ -75,14 +75,14 @@ class Objective:
             totals: `totals` summed over the whole global batch.
         """
         mask = element_mask(self.spec, values)
-        elements, responses = totals.clamp(min=1)
+        elements, responses = totals.clamp(min=1).float()
         if self.spec.per != "step":
-            return mask / elements.float()
+            return mask.float() / elements
         return aggregation_weights(
             self.aggregation,
             mask,
-            total_steps=elements.float(),
-            total_responses=responses.float(),
+            total_steps=elements,
+            total_responses=responses,
             horizon=self.horizon,
         )
 

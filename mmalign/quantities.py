@@ -7,7 +7,7 @@ A provider names a quantity, its axes, what it is computed from and at which sta
 - `step`: once an optimiser step over the whole global batch, without gradient (batch-coupled losses);
 - `policy`: in every micro-batch, with gradient.
 
-Names with a suffix or a `chosen_`/`rejected_` part are derived from plainer ones by `_derive`; see `ObjectiveSpec.needs`.
+Names with a suffix or a `chosen_`/`rejected_` part are derived from plainer ones; see `ObjectiveSpec.needs`.
 """
 
 from __future__ import annotations

@@ -87,14 +87,14 @@ def check_gradient(norm: Tensor, *, scaled: bool) -> None:
     """
     if not scaled and not torch.isfinite(norm):
         raise TrainingError(
-            f"the gradient norm is {norm.item()}; likely causes: a learning rate that is too high, or an objective whose "
-            "gradient is infinite at a log-prob of 0 or minus infinity"
+            f"the gradient norm is {norm.item()}; likely causes: a learning rate that is too high, or an objective "
+            "whose gradient is infinite at a log-prob of 0 or minus infinity"
         )
 
 
 def flat_groups(rewards: Tensor, prompt_index: Tensor) -> Tensor:
     """Marks responses whose whole group got the same reward, [N] float: they teach a group baseline nothing."""
-    prompts, place = prompt_index.unique(return_inverse=True)
+    prompts, place = torch.unique(prompt_index, return_inverse=True)
     start = torch.full((len(prompts),), torch.inf, device=rewards.device, dtype=rewards.dtype)
     lowest = start.scatter_reduce(0, place, rewards, "amin")
     highest = (-start).scatter_reduce(0, place, rewards, "amax")

@@ -36,6 +36,7 @@ def build_run(assembly: Assembly, output: Path, *, resumed_step: int | None = No
     config = assembly.config
     check_trackers(config.trackers)
     accelerator = _build_accelerator(config, output)
+    _check_shares(config, accelerator.num_processes)
     set_seed(config.train.seed)
     source = open_data(assembly, "train")
     held_out = tuple(open_data(assembly, "eval")) if config.data.eval else ()
@@ -77,6 +78,14 @@ def _build_accelerator(config: RunConfig, output: Path) -> Accelerator:
         raise ConfigError("train.mixed_precision: fp16 needs a GPU; use bf16 or no")
     trackers = list(config.trackers) or None
     return Accelerator(mixed_precision=precision, log_with=trackers, project_dir=str(output))
+
+
+def _check_shares(config: RunConfig, processes: int) -> None:
+    """Processes must make equally many updates a round, or they would wait for each other for ever."""
+    train = config.train
+    for name, count in (("batch_size", train.batch_size), ("prompts_per_round", train.prompts_per_round)):
+        if count is not None and count % processes:
+            raise ConfigError(f"train.{name}: {count} is not a multiple of the {processes} processes")
 
 
 def open_data(assembly: Assembly, split: str) -> Source:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mmalign.metrics import MetricSums
 from mmalign.objectives import Objective
+from mmalign.reductions import weighted_sum
 
 
 def weighted_loss(
@@ -27,8 +28,7 @@ def weighted_loss(
     for objective, total in zip(objectives, totals, strict=True):
         losses, metrics = objective.evaluate(values)
         weights = objective.element_weights(values, total)
-        # A masked element may hold anything; zero times NaN would still be NaN.
-        term = torch.where(weights > 0, losses, 0.0).mul(weights).sum()
+        term = weighted_sum(losses, weights)
         sums.add(objective, values, total, metrics)
         if objective.prefix:
             sums.add_loss(term, objective.prefix)

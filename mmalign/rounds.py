@@ -1,0 +1,85 @@
+"""A round: what the source hands over at a time, and how it is cut into optimiser steps.
+
+Offline a round is the next batch of records; online it is the rollouts of the next prompts. Everything random in a
+round is seeded by (seed, round), so a checkpoint at the end of a round needs no generator state to resume exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from accelerate.utils import set_seed
+from torch import Tensor
+
+from mmalign.batch import Batch
+from mmalign.distribution import take_share
+from mmalign.metrics import compute_means
+from mmalign.parts import Collector
+from mmalign.records import Record
+from mmalign.run import Run
+from mmalign.sentinels import flat_groups
+
+
+def begin_round(run: Run) -> tuple[Batch, dict[str, float]]:
+    """Seeds the round and gets its batch with everything that needs no gradient.
+
+    Returns:
+        this process's share, and what is known of it before training: rewards and lengths of fresh rollouts.
+    """
+    set_seed(_round_seed(run))
+    if run.assembly.collector is not None:
+        return _collect(run, run.assembly.collector)
+    return run.backend.prepare(run.backend.encode(_next_records(run, run.config.train.batch_size))), {}
+
+
+def iter_minibatches(run: Run, batch: Batch) -> Iterator[Batch]:
+    """Cuts the rollouts of a round into mini-batches of `batch_size` prompts; an offline round is one mini-batch."""
+    if not run.assembly.online:
+        yield batch
+        return
+    train = run.config.train
+    size = max(1, train.batch_size // run.accelerator.num_processes)
+    prompt_index = batch.quantities["prompt_index"].cpu()
+    for _ in range(train.epochs_per_round):
+        order = torch.randperm(len(batch.records))
+        for prompts in torch.split(order, size):
+            rows = torch.isin(prompt_index, prompts).nonzero().flatten().tolist()
+            yield batch.select(rows) if len(rows) < len(batch) else batch
+
+
+def _collect(run: Run, collector: Collector) -> tuple[Batch, dict[str, float]]:
+    train = run.config.train
+    prompts = _next_records(run, train.prompts_per_round or train.batch_size)
+    rollouts = collector.collect(prompts, run.backend.generate)
+    run.hooks.on_experience_collected(run=run, rollouts=rollouts)
+    batch = run.backend.collect(rollouts)
+    metrics: dict[str, Tensor] = {"length": batch.quantities["lengths"].float()}
+    if run.backend.reward_names:
+        batch = run.backend.score_rewards(batch, rollouts)
+        run.hooks.on_rewards_computed(run=run, batch=batch)
+        metrics |= _reward_metrics(run, batch)
+    return run.backend.prepare(batch, rollouts), compute_means(metrics, run.backend.sum_over_processes)
+
+
+def _reward_metrics(run: Run, batch: Batch) -> dict[str, Tensor]:
+    rewards = batch.quantities["rewards"]
+    components = {f"reward/{name}": rewards[:, column] for column, name in enumerate(run.backend.reward_names)}
+    composite = batch.quantities["composite_rewards"]
+    return {
+        "reward": composite,
+        "reward/unscored": composite.isnan().float(),
+        "flat_groups": flat_groups(composite, batch.quantities["prompt_index"]),
+        **components,
+    }
+
+
+def _round_seed(run: Run) -> int:
+    processes, rank = run.accelerator.num_processes, run.accelerator.process_index
+    seed: int = run.config.train.seed * 1_000_003 + run.round * processes + rank
+    return seed % 2**32
+
+
+def _next_records(run: Run, count: int) -> list[Record]:
+    records = run.stream.take(count)
+    return take_share(records, run.accelerator.process_index, run.accelerator.num_processes, "train.batch_size")
