@@ -10,6 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmalign.adapters import LoRAParameters as LoRAParameters
+    from mmalign.adapters import add_lora as add_lora
     from mmalign.api import check as check
     from mmalign.api import train as train
     from mmalign.backend import StepContext as StepContext
@@ -61,10 +63,12 @@ if TYPE_CHECKING:
     from mmalign.reductions import masked_sum as masked_sum
     from mmalign.reductions import step_mask as step_mask
     from mmalign.reductions import weighted_sum as weighted_sum
+    from mmalign.tokens import TokenModality as TokenModality
 
 __version__ = "0.1.0.dev0"
 
 _EXPORTS = {
+    "adapters": ("LoRAParameters", "add_lora"),
     "api": ("check", "train"),
     "backend": ("StepContext",),
     "batch": ("Batch",),
@@ -110,6 +114,7 @@ _EXPORTS = {
     "policy": ("Policy",),
     "records": ("Message", "Part", "Record", "Response"),
     "reductions": ("aggregation_weights", "masked_mean", "masked_sum", "step_mask", "weighted_sum"),
+    "tokens": ("TokenModality",),
 }
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
 __all__ = sorted(["__version__", *_MODULE_OF])

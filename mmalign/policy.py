@@ -26,11 +26,26 @@ class Policy(nn.Module):
         super().__init__()
         self.modality = modality
         self.network = model.network
-        self.heads = nn.ModuleDict({name: _build_head(model.hidden_size) for name in sorted(heads)})
+        self.heads = Heads(heads, model.hidden_size)
 
     def forward(self, responses: Sequence[EncodedResponse], want: Collection[str]) -> dict[str, Tensor]:
         """Computes the wanted outputs of `responses`; see `Modality.step_outputs`."""
         return self.modality.step_outputs(self, responses, want)
+
+
+class Heads(nn.Module):
+    """Linear heads by name; `nn.ModuleDict` has a method `values` and so refuses a head of that name."""
+
+    def __init__(self, names: Collection[str], hidden_size: int) -> None:
+        super().__init__()
+        for name in sorted(names):
+            self.add_module(name, _build_head(hidden_size))
+
+    def __getitem__(self, name: str) -> nn.Module:
+        return self.get_submodule(name)
+
+    def __len__(self) -> int:
+        return len(self._modules)
 
 
 def _build_head(hidden_size: int) -> nn.Linear:

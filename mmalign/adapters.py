@@ -1,0 +1,141 @@
+"""Low-rank adapters (LoRA) for any network, through peft.
+
+The base network is frozen and shared: with the adapter switched off (`disable_adapter()`) it is the reference. Adapter
+weights are float32 whatever the base's dtype, since updates of 1e-5 vanish in bfloat16. peft loads on first use.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import Field, model_validator
+
+from mmalign.errors import ConfigError, suggest
+from mmalign.parts import Parameters
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import nn
+
+ATTENTION_AND_MLP = frozenset(
+    "q_proj k_proj v_proj o_proj qkv_proj out_proj query_key_value dense Wqkv c_attn c_proj "
+    "gate_proj up_proj down_proj gate_up_proj dense_h_to_4h dense_4h_to_h fc1 fc2 c_fc w1 w2 w3 "
+    "to_q to_k to_v to_out.0".split()
+)
+"""Names of the linear layers of attention and MLP blocks in transformers and diffusers networks: target `auto`."""
+
+_LAYER = re.compile(r"\.(\d+)\.")
+
+
+class LoRAParameters(Parameters):
+    """A low-rank adapter: W + (alpha / rank) B A, with B zero at the start.
+
+    Source: LoRA (arXiv:2106.09685), section 4.1.
+    """
+
+    rank: int = Field(default=8, ge=1)
+    """Rank of the update of every adapted matrix."""
+    alpha: float | None = Field(default=None, gt=0)
+    """The update is scaled by alpha / rank; default twice the rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout on the adapter's input. Above 0 the policy no longer equals the reference at the start."""
+    targets: str | tuple[str, ...] = "auto"
+    """`auto`: linear layers of attention and MLP blocks; `all-linear`: all but the output layer; or layer names."""
+    last_layers: int | None = Field(default=None, ge=1)
+    """Adapt this many blocks at the end only: nothing is back-propagated through those before."""
+    layers: tuple[int, ...] | None = None
+    """Adapt these blocks only, counted from 0."""
+
+    @model_validator(mode="after")
+    def _check_layers(self) -> LoRAParameters:
+        if self.layers is not None and self.last_layers is not None:
+            raise ValueError("give layers or last_layers, not both")
+        return self
+
+
+def add_lora(network: nn.Module, lora: LoRAParameters, *, task: str | None = None, name: str = "") -> PeftModel:
+    """Freezes `network` and puts a trainable float32 adapter into it; the network is changed in place.
+
+    Args:
+        lora: what to adapt.
+        task: peft's task type, e.g. `CAUSAL_LM`; stored for `AutoPeftModel` classes.
+        name: the base model's name, stored with the adapter.
+
+    Raises:
+        ConfigError: no layer of the network has a target's name, or there is no such block.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    if hasattr(network, "peft_config"):
+        raise ConfigError("modality.lora: the model already has an adapter; merge it into the weights first")
+    targets = _find_targets(network, lora.targets)
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha if lora.alpha is not None else 2 * lora.rank,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        layers_to_transform=_find_layers(network, targets, lora),
+        fan_in_fan_out=_is_transposed(network),
+        task_type=task,
+        base_model_name_or_path=name or None,
+    )
+    adapted = get_peft_model(cast(Any, network), config)
+    if name:
+        # peft overwrites the name with the folder that the weights were loaded from.
+        adapted.peft_config["default"].base_model_name_or_path = name
+    return cast("PeftModel", adapted)
+
+
+def _find_targets(network: nn.Module, targets: str | Sequence[str]) -> str | list[str]:
+    if targets == "all-linear":
+        return targets
+    present = {_leaf(name) for name in _iter_linear_names(network)}
+    wanted = set(ATTENTION_AND_MLP if targets == "auto" else [targets] if isinstance(targets, str) else targets)
+    if targets != "auto":
+        for target in sorted(wanted - present):
+            raise ConfigError(f"modality.lora.targets: no linear layer {target!r}{suggest(target, present)}")
+    if not wanted & present:
+        raise ConfigError(
+            "modality.lora.targets: auto knows no linear layer of this network; name them or use all-linear; "
+            f"its linear layers: {', '.join(sorted(present)) or 'none'}"
+        )
+    return sorted(wanted & present)
+
+
+def _find_layers(network: nn.Module, targets: str | Sequence[str], lora: LoRAParameters) -> list[int] | None:
+    if lora.layers is None and lora.last_layers is None:
+        return None
+    names = (name for name in _iter_linear_names(network) if targets == "all-linear" or _leaf(name) in targets)
+    numbers = [int(found[-1]) for found in map(_LAYER.findall, names) if found]
+    count = max(numbers, default=-1) + 1
+    wanted = lora.layers if lora.layers is not None else tuple(range(count - (lora.last_layers or 0), count))
+    missing = [layer for layer in wanted if not 0 <= layer < count]
+    if missing:
+        key = "layers" if lora.layers is not None else "last_layers"
+        raise ConfigError(f"modality.lora.{key}: no block {missing[0]}; this network has {count} blocks")
+    return list(wanted)
+
+
+def _iter_linear_names(network: nn.Module) -> Iterator[str]:
+    from torch import nn
+
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Linear) or _is_conv1d(module):
+            yield name
+
+
+def _is_transposed(network: nn.Module) -> bool:
+    return any(_is_conv1d(module) for module in network.modules())
+
+
+def _is_conv1d(module: nn.Module) -> bool:
+    # GPT-2's linear layer, a class of transformers: its name is enough to know it without an import.
+    return type(module).__name__ == "Conv1D"
+
+
+def _leaf(name: str) -> str:
+    leaf = name.rpartition(".")[2]
+    # `to_out.0`: a linear layer inside a Sequential is known by both names.
+    return ".".join(name.split(".")[-2:]) if leaf.isdigit() else leaf

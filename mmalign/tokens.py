@@ -1,0 +1,229 @@
+"""The part that all token modalities share: text, vision-language and audio-token models.
+
+A subclass says how a record becomes token ids (`encode`, `encode_prompt`) and ids a response (`build_response`), and
+loads the network. Padding, scoring and sampling are here; `collate` and `score` are the seam for other batch layouts.
+
+Encoded tensors: `prompt_ids` [P], `response_ids` [R] and `response_mask` [R] bool, the response tokens that are scored
+(multi-turn: assistant turns only). Rows of [N, T] outputs hold the scored steps only, left-aligned.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from mmalign.parts import Decoding, EncodedResponse, Generated, Modality
+from mmalign.policy import Heads, Policy, evaluation_mode
+from mmalign.records import Record, Response
+from mmalign.token_generation import Sampled, sample_tokens
+from mmalign.token_logps import find_decoder, score_steps
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Padded responses. S is the number of scored steps of all of them.
+
+    Attributes:
+        inputs: what the network reads: `input_ids`, `attention_mask`, `position_ids` [N, L], and a modality's own.
+        mask: [N, T] bool, the scored steps of each response, left-aligned.
+        columns: [S], where in its row the state is that predicts each scored step; steps in the order of `mask`.
+        targets: [S], the token of each scored step.
+        last: [N], where in its row the last scored token is.
+    """
+
+    inputs: Mapping[str, Tensor]
+    mask: Tensor
+    columns: Tensor
+    targets: Tensor
+    last: Tensor
+
+    def to(self, device: torch.device) -> TokenBatch:
+        """Returns this batch on `device`."""
+        return replace(
+            self,
+            inputs={name: value.to(device) for name, value in self.inputs.items()},
+            mask=self.mask.to(device),
+            columns=self.columns.to(device),
+            targets=self.targets.to(device),
+            last=self.last.to(device),
+        )
+
+
+class TokenModality(Modality):
+    """A modality whose steps are tokens of one causal decoder.
+
+    Attributes:
+        generation_batch_size: sequences that are sampled at the same time.
+        chunk_size: positions whose logits exist at the same time.
+        padding_side: where padding goes when scoring; it changes no result.
+    """
+
+    generation_batch_size: int = 64
+    chunk_size: int = 512
+    padding_side: ClassVar[Literal["left", "right"]] = "right"
+
+    @property
+    @abstractmethod
+    def pad_id(self) -> int:
+        """The token that fills rows up; masked everywhere, so it may be any, the end token too."""
+
+    @property
+    @abstractmethod
+    def end_ids(self) -> frozenset[int]:
+        """The tokens that end a response; the one that did is its last scored step."""
+
+    @abstractmethod
+    def encode_prompt(self, record: Record) -> tuple[dict[str, Tensor], int]:
+        """Encodes the prompt alone, as `encode` does.
+
+        Returns:
+            `prompt_ids` [P], P at least 1, with whatever else the network reads; and the number of tokens cut off.
+        """
+
+    @abstractmethod
+    def build_response(self, rid: str, ids: Sequence[int]) -> Response:
+        """Turns sampled token ids into a response; special tokens are left out."""
+
+    # -- scoring
+
+    def step_log_probs(self, network: nn.Module, responses: Sequence[EncodedResponse]) -> tuple[Tensor, Tensor]:
+        """Scores responses; see `Modality.step_log_probs`."""
+        outputs = self.score(network, self.collate(responses), ("logps",))
+        return outputs["logps"], outputs["step_mask"]
+
+    def step_outputs(
+        self, policy: Policy, responses: Sequence[EncodedResponse], want: Collection[str]
+    ) -> dict[str, Tensor]:
+        """Computes `logps`, `entropy`, `values` [N, T] and `scores` [N], float32; see `Modality.step_outputs`."""
+        return self.score(policy.network, self.collate(responses), want, policy.heads)
+
+    def collate(self, responses: Sequence[EncodedResponse]) -> TokenBatch:
+        """Pads responses into a batch on the CPU."""
+        prompts = [len(response.tensors["prompt_ids"]) for response in responses]
+        rows = [torch.cat([r.tensors["prompt_ids"], r.tensors["response_ids"]]) for r in responses]
+        scored = [
+            prompt + response.tensors["response_mask"].nonzero().flatten()
+            for prompt, response in zip(prompts, responses, strict=True)
+        ]
+        inputs = pad_tokens(rows, self.pad_id, self.padding_side)
+        width = inputs["input_ids"].shape[1]
+        starts = [width - len(row) if self.padding_side == "left" else 0 for row in rows]
+        places = [start + own for start, own in zip(starts, scored, strict=True)]
+        steps = torch.tensor([len(own) for own in scored])
+        return TokenBatch(
+            inputs=inputs,
+            mask=torch.arange(int(steps.max())) < steps[:, None],
+            columns=torch.cat(places) - 1,
+            targets=torch.cat([row[own] for row, own in zip(rows, scored, strict=True)]),
+            last=torch.stack([own[-1] for own in places]),
+        )
+
+    def score(
+        self, network: nn.Module, batch: TokenBatch, want: Collection[str], heads: Heads | None = None
+    ) -> dict[str, Tensor]:
+        """Runs the network once over a batch.
+
+        Args:
+            want: any of `logps`, `entropy`, `values`, `scores`.
+            heads: `values` and `scores`, if these are wanted; a score is read where the last scored token is.
+
+        Returns:
+            the wanted outputs and `step_mask`, on the network's device.
+        """
+        decoder = find_decoder(network)
+        batch = batch.to(_device(network))
+        output = decoder.run(batch.inputs)
+        rows = batch.mask.nonzero()[:, 0]  # [S]
+        outputs = {"step_mask": batch.mask}
+        if "logps" in want or "entropy" in want:
+            logps, entropy = score_steps(
+                decoder,
+                output.states[rows, batch.columns],
+                batch.targets,
+                temperature=self.temperature,
+                chunk=self.chunk_size,
+                with_entropy="entropy" in want,
+            )
+            outputs |= {"logps": _spread(logps, batch.mask), "entropy": _spread(entropy, batch.mask)}
+        if "values" in want:
+            outputs["values"] = _spread(_apply(heads, "values", output.hidden[rows, batch.columns]), batch.mask)
+        if "scores" in want:
+            everyone = torch.arange(len(batch.last), device=batch.last.device)
+            outputs["scores"] = _apply(heads, "scores", output.hidden[everyone, batch.last])
+        return {name: value for name, value in outputs.items() if name in want or name == "step_mask"}
+
+    # -- sampling
+
+    def generate(
+        self, network: nn.Module, records: Sequence[Record], decoding: Decoding, count: int
+    ) -> list[list[Generated]]:
+        """Samples responses with torch's global generator; see `Modality.generate`.
+
+        Behaviour log-probs are those of the distribution at `decoding.temperature`, before `decoding.adjust`.
+        """
+        prompts = [self.encode_prompt(record) for record in records]
+        owners = [prompt for prompt in range(len(records)) for _ in range(count)]
+        sampled: list[Sampled] = []
+        with evaluation_mode(network):
+            for start in range(0, len(owners), self.generation_batch_size):
+                part = owners[start : start + self.generation_batch_size]
+                first, stop = part[0], part[-1] + 1
+                inputs = self.collate_prompts([tensors for tensors, _ in prompts[first:stop]])
+                sampled += sample_tokens(
+                    find_decoder(network),
+                    {name: value.to(_device(network)) for name, value in inputs.items()},
+                    torch.tensor(part, device=_device(network)) - first,
+                    decoding,
+                    self.end_ids,
+                )
+        generated = [
+            self._build_generated(f"r{index % count}", *prompts[owner], one)
+            for index, (owner, one) in enumerate(zip(owners, sampled, strict=True))
+        ]
+        return [generated[start : start + count] for start in range(0, len(generated), count)]
+
+    def collate_prompts(self, prompts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Pads prompts on the left, so that all responses start at the same place."""
+        return pad_tokens([prompt["prompt_ids"] for prompt in prompts], self.pad_id, "left")
+
+    def _build_generated(self, rid: str, prompt: Mapping[str, Tensor], truncated: int, sampled: Sampled) -> Generated:
+        ids, steps = sampled.ids, len(sampled.ids)
+        tensors = {**prompt, "response_ids": ids, "response_mask": torch.ones(steps, dtype=torch.bool)}
+        return Generated(
+            response=self.build_response(rid, ids.tolist()),
+            encoded=EncodedResponse(tensors, steps, size=len(prompt["prompt_ids"]) + steps, truncated=truncated),
+            behaviour_logps=sampled.logps,
+            finished=sampled.finished,
+        )
+
+
+def pad_tokens(rows: Sequence[Tensor], pad_id: int, side: Literal["left", "right"]) -> dict[str, Tensor]:
+    """Pads token ids of several lengths; returns `input_ids`, `attention_mask` and `position_ids`, each [N, L]."""
+    ids = pad_sequence(list(rows), batch_first=True, padding_value=pad_id, padding_side=side)
+    ones = [torch.ones_like(row) for row in rows]
+    mask = pad_sequence(ones, batch_first=True, padding_side=side)
+    return {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
+
+
+def _spread(values: Tensor, mask: Tensor) -> Tensor:
+    """Puts values [S] of the scored steps into rows [N, T]; zero elsewhere."""
+    return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
+
+
+def _apply(heads: Heads | None, name: str, hidden: Tensor) -> Tensor:
+    if heads is None:
+        raise ValueError(f"{name} wanted, but no heads given")
+    # Heads are float32 also under autocast: rewards differ by less than bfloat16 resolves.
+    with torch.autocast(hidden.device.type, enabled=False):
+        read: Tensor = heads[name](hidden.float())
+    return read.squeeze(-1)
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device

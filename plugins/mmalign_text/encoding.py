@@ -1,0 +1,144 @@
+"""From records to token ids: prompts, scored response tokens, and limits that never cut silently."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmalign import ConfigError, DataError, EncodedResponse, Record, Response
+from mmalign_text.chat import ChatFormat
+
+Tokens = list[tuple[int, bool]]
+"""Token ids, each with whether it is scored."""
+
+
+class TextEncoder:
+    """Encodes records with a tokenizer and a chat format.
+
+    Args:
+        max_prompt_tokens: longer prompts lose their beginning, all but the beginning-of-sequence token.
+        max_response_tokens: longer responses lose their end.
+    """
+
+    def __init__(
+        self, tokenizer: Any, chat: ChatFormat, max_prompt_tokens: int | None, max_response_tokens: int | None
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._chat = chat
+        self._max_prompt = max_prompt_tokens
+        self._max_response = max_response_tokens
+        self._prefix = self._find_prefix()
+        self.end_ids = self._find_end_ids()
+
+    def encode_prompt(self, record: Record) -> tuple[Tensor, int]:
+        """Returns the ids of the prompt [P] and how many tokens were cut off."""
+        where = _name(record)
+        kept, truncated = self._cut_prompt(self._tokenise(self._chat.render_prompt(record.prompt, where)))
+        self._check_length(len(kept), where)
+        return torch.tensor(kept), truncated
+
+    def encode(self, record: Record) -> list[EncodedResponse]:
+        """Encodes all responses; they share the very same prompt ids."""
+        text = self._chat.render_prompt(record.prompt, _name(record))
+        whole = self._tokenise(text)
+        kept, truncated = self._cut_prompt(whole)
+        prompt = torch.tensor(kept)
+        return [
+            self._encode_response(record, response, text, whole, (prompt, truncated)) for response in record.responses
+        ]
+
+    def fingerprint(self) -> str:
+        """Returns everything of the tokenizer and its template that changes ids, as text."""
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        vocabulary = backend.to_str() if backend is not None else sorted(self._tokenizer.get_vocab().items())
+        return repr((vocabulary, self._chat.template, sorted(self.end_ids)))
+
+    def _encode_response(
+        self, record: Record, response: Response, text: str, whole: list[int], prompt: tuple[Tensor, int]
+    ) -> EncodedResponse:
+        where = f"{_name(record)}, response {response.rid!r}"
+        tokens = self._tokenise_response(record, response, text, whole, where)
+        if not any(scored for _, scored in tokens):
+            raise DataError(f"{where}: no scored step; expected an assistant turn whose `train` is not 0")
+        kept = _strip_unscored(tokens[: self._max_response])
+        if not kept:
+            raise DataError(
+                f"{where}: cut to {self._max_response} of {len(tokens)} tokens it has no scored step left; "
+                "raise modality.max_response_tokens or drop the record"
+            )
+        size = len(prompt[0]) + len(kept)
+        self._check_length(size, where)
+        ids, scored = zip(*kept, strict=True)
+        tensors = {"prompt_ids": prompt[0], "response_ids": torch.tensor(ids), "response_mask": torch.tensor(scored)}
+        truncated = prompt[1] + max(0, len(tokens) - (self._max_response or len(tokens)))
+        return EncodedResponse(tensors, steps=sum(scored), size=size, truncated=truncated)
+
+    def _tokenise_response(self, record: Record, response: Response, text: str, ids: list[int], where: str) -> Tokens:
+        tokens: Tokens = []
+        for segment in self._chat.render_response(record.prompt, response, where):
+            text += segment.text
+            longer = self._tokenise(text)
+            if longer[: len(ids)] == ids:
+                own = longer[len(ids) :]
+            else:
+                # A token would straddle the border, which no sampled response can do: the piece is tokenised alone.
+                own = self._tokenizer(segment.text, add_special_tokens=False).input_ids
+            ids = ids + own
+            tokens += self._mark(own) if segment.scored else [(token, False) for token in own]
+        tokens = _strip_unscored(tokens)
+        if tokens and tokens[-1][0] not in self.end_ids:
+            # The template ends its turns with no token of its own; sampling has to stop somewhere.
+            tokens.append((self._tokenizer.eos_token_id, True))
+        return tokens
+
+    def _mark(self, ids: list[int]) -> Tokens:
+        """Scores a turn up to its end token; what the template adds after it (a line break) is not sampled."""
+        ends = [place for place, token in enumerate(ids) if token in self.end_ids]
+        last = ends[-1] if ends else len(ids)
+        return [(token, place <= last) for place, token in enumerate(ids)]
+
+    def _tokenise(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids
+        return self._prefix + ids
+
+    def _cut_prompt(self, ids: list[int]) -> tuple[list[int], int]:
+        excess = len(ids) - (self._max_prompt or len(ids))
+        if excess <= 0:
+            return ids, 0
+        # Without their beginning-of-sequence token many models fall apart. ChatML models use it in every turn instead.
+        head = ids[:1] if ids[0] == self._tokenizer.bos_token_id and ids.count(ids[0]) == 1 else []
+        return head + ids[excess + len(head) :], excess
+
+    def _check_length(self, size: int, where: str) -> None:
+        limit = self._tokenizer.model_max_length
+        if size > limit:
+            raise DataError(
+                f"{where}: {size} tokens, but the model reads {limit}; "
+                "set modality.max_prompt_tokens and modality.max_response_tokens"
+            )
+
+    def _find_prefix(self) -> list[int]:
+        # A chat template writes the beginning-of-sequence token; the plain one leaves it to the tokenizer.
+        ids = self._tokenizer("").input_ids if self._chat.plain else []
+        return [ids[0]] if ids and ids[0] == self._tokenizer.bos_token_id else []
+
+    def _find_end_ids(self) -> frozenset[int]:
+        tail = self._tokenizer(self._chat.render_turn_end(), add_special_tokens=False).input_ids
+        special = [token for token in tail if token in self._tokenizer.all_special_ids]
+        special += [t for t in tail if (added := self._tokenizer.added_tokens_decoder.get(t)) and added.special]
+        ends = {*special[:1], self._tokenizer.eos_token_id} - {None}
+        if not ends:
+            raise ConfigError("modality.tokenizer: has no end-of-sequence token, so a response could never end")
+        return frozenset(ends)
+
+
+def _name(record: Record) -> str:
+    return f"record {record.id!r}"
+
+
+def _strip_unscored(tokens: Tokens) -> Tokens:
+    """Drops what follows the last scored token."""
+    places = [place for place, (_, scored) in enumerate(tokens) if scored]
+    return tokens[: places[-1] + 1] if places else []

