@@ -36,12 +36,14 @@ def train(run: Run) -> None:
     """Trains until the last step, or until Ctrl-C, and leaves a checkpoint."""
     if run.step == 0:
         evaluate(run)
-    with Progress(run.total_steps, start=run.step) as progress, Interruption() as interruption:
+    quiet = not run.accelerator.is_main_process
+    with Progress(run.total_steps, start=run.step, quiet=quiet) as progress, Interruption() as interruption:
         while not run.finished and not interruption.requested:
+            before = run.step
             _run_round(run, progress)
-            if _due(run, run.config.evaluation.every) and not run.finished:
+            if _passed(before, run, run.config.evaluation.every):
                 evaluate(run)
-            if _due(run, run.config.checkpoint.every) and not run.finished:
+            if _passed(before, run, run.config.checkpoint.every):
                 save(run)
         run.interrupted = not run.finished
     save(run)
@@ -127,5 +129,6 @@ def _clip(run: Run) -> float:
     return float(norm)
 
 
-def _due(run: Run, every: int) -> bool:
-    return every > 0 and run.step % every == 0
+def _passed(before: int, run: Run, every: int) -> bool:
+    """Tells whether a round, which may hold several steps, passed a multiple of `every`; the end has its own turn."""
+    return every > 0 and run.step // every > before // every and not run.finished
