@@ -146,7 +146,7 @@ def _iter_good(config: DataConfig, rows: Sequence[Rows], source: Source) -> Iter
             quarantine.add(reading.row, reading.reason)
             source.quarantined += 1
     if not good:
-        raise DataError(_describe_nothing(config, quarantine))
+        raise DataError(quarantine.describe_nothing())
     if quarantine.count:
         _log.warning("%s: %d bad rows left out; see %s", config.path, quarantine.count, quarantine.path)
 
@@ -161,13 +161,6 @@ def _take_good(readings: Iterable[Reading], limit: int | None) -> Iterator[Readi
             return
 
 
-def _describe_nothing(config: DataConfig, quarantine: Quarantine) -> str:
-    if not quarantine.count:
-        return f"{config.path}: empty; expected at least one record"
-    example = f"{quarantine.first}; the rest is in {quarantine.path}"
-    return f"{config.path}: all {quarantine.count} rows are bad, e.g. {example}"
-
-
 class Quarantine:
     """The side file of bad rows: one JSON object each with `file`, `line`, `reason` and `text`.
 
@@ -178,6 +171,7 @@ class Quarantine:
 
     def __init__(self, config: DataConfig) -> None:
         self.count = 0
+        self._source = config.path
         self.path: Path | None = None
         self.first = ""
         self._folder = config.quarantine_dir
@@ -192,6 +186,12 @@ class Quarantine:
         # Every process of a distributed run reads the same rows; one of them writes.
         if os.environ.get("RANK", "0") == "0":
             self._write(path, {"file": row.file, "line": row.number, "reason": reason, "text": row.show()})
+
+    def describe_nothing(self) -> str:
+        """Words that a source has no good row."""
+        if not self.count:
+            return f"{self._source}: empty; expected at least one record"
+        return f"{self._source}: all {self.count} rows are bad, e.g. {self.first}; the rest is in {self.path}"
 
     def _side_file(self, file: str) -> Path:
         data = Path(file)

@@ -32,6 +32,7 @@ def write_records(records: Iterable[Record], path: Path) -> int:
         for batch in _batches(records):
             writer.write_table(records_to_table(batch))
             count += len(batch)
+        _require_any(count, path)
     return count
 
 
@@ -47,8 +48,10 @@ def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> int:
     with replacing(path) as temporary:
         opened = gzip.open if path.suffix == ".gz" else open
         with opened(temporary, "wt", encoding="utf-8") as file:
-            for count, row in enumerate(rows, start=1):
+            for row in rows:
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                count += 1
+        _require_any(count, path)
     return count
 
 
@@ -56,6 +59,7 @@ def _write_table(rows: list[Mapping[str, Any]], path: Path) -> int:
     import pyarrow
     from pyarrow import parquet
 
+    _require_any(len(rows), path)
     try:
         table = pyarrow.Table.from_pylist(rows)
     except pyarrow.ArrowException as error:
@@ -63,6 +67,11 @@ def _write_table(rows: list[Mapping[str, Any]], path: Path) -> int:
     with replacing(path) as temporary:
         parquet.write_table(table, temporary)
     return len(rows)
+
+
+def _require_any(count: int, path: Path) -> None:
+    if not count:
+        raise DataError(f"{path}: not written; the records have no row of the wanted form")
 
 
 @contextmanager
