@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmalign import AdvantageSpec, hookimpl
+from mmalign import AdvantageSpec, ConformanceSpec, hookimpl
 
 
 @hookimpl
@@ -34,3 +34,20 @@ def register_advantages() -> list[AdvantageSpec]:
             paper="Understanding R1-Zero-Like Training: A Critical Perspective (arXiv:2503.20783)",
         ),
     ]
+
+
+@hookimpl
+def register_conformance() -> list[ConformanceSpec]:
+    """Announces which golden vectors these estimators can compute."""
+    functions = {
+        "grpo": "compute_grpo",
+        "grpo (scale_rewards=batch)": "compute_grpo_batch",
+        "dr_grpo": "compute_dr_grpo",
+        "rloo": "compute_rloo",
+    }
+    weighted = ConformanceSpec("multi-objective GRPO", _golden("compute_weighted_grpo"), hparams=("weights",))
+    return [*(ConformanceSpec(method, _golden(function)) for method, function in functions.items()), weighted]
+
+
+def _golden(function: str) -> str:
+    return f"mmalign_advantages.conformance:{function}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mmalign import ObjectiveSpec, QuantitySpec, hookimpl
+from mmalign import ConformanceSpec, ObjectiveSpec, QuantitySpec, hookimpl
+from mmalign_objectives.conformance_index import list_conformance
 
 _SUMS = ("policy_chosen_sequence_logps", "policy_rejected_sequence_logps")
 _MEANS = ("policy_chosen_mean_logps", "policy_rejected_mean_logps")
@@ -32,6 +33,12 @@ def register_quantities() -> list[QuantitySpec]:
             paper="KTO: Model Alignment as Prospect Theoretic Optimization (arXiv:2402.01306)",
         ),
     ]
+
+
+@hookimpl
+def register_conformance() -> list[ConformanceSpec]:
+    """Announces which golden vectors these objectives can compute."""
+    return list_conformance()
 
 
 def _supervised() -> list[ObjectiveSpec]:

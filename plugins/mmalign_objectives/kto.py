@@ -63,7 +63,7 @@ def kto_loss(
     rewards = beta * (policy_sequence_logps - reference_sequence_logps)
     gains = rewards - beta * kl_reference_point.detach()
     values = torch.where(desirable, gains, -gains).sigmoid()
-    weights = torch.where(desirable, desirable_weight, undesirable_weight).to(values.dtype)
+    weights = torch.full_like(values, undesirable_weight).masked_fill(desirable, desirable_weight)
     agreement = (torch.where(desirable, gains, -gains).detach().sign() + 1) / 2
     return weights * (1 - values), {"rewards": rewards.detach(), "reward_accuracies": agreement}
 
