@@ -23,8 +23,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 PLURALS = {kind: f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s" for kind in KINDS}
 
-_FACTS = ("equation", "needs", "per", "over", "aggregation", "axes", "stage", "provides", "log_prob_kind")
-_FACTS += ("log_prob_kinds", "paper", "aliases")
+_FACTS = "equation needs per over aggregation axes stage provides log_prob_kind log_prob_kinds paper aliases".split()
 _STYLES = {"ok": "green", "disabled": "dim", "unavailable": "yellow", "broken": "red", "incompatible": "red"}
 
 

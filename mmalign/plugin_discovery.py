@@ -81,11 +81,13 @@ class Candidate:
         return self.entry_point.load() if self.entry_point else _import_file(self.name, Path(self.file))
 
     def missing_module(self, error: BaseException | None) -> str:
-        """Names the outside module whose absence stopped the import; empty if it was something else."""
+        """Names the package whose absence stopped the import; empty if it was something else."""
         if self.entry_point is None or not isinstance(error, ModuleNotFoundError) or not error.name:
             return ""
         top = error.name.partition(".")[0]
-        return "" if top in (self.entry_point.module.partition(".")[0], "mmalign") else top
+        own = self.entry_point.module.partition(".")[0]
+        # An installed package without the wanted submodule is of another version: no install command mends that.
+        return "" if top == own or top in sys.modules or importlib.util.find_spec(top) else top
 
     def install_command(self, missing: str) -> str:
         """Says what installs a module: a likely extra of the plugin's distribution, else the module's own name."""
