@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from mmalign_rewards.length import Length, LengthConfig
 from pydantic import ValidationError
 
 from mmalign import Record, Sample
+from mmalign_rewards.length import Length, LengthConfig
 
 
 def make_sample(text: str, steps: int | None = None) -> Sample:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mmalign_rewards.python_function import PythonFunction
 
 from mmalign import ConfigError, Record, Response, Sample
 from mmalign.rewards import RewardScorer, WeightedReward
+from mmalign_rewards.python_function import PythonFunction
 
 
 def write(folder: Path, source: str, name: str = "scoring.py") -> Path:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from mmalign_rewards.vader import Vader
 
 from mmalign import Record, Sample
+from mmalign_rewards.vader import Vader
 
 
 def make_samples(*texts: str) -> list[Sample]:
