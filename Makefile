@@ -28,7 +28,7 @@ $(INSTALLED): pyproject.toml
 	touch $@
 
 quickstart: install
-	$(BIN)/mmalign train configs/text/quickstart.yaml
+	$(BIN)/mmalign train configs/text/quickstart.yaml --overwrite
 
 # Two workers with one thread each: the tests' networks are too small for threads to pay.
 test: install

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -95,6 +96,8 @@ def main() -> None:
     Exit codes: 2 after a mistake that the user can mend, printed as one message. Any other exception is a bug, and
     keeps its traceback.
     """
+    # Deprecations inside other libraries are for their authors, not for somebody who reads a training log.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|accelerate|torch)\.")
     try:
         app()
     except MmalignError as error:

@@ -100,11 +100,11 @@ def _show(records: Iterable[Record]) -> None:
     console = Console()
     for record in records:
         rewards = {score.item: score.value for score in record.scores if score.name == "reward"}
-        console.print(record.prompt_text, style="bold", markup=False, highlight=False)
+        console.print(record.prompt_text, style="bold", markup=False, highlight=False, soft_wrap=True)
         for response in record.responses:
             reward = rewards.get(response.rid)
             note = "" if reward is None else f"[{reward:+.3f}] "
-            console.print(f"  {note}{response.text}", markup=False, highlight=False)
+            console.print(f"  {note}{response.text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _write(records: Iterable[Record], output: Path) -> None:

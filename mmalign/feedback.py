@@ -19,7 +19,7 @@ def sample_records(
 
     Args:
         pairs: preference pairs a prompt, the best response against the worst, the second best against the second
-            worst and so on; a pair of equal rewards or equal texts is left out.
+            worst and so on; a pair of equal rewards or equal texts is left out, and so are unpaired responses.
         chunk: prompts sampled together.
 
     Raises:
@@ -39,8 +39,8 @@ def sample_records(
         for rollout, totals, rows in zip(rollouts, composite, components, strict=True):
             record = _describe(run, rollout)
             scores = _build_scores(record, totals, rows, backend.reward_names)
-            labels = _build_pairs(record, totals, pairs)
-            yield record.model_copy(update={"scores": scores, "labels": labels})
+            record = record.model_copy(update={"scores": scores, "labels": _build_pairs(record, totals, pairs)})
+            yield _keep_paired(record) if pairs else record
 
 
 def _describe(run: Run, rollout: Rollout) -> Record:
@@ -77,3 +77,10 @@ def _build_pairs(record: Record, rewards: Sequence[float], count: int) -> tuple[
         for best, worst in matches
         if rewards[best] > rewards[worst] and responses[best].text != responses[worst].text
     )
+
+
+def _keep_paired(record: Record) -> Record:
+    paired = {rid for label in record.labels for group in label.order for rid in group}
+    responses = tuple(response for response in record.responses if response.rid in paired)
+    scores = tuple(score for score in record.scores if score.item in paired)
+    return record.model_copy(update={"responses": responses, "scores": scores})

@@ -257,13 +257,11 @@ class Model:
 
     Attributes:
         network: the trainable module; with an adapter, the peft model.
-        adapter: True if switching the adapter off gives the reference.
         hidden_size: width of the hidden states that score and value heads read; 0 if there are none.
         name: where the weights came from, for reports.
     """
 
     network: nn.Module
-    adapter: bool = False
     hidden_size: int = 0
     name: str = ""
 

@@ -71,7 +71,7 @@ class SplitDecoder(Decoder):
 
     def logits(self, states: Tensor) -> Tensor:
         """Applies the head and the model's own scaling of logits."""
-        return self._rescale(self._head(states))
+        return self._rescale(cast(Tensor, self._head(states)))
 
 
 class WholeDecoder(Decoder):
@@ -96,12 +96,12 @@ def find_decoder(network: nn.Module) -> Decoder:
 
     The split is tried once on three tokens; where it does not give the network's own logits, the network stays whole.
     """
-    base = _unwrap(network)
+    base: Any = _unwrap(network)
     body = getattr(base, "base_model", base)
     head = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
     if body is base or head is None:
         return WholeDecoder(network)
-    split = SplitDecoder(body, head, _find_rescaling(cast(Any, base).config))
+    split = SplitDecoder(body, head, _find_rescaling(base.config))
     if base not in _SPLITS_RIGHT:
         _SPLITS_RIGHT[base] = _gives_own_logits(split, network)
         if not _SPLITS_RIGHT[base]:
@@ -125,7 +125,7 @@ def score_steps(
         log-probs [S] and entropies [S] in nats, float32; the entropies are zeros if not asked for.
     """
     parts = []
-    for part in zip(states.split(chunk), targets.split(chunk), strict=True):
+    for part in zip(torch.split(states, chunk), torch.split(targets, chunk), strict=True):
         arguments = (*part, decoder, temperature, with_entropy)
         if torch.is_grad_enabled():
             # The head has no dropout, so the generator's state need not be kept.

@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -43,9 +43,12 @@ def _cached(file: Path, part: str, convert: Callable[[Path], None]) -> Path:
     logger.info("converting the %s of %s once, into %s", part, file.name, target)
     folder.mkdir(parents=True, exist_ok=True)
     # Written beside its place and renamed, so that a killed or concurrent run leaves no half of a folder.
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{part}-", dir=folder))
+    unfinished = folder / f".{part}-{secrets.token_hex(4)}"
+    unfinished.mkdir()
     try:
-        convert(unfinished)
+        # Building a network draws random weights first; a run must not depend on whether the cache was warm.
+        with torch.random.fork_rng(devices=[]):
+            convert(unfinished)
         if not target.is_dir():
             unfinished.rename(target)
     finally:
@@ -71,7 +74,7 @@ def _convert_tokenizer(file: Path, target: Path) -> None:
 def _convert_network(file: Path, dtype: torch.dtype, target: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    read = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=dtype)
+    read = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=dtype, **_dense())
     # transformers refuses to save a network that it remembers as quantised, although its weights no longer are.
     config: Any = read.config
     if hasattr(config, "quantization_config"):
@@ -80,3 +83,11 @@ def _convert_network(file: Path, dtype: torch.dtype, target: Path) -> None:
     network.load_state_dict(read.state_dict())
     network.tie_weights()
     network.save_pretrained(target)
+
+
+def _dense() -> dict[str, Any]:
+    # Newer transformers keep quantised weights packed where they have kernels for it; those cannot be trained.
+    import transformers
+
+    config = getattr(transformers, "GgufConfig", None)
+    return {} if config is None else {"quantization_config": config(dequantize=True)}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +84,8 @@ def load_network(source: ModelSource, key: str, *, dtype: torch.dtype, attention
     folder = str(cached_network(source.gguf, dtype)) if source.gguf else source.place
     options = source.options | ({"attn_implementation": attention} if attention else {})
     try:
-        network = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
+        with _quiet(local=Path(folder).exists()):
+            network = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
     except (OSError, ValueError, ImportError) as error:
         raise _not_loadable(source, key, "causal language model", error) from error
     # Adapters and exports carry this name; the place may be a folder of this machine's cache.
@@ -92,7 +95,40 @@ def load_network(source: ModelSource, key: str, *, dtype: torch.dtype, attention
     return network.train()
 
 
+def build_skeleton(source: ModelSource, key: str) -> Any:
+    """Builds a network from its configuration alone; under `torch.device("meta")` that costs no memory.
+
+    Raises:
+        ConfigError: there is no configuration, or the hub cannot be reached.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    file = {"gguf_file": source.gguf.name} if source.gguf else {}
+    place = str(source.gguf.parent) if source.gguf else source.place
+    try:
+        config = AutoConfig.from_pretrained(place, **file, **source.options)
+    except (OSError, ValueError) as error:
+        raise _not_loadable(source, key, "configuration", error) from error
+    return AutoModelForCausalLM.from_config(config)
+
+
+@contextmanager
+def _quiet(*, local: bool) -> Iterator[None]:
+    """Hides transformers' progress bar where nothing is downloaded: loading a local file is a matter of seconds."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    if local:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def _switch_dropout_off(network: nn.Module) -> None:
+    module: Any
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

@@ -29,7 +29,7 @@ from mmalign import (
 )
 from mmalign_text.chat import ChatFormat
 from mmalign_text.encoding import TextEncoder
-from mmalign_text.loading import find_model, load_network, load_tokenizer
+from mmalign_text.loading import build_skeleton, find_model, load_network, load_tokenizer
 
 
 @dataclass(eq=False)
@@ -52,6 +52,7 @@ class TextModality(TokenModality):
         options: dict[str, Any] = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
         self._source = find_model(self.model, "modality.model", **options)
         self._template = _read_template(self.chat_template)
+        self.adapter = self.lora is not None
 
     @cached_property
     def loaded_tokenizer(self) -> Any:
@@ -73,7 +74,15 @@ class TextModality(TokenModality):
         width = network.config.get_text_config().hidden_size
         if self.lora is not None:
             network = add_lora(network, self.lora, task="CAUSAL_LM", name=self._source.name)
-        return Model(network.to(device), adapter=self.lora is not None, hidden_size=width, name=self._source.name)
+        return Model(network.to(device), hidden_size=width, name=self._source.name)
+
+    def parameter_counts(self) -> tuple[int, int]:
+        """Counts (all, trained) parameters of the network as its configuration describes it, without weights."""
+        with torch.device("meta"):
+            network = build_skeleton(self._source, "modality.model")
+            network = network if self.lora is None else add_lora(network, self.lora)
+        counts = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
+        return sum(count for count, _ in counts), sum(count for count, trained in counts if trained)
 
     def save(self, model: Model, directory: str) -> None:
         """Writes the adapter in peft's format, or the whole network, as safetensors, with the tokenizer."""
@@ -83,7 +92,7 @@ class TextModality(TokenModality):
     def save_merged(self, model: Model, directory: str) -> None:
         """Writes the whole network with the adapter merged in, and the tokenizer. Needs memory for a second copy."""
         network: Any = model.network
-        if model.adapter:
+        if self.adapter:
             # Merging and taking apart again would round the weights that go on training.
             network = copy.deepcopy(network).merge_and_unload()
         network.save_pretrained(directory)
