@@ -13,8 +13,9 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import pluggy
@@ -152,16 +153,26 @@ def _check_implementations(caller: pluggy.HookCaller) -> None:
             raise PluginError(f"{caller.name!r} is a wrapper; what other plugins register cannot be changed")
 
 
+class _PluginFileLoader(SourceFileLoader):
+    """Marks the modules that come from plugin files, and never takes them from stale byte code."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Compiles the source as it is now; byte code is checked against its time in whole seconds only."""
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _import_file(name: str, path: Path) -> ModuleType:
-    """Imports a file under its stem, so that its specs can name their targets as `stem:attribute`."""
+    """Imports a file under its stem, so that its specs can name their targets as `stem:attribute`.
+
+    The file is read anew each time: in a notebook it may have been edited since.
+    """
     _check_not_hiding(name, path)
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise PluginError("not a Python file")
-    module = importlib.util.module_from_spec(spec)
+    loader = _PluginFileLoader(name, str(path))
+    module = importlib.util.module_from_spec(ModuleSpec(name, loader, origin=str(path)))
+    module.__file__ = str(path)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
@@ -170,6 +181,8 @@ def _import_file(name: str, path: Path) -> ModuleType:
 
 def _check_not_hiding(name: str, path: Path) -> None:
     if name in sys.modules:
+        if isinstance(getattr(sys.modules[name].__spec__, "loader", None), _PluginFileLoader):
+            return
         other = getattr(sys.modules[name], "__file__", None) or "built in"
     else:
         found = importlib.util.find_spec(name)

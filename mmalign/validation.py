@@ -74,7 +74,9 @@ def validate(model_class: type[ModelT], data: Mapping[str, Any], where: str, sou
     except ValidationError as error:
         problems = _describe_all(error.errors(include_url=False), model_class, data)
     else:
-        problems = {location: ["expected a number, got true or false"] for location in _find_booleans(model, data)}
+        problems = {
+            location: [f"expected a number, got {_format_value(got)}"] for location, got in _find_booleans(model, data)
+        }
     if problems:
         raise ConfigError("\n".join(_format_problems(problems, where, source)))
     return model
@@ -181,6 +183,8 @@ def _describe(error: ErrorDetails, model_class: type[BaseModel], location: Locat
         return f"unknown key {location[-1]!r}{suggest(str(location[-1]), _known_keys(model_class, location[:-1]))}"
     if kind == "missing":
         return "missing; this key has no default"
+    if kind in _BOUNDS and isinstance(got, bool):
+        return f"expected a number, got {_format_value(got)}"
     if kind in _BOUNDS:
         words, key = _BOUNDS[kind]
         return f"must be {words} {context[key]}, got {_format_value(got)}"
@@ -212,16 +216,16 @@ def _known_keys(model_class: type[BaseModel], location: Location) -> list[str]:
     return [name for model in models for name in model.model_fields]
 
 
-def _find_booleans(model: BaseModel, data: Any, location: Location = ()) -> Iterator[Location]:
-    """Finds `true` where a number stands now: pydantic reads it as 1, which nobody means in a YAML file."""
+def _find_booleans(model: BaseModel, data: Any, location: Location = ()) -> Iterator[tuple[Location, bool]]:
+    """Finds `true` and `false` where numbers are expected: pydantic reads 1 and 0, which nobody means in YAML."""
     for name in type(model).model_fields:
         if isinstance(data, Mapping) and name in data:
             yield from _find_boolean(getattr(model, name), data[name], (*location, name))
 
 
-def _find_boolean(value: Any, got: Any, location: Location) -> Iterator[Location]:
+def _find_boolean(value: Any, got: Any, location: Location) -> Iterator[tuple[Location, bool]]:
     if isinstance(got, bool) and isinstance(value, (int, float)) and not isinstance(value, bool):
-        yield location
+        yield location, got
     elif isinstance(value, BaseModel):
         yield from _find_booleans(value, got, location)
     elif isinstance(value, (list, tuple)) and isinstance(got, (list, tuple)):

@@ -273,11 +273,18 @@ def test_file_is_a_plugin_named_by_its_stem(site: Site) -> None:
 
 
 def test_edited_file_is_read_again(site: Site) -> None:
-    file = write_file(site.path / "my_version.py", OBSERVER)
+    file = write_file(site.path / "my_version.py", OBSERVER + "    number = 1\n")
     load_plugins(files=[file])
     write_file(file, OBSERVER + "    number = 2\n")
     load_plugins(files=[file])
     assert sys.modules["my_version"].number == 2
+
+
+def test_file_of_the_same_name_elsewhere_takes_its_place(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    load_plugins(files=[write_file(tmp_path / "my_place.py", OBSERVER)])
+    file = write_file(tmp_path / "other" / "my_place.py", OBSERVER)
+    assert load_plugins(files=[file])["my_place"].file == str(file)
 
 
 def test_file_that_cannot_be_used_always_stops(site: Site) -> None:
