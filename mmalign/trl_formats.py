@@ -143,8 +143,8 @@ def _split_preference(columns: Mapping[str, Any]) -> tuple[list[Turn], list[list
     for name, other in (("chosen", "rejected"), ("rejected", "chosen")):
         if name not in columns:
             raise DataError(f"{name}: missing beside {other!r}{suggest(name, set(columns) - {other})}")
-        if isinstance(columns[name], str) != isinstance(columns[other], str):
-            raise DataError(f"{name}: expected two strings or two lists of messages as 'chosen' and 'rejected'")
+    if isinstance(columns["chosen"], str) != isinstance(columns["rejected"], str):
+        raise DataError("chosen: expected two strings or two lists of messages as 'chosen' and 'rejected'")
     if "prompt" not in columns and isinstance(columns["chosen"], str):
         return _split_strings(columns["chosen"], columns["rejected"])
     sides = [_read_turns(columns[name], name, "assistant") for name in ("chosen", "rejected")]
