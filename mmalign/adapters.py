@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from pydantic import Field, model_validator
 
@@ -55,6 +55,14 @@ class LoRAParameters(Parameters):
         return self
 
 
+@runtime_checkable
+class HasOutputLayer(Protocol):
+    """A network whose output layer is known, as transformers' are."""
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """Returns the layer that turns hidden states into logits."""
+
+
 def add_lora(network: nn.Module, lora: LoRAParameters, *, task: str | None = None, name: str = "") -> PeftModel:
     """Freezes `network` and puts a trainable float32 adapter into it; the network is changed in place.
 
@@ -79,50 +87,55 @@ def add_lora(network: nn.Module, lora: LoRAParameters, *, task: str | None = Non
         layers_to_transform=_find_layers(network, targets, lora),
         fan_in_fan_out=_is_transposed(network),
         task_type=task,
-        base_model_name_or_path=name or None,
     )
     adapted = get_peft_model(cast(Any, network), config)
     if name:
-        # peft overwrites the name with the folder that the weights were loaded from.
+        # peft fills in the folder that the weights were loaded from.
         adapted.peft_config["default"].base_model_name_or_path = name
     return cast("PeftModel", adapted)
 
 
-def _find_targets(network: nn.Module, targets: str | Sequence[str]) -> str | list[str]:
-    if targets == "all-linear":
-        return targets
+def _find_targets(network: nn.Module, targets: str | Sequence[str]) -> list[str]:
     present = {_leaf(name) for name in _iter_linear_names(network)}
-    wanted = set(ATTENTION_AND_MLP if targets == "auto" else [targets] if isinstance(targets, str) else targets)
-    if targets != "auto":
-        for target in sorted(wanted - present):
-            raise ConfigError(f"modality.lora.targets: no linear layer {target!r}{suggest(target, present)}")
-    if not wanted & present:
+    if targets == "auto":
+        wanted = ATTENTION_AND_MLP & present
+    elif targets == "all-linear":
+        wanted = present
+    else:
+        wanted = {targets} if isinstance(targets, str) else set(targets)
+    for target in sorted(wanted - present):
+        raise ConfigError(f"modality.lora.targets: no linear layer {target!r}{suggest(target, present)}")
+    if not wanted:
         raise ConfigError(
-            "modality.lora.targets: auto knows no linear layer of this network; name them or use all-linear; "
+            f"modality.lora.targets: {targets} knows no linear layer of this network; "
             f"its linear layers: {', '.join(sorted(present)) or 'none'}"
         )
-    return sorted(wanted & present)
+    return sorted(wanted)
 
 
-def _find_layers(network: nn.Module, targets: str | Sequence[str], lora: LoRAParameters) -> list[int] | None:
+def _find_layers(network: nn.Module, targets: Sequence[str], lora: LoRAParameters) -> list[int] | None:
     if lora.layers is None and lora.last_layers is None:
         return None
-    names = (name for name in _iter_linear_names(network) if targets == "all-linear" or _leaf(name) in targets)
+    names = (name for name in _iter_linear_names(network) if _leaf(name) in targets)
     numbers = [int(found[-1]) for found in map(_LAYER.findall, names) if found]
     count = max(numbers, default=-1) + 1
-    wanted = lora.layers if lora.layers is not None else tuple(range(count - (lora.last_layers or 0), count))
-    missing = [layer for layer in wanted if not 0 <= layer < count]
-    if missing:
-        key = "layers" if lora.layers is not None else "last_layers"
-        raise ConfigError(f"modality.lora.{key}: no block {missing[0]}; this network has {count} blocks")
-    return list(wanted)
+    if lora.last_layers is not None:
+        if lora.last_layers > count:
+            raise ConfigError(f"modality.lora.last_layers: {lora.last_layers}; this network has {count} blocks")
+        return list(range(count - lora.last_layers, count))
+    for layer in lora.layers or ():
+        if not 0 <= layer < count:
+            raise ConfigError(f"modality.lora.layers: no block {layer}; this network has {count} blocks")
+    return list(lora.layers or ())
 
 
 def _iter_linear_names(network: nn.Module) -> Iterator[str]:
+    """Yields the names of the linear layers, the output layer left out."""
     from torch import nn
 
+    head = network.get_output_embeddings() if isinstance(network, HasOutputLayer) else None
     for name, module in network.named_modules():
-        if isinstance(module, nn.Linear) or _is_conv1d(module):
+        if (isinstance(module, nn.Linear) or _is_conv1d(module)) and module is not head:
             yield name
 
 
