@@ -171,7 +171,8 @@ def _render_explanation(entry: Entry[Any]) -> Group:
     facts = Table.grid(padding=(0, 2))
     for name in _FACTS:
         value = getattr(spec, name, "")
-        if value:
+        means_something = name != "aggregation" or getattr(spec, "per", "") == "step"
+        if value and means_something:
             text = value if isinstance(value, str) else ", ".join(value)
             facts.add_row(Text(name.replace("_", " "), style="bold"), Text(text))
     facts.add_row(Text("plugin", style="bold"), Text(f"{entry.plugin.name} ({entry.plugin.origin})"))
