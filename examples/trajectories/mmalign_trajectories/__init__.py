@@ -44,7 +44,7 @@ def register_objectives() -> list[ObjectiveSpec]:
             name="exponential_po",
             summary="Preference optimisation with the exponential loss on the reference-normalised margin.",
             loss="mmalign_trajectories.exponential_po:exponential_po_loss",
-            config="mmalign_trajectories.exponential_po:ExponentialPoConfig",
+            config="mmalign_trajectories.exponential_po:ExponentialPOConfig",
             per="pair",
             needs=(
                 "policy_chosen_sequence_logps",
