@@ -60,8 +60,10 @@ def _write_table(rows: list[Mapping[str, Any]], path: Path) -> int:
     from pyarrow import parquet
 
     _require_any(len(rows), path)
+    # Arrow takes the columns of the first row for those of all.
+    columns = list(dict.fromkeys(name for row in rows for name in row))
     try:
-        table = pyarrow.Table.from_pylist(rows)
+        table = pyarrow.table({name: [row.get(name) for row in rows] for name in columns})
     except pyarrow.ArrowException as error:
         raise DataError(f"{path}: the rows have no common columns ({error}); write .jsonl instead") from None
     with replacing(path) as temporary:
