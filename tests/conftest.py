@@ -1,0 +1,104 @@
+"""Fixtures that several test files share: a tiny language model, a toy modality, and runs on both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mmalign.testing import build_tiny_text_model
+
+TOY_PLUGIN = Path(__file__).with_name("toy_plugin.py")
+
+WriteRecords = Callable[..., Path]
+WriteConfig = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def tiny_text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a random language model of 40 thousand weights."""
+    return build_tiny_text_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+def paired_record(id: str, prompt: str, chosen: str, rejected: str) -> dict[str, Any]:
+    """One prompt with a preference between two responses, as a data file holds it."""
+    return {
+        "id": id,
+        "schema": "mmalign/1",
+        "prompt": [{"role": "user", "content": [{"type": "text", "text": prompt}]}],
+        "responses": [
+            {"rid": rid, "messages": [{"role": "assistant", "content": [{"type": "text", "text": text}]}]}
+            for rid, text in (("a", rejected), ("b", chosen))
+        ],
+        "labels": [{"kind": "pair", "order": [["b"], ["a"]]}],
+    }
+
+
+@pytest.fixture
+def write_records(tmp_path: Path) -> WriteRecords:
+    """Writes rows as JSON lines and returns the file."""
+
+    def write(name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def toy_pairs(write_records: WriteRecords) -> Path:
+    """Ten prompts; the preferred response has more zeros."""
+    rows = [paired_record(f"p{index}", "x" * (index + 1), "001"[: 1 + index % 3], "3321") for index in range(10)]
+    return write_records("pairs.jsonl", rows)
+
+
+@pytest.fixture
+def toy_config(tmp_path: Path, toy_pairs: Path) -> Callable[..., dict[str, Any]]:
+    """Builds the mapping of an offline dpo run on the toy modality; keywords replace whole sections."""
+
+    def build(**sections: Any) -> dict[str, Any]:
+        config: dict[str, Any] = {
+            "modality": {"name": "toy"},
+            "data": {"train": {"path": str(toy_pairs)}, "eval": {"path": str(toy_pairs)}},
+            "objective": {"name": "dpo"},
+            "decoding": {"name": "sample", "max_steps": 6},
+            "train": {"steps": 4, "batch_size": 4, "learning_rate": 0.05},
+            "plugins": [str(TOY_PLUGIN)],
+            "output": str(tmp_path / "run"),
+        }
+        return {**config, **sections}
+
+    return build
+
+
+@pytest.fixture
+def toy_online(toy_config: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Builds the mapping of an online grpo run on the toy modality; keywords replace whole sections."""
+
+    def build(**sections: Any) -> dict[str, Any]:
+        online = {
+            "objective": {"name": "grpo"},
+            "collector": {"name": "group", "group_size": 4},
+            "rewards": [{"name": "zeros"}],
+            "advantage": {"name": "grpo"},
+        }
+        return toy_config(**{**online, **sections})
+
+    return build
+
+
+@pytest.fixture
+def write_config(tmp_path: Path) -> WriteConfig:
+    """Writes a mapping as a YAML configuration and returns the file."""
+
+    def write(config: Mapping[str, Any], name: str = "config.yaml") -> Path:
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
+        return path
+
+    return write
