@@ -98,7 +98,7 @@ def add_lora(network: nn.Module, lora: LoRAParameters, *, task: str | None = Non
 def _find_targets(network: nn.Module, targets: str | Sequence[str]) -> list[str]:
     present = {_leaf(name) for name in _iter_linear_names(network)}
     if targets == "auto":
-        wanted = ATTENTION_AND_MLP & present
+        wanted = present & ATTENTION_AND_MLP
     elif targets == "all-linear":
         wanted = present
     else:

@@ -96,7 +96,7 @@ def test_a_wrong_choice_is_refused_with_the_nearest_right_one(llama, choice, mes
 
 
 def test_a_network_without_known_layers_is_refused():
-    with pytest.raises(ConfigError, match="auto knows no linear layer of this network.* trunk"):
+    with pytest.raises(ConfigError, match=r"auto knows no linear layer of this network; .* trunk"):
         add_lora(torch.nn.ModuleDict({"trunk": torch.nn.Linear(2, 2)}), LoRAParameters())
 
 

