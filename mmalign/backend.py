@@ -20,7 +20,7 @@ from mmalign.distribution import SumOverProcesses
 from mmalign.errors import TrainingError
 from mmalign.parts import EncodedResponse, Generated, Rollout, Sample
 from mmalign.policy import Policy, evaluation_mode
-from mmalign.quantities import POLICY_OUTPUTS, Plan, Provider
+from mmalign.quantities import DERIVED, POLICY_OUTPUTS, Plan, Provider
 from mmalign.records import Record
 from mmalign.reductions import masked_sum
 from mmalign.reference import Reference
@@ -103,8 +103,10 @@ class Backend:
     def prepare_step(self, batch: Batch) -> Batch:
         """Adds the quantities that a batch-coupled loss needs of the global batch under the current policy."""
         for provider in self.assembly.plan.computed("step"):
-            value = load_object(provider.compute)(StepContext(self, batch))
-            batch = _add(batch, provider, value.detach().to(self.device))
+            # Quantities derived from those of this stage are computed from them, like any derived one.
+            derived = provider.origin == DERIVED
+            needs = [batch.quantities[name] for name in provider.needs] if derived else [StepContext(self, batch)]
+            batch = _add(batch, provider, load_object(provider.compute)(*needs).detach().to(self.device))
         return batch
 
     # -- every micro-batch
@@ -263,4 +265,5 @@ def _add(batch: Batch, provider: Provider, value: Tensor) -> Batch:
 
 
 def _pad(rows: Sequence[Tensor]) -> Tensor:
-    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+    """Pads rows of several lengths with zeros: [N, T]; [0, 0] where a batch has no response."""
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True) if rows else torch.zeros(0, 0)

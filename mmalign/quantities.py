@@ -13,7 +13,7 @@ Names with a suffix or a `chosen_`/`rejected_` part are derived from plainer one
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -28,6 +28,9 @@ Stage = Literal["data", "frozen", "step", "policy"]
 
 POLICY_OUTPUTS = {"policy_logps": "logps", "entropy": "entropy", "values": "values", "scores": "scores"}
 """Quantities that the policy's forward pass gives, and the modality's name of each output."""
+
+DERIVED = "derived"
+"""Origin of the quantities that follow from others by their name alone."""
 
 _AXES = {"policy_logps": "NT", "entropy": "NT", "values": "NT", "scores": "N"}
 _SOURCES = "policy|reference|behaviour|teacher"
@@ -108,28 +111,34 @@ def _resolve(
         raise PlanError(f"{consumer}: quantity {name!r} needs itself: {' -> '.join([*path, name])}")
     provider = available.get(name) or _derive(name)
     if provider is None:
-        raise PlanError(_explain_missing(name, consumer, available))
-    stages = {
-        _resolve(need, name if path else consumer, available, ordered, (*path, name)).stage for need in provider.needs
-    }
-    ordered[name] = _with_stage(provider, stages)
+        raise PlanError(_explain_missing(name, consumer, available, path))
+    needed = [_resolve(need, consumer, available, ordered, (*path, name)) for need in provider.needs]
+    if provider.origin == DERIVED and not needed[0].axes.startswith("N"):
+        raise PlanError(
+            f"{consumer} needs {name!r}, but {needed[0].name!r} is [{', '.join(needed[0].axes)}], not a quantity of "
+            "responses [N]"
+        )
+    ordered[name] = _with_stage(provider, needed)
     return ordered[name]
 
 
-def _with_stage(provider: Provider, stages: Iterable[Stage]) -> Provider:
-    """A quantity computed from others is as late as the latest of them."""
+def _with_stage(provider: Provider, needed: Sequence[Provider]) -> Provider:
+    """A derived quantity is as late as the latest of those it is computed from; a declared stage is kept or refused."""
     order: tuple[Stage, ...] = ("data", "frozen", "step", "policy")
-    stage = max([provider.stage, *stages], key=order.index)
-    if provider.stage == "frozen" and stage in ("step", "policy") and provider.origin != "derived":
-        raise PlanError(f"quantity {provider.name!r} is computed once a round, but needs one that changes every step")
-    return replace(provider, stage=stage)
+    latest = max([provider, *needed], key=lambda one: order.index(one.stage))
+    if provider.stage != latest.stage and provider.origin != DERIVED:
+        raise PlanError(
+            f"quantity {provider.name!r} ({provider.origin}) is computed at stage {provider.stage!r}, but needs "
+            f"{latest.name!r} of the later stage {latest.stage!r}"
+        )
+    return replace(provider, stage=latest.stage)
 
 
 def _derive(name: str) -> Provider | None:
     """Finds the rule for `{source}_{sequence|mean}_logps` [N] and for `chosen_`/`rejected_` forms [M] of [N] names."""
     if match := _REDUCED.fullmatch(name):
         reduce = "mmalign.reductions:masked_sum" if match[2] == "sequence" else "mmalign.reductions:masked_mean"
-        return Provider(name, "N", "frozen", (f"{match[1]}_logps", "step_mask"), reduce, "derived")
+        return Provider(name, "N", "frozen", (f"{match[1]}_logps", "step_mask"), reduce, DERIVED)
     if match := _PAIRED_LOGPS.fullmatch(name):
         return _paired(name, f"{match[1]}_{match[3]}_logps", match[2])
     if match := _PAIRED.fullmatch(name):
@@ -138,7 +147,7 @@ def _derive(name: str) -> Provider | None:
 
 
 def _paired(name: str, base: str, side: str) -> Provider:
-    return Provider(name, "M", "frozen", (base, "pairs"), f"mmalign.quantities:take_{side}", "derived")
+    return Provider(name, "M", "frozen", (base, "pairs"), f"mmalign.quantities:take_{side}", DERIVED)
 
 
 def take_chosen(values: Tensor, pairs: Tensor) -> Tensor:
@@ -160,8 +169,9 @@ _REMEDIES = {
 }
 
 
-def _explain_missing(name: str, consumer: str, available: Mapping[str, Provider]) -> str:
-    message = f"{consumer} needs the quantity {name!r}, which nothing in this run supplies"
+def _explain_missing(name: str, consumer: str, available: Mapping[str, Provider], path: Sequence[str]) -> str:
+    through = f" (through {path[0]!r})" if path else ""
+    message = f"{consumer} needs the quantity {name!r}{through}, which nothing in this run supplies"
     if name in _REMEDIES:
         return f"{message}; {_REMEDIES[name]}"
     if name in POLICY_OUTPUTS:
