@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mmalign.distribution import SumOverProcesses
+from mmalign.errors import PluginError
 from mmalign.objectives import Objective, element_mask
 
 
@@ -26,9 +27,17 @@ class MetricSums:
             values: quantities of the micro-batch.
             totals: elements and responses that the objective covers in the global batch, [2].
             metrics: per-element tensors: of the loss's shape, or [N] where the loss is per step.
+
+        Raises:
+            PluginError: a metric has another shape.
         """
         mask = element_mask(objective.spec, values)
         for name, metric in metrics.items():
+            if metric.shape not in (mask.shape, mask.shape[:1]):
+                raise PluginError(
+                    f"objective {objective.spec.name!r}: its metric {name!r} has shape {tuple(metric.shape)}; expected "
+                    f"one number per element, {tuple(mask.shape)}"
+                )
             covered, total = (mask, totals[0]) if metric.shape == mask.shape else (mask.any(dim=-1), totals[1])
             kept = torch.where(covered, metric.detach().double(), 0.0)
             self._accumulate(f"{objective.prefix}{name}", kept.sum() / total.clamp(min=1))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from itertools import count
 
 
 def distinct_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -12,9 +12,10 @@ def distinct_names(names: Sequence[str]) -> tuple[str, ...]:
     >>> distinct_names(["length", "vader", "length"])
     ('length', 'vader', 'length_2')
     """
-    seen: Counter[str] = Counter()
-    distinct = []
+    taken = set(names)
+    distinct: list[str] = []
     for name in names:
-        seen[name] += 1
-        distinct.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+        numbered = (f"{name}_{number}" for number in count(2))
+        distinct.append(next(one for one in numbered if one not in taken) if name in distinct else name)
+        taken.add(distinct[-1])
     return tuple(distinct)

@@ -1,0 +1,163 @@
+"""Objectives: which elements count, and that their weights sum to the mean over the global batch, however it is cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmalign import ConfigError, ObjectiveSpec, PluginError, Record
+from mmalign.batch import Batch, build_batch
+from mmalign.metrics import MetricSums
+from mmalign.objectives import Objective, bind_objective, element_mask, label_metrics
+from mmalign.parts import EncodedResponse
+from mmalign.weighting import weighted_loss
+
+
+def make_spec(per: Any, needs: tuple[str, ...], **declared: Any) -> ObjectiveSpec:
+    return ObjectiveSpec(name=f"mine_{per}", summary="", loss="x:y", per=per, needs=needs, **declared)
+
+
+def pass_on(values: Tensor, **parameters: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    return values, {"seen": values.detach()}
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """Four responses of 1, 2, 3 and 4 steps to two prompts; one pair each; the third is not labelled."""
+    records = [Record.from_text("a", ["x", "y"]), Record.from_text("b", ["x", "y"])]
+    encoded = [[EncodedResponse({}, steps=steps, size=steps) for steps in own] for own in ((1, 2), (3, 4))]
+    batch = build_batch(records, encoded, targets_only=False)
+    values = {
+        "pairs": torch.tensor([[1, 0], [2, 3]]),
+        "pair_strength": torch.zeros(2),
+        "margins": torch.tensor([1.0, 5.0]),
+        "gains": torch.tensor([1.0, 2.0, 4.0, 8.0]),
+        "step_gains": torch.arange(16.0).reshape(4, 4),
+        "labelled": torch.tensor([True, True, False, True]),
+    }
+    return batch.with_quantities(values, {"margins": "M", "gains": "N", "step_gains": "NT"})
+
+
+def compute_loss(objective: Objective, batch: Batch, size: int) -> float:
+    """The sum over the micro-batches of `size`."""
+    totals = [objective.totals(batch)]
+    sums = MetricSums()
+    parts = batch.micro_batches(size)
+    return float(sum(weighted_loss([objective], part.quantities, totals, sums) for part in parts))
+
+
+PER_PAIR = bind_objective(make_spec("pair", ("margins",)), pass_on, {}, 1.0)
+PER_RESPONSE = bind_objective(make_spec("response", ("gains",), over="labelled"), pass_on, {}, 1.0)
+
+
+def per_step(aggregation: str, over: str = "") -> Objective:
+    spec = make_spec("step", ("step_gains",), over=over)
+    return bind_objective(spec, pass_on, {"aggregation": aggregation, "horizon": 5.0}, 1.0)
+
+
+# Rows of step_gains up to their lengths: 0 | 4 5 | 8 9 10 | 12 13 14 15.
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("objective", "expected"),
+    [
+        (PER_PAIR, (1 + 5) / 2),
+        (PER_RESPONSE, (1 + 2 + 8) / 3),
+        (per_step("step_mean"), (0 + 9 + 27 + 54) / 10),
+        (per_step("sequence_mean"), (0 + 4.5 + 9 + 13.5) / 4),
+        (per_step("sequence_sum"), (0 + 9 + 27 + 54) / 4),
+        (per_step("constant"), (0 + 9 + 27 + 54) / (4 * 5)),
+        (per_step("step_mean", over="labelled"), (0 + 9 + 54) / 7),
+        (per_step("sequence_mean", over="labelled"), (0 + 4.5 + 13.5) / 3),
+    ],
+)
+def test_the_loss_is_the_mean_over_the_global_batch(
+    batch: Batch, objective: Objective, expected: float, size: int
+) -> None:
+    assert compute_loss(objective, batch, size) == pytest.approx(expected, rel=1e-6)
+
+
+def test_two_processes_share_one_mean(batch: Batch) -> None:
+    halves = [batch.select([0, 1]), batch.select([2, 3])]
+    totals = sum(PER_RESPONSE.totals(half) for half in halves)
+    assert isinstance(totals, Tensor)
+    shares = [weighted_loss([PER_RESPONSE], half.quantities, [totals], MetricSums()) for half in halves]
+    assert float(sum(shares)) == pytest.approx((1 + 2 + 8) / 3)
+
+
+def test_padding_may_hold_anything(batch: Batch) -> None:
+    padded = batch.quantities["step_gains"].masked_fill(~batch.quantities["step_mask"], float("nan"))
+    spoilt = batch.with_quantities({"step_gains": padded}, {})
+    assert compute_loss(per_step("step_mean"), spoilt, 2) == pytest.approx(9.0)
+
+
+def test_totals_count_elements_and_responses(batch: Batch) -> None:
+    assert PER_PAIR.totals(batch).tolist() == [2, 2]
+    assert PER_RESPONSE.totals(batch).tolist() == [3, 3]
+    assert per_step("step_mean").totals(batch).tolist() == [10, 4]
+    assert per_step("step_mean", over="labelled").totals(batch).tolist() == [7, 3]
+
+
+def test_step_elements_are_covered_steps_only(batch: Batch) -> None:
+    mask = element_mask(per_step("step_mean", over="labelled").spec, batch.quantities)
+    assert mask.sum(dim=1).tolist() == [1, 2, 0, 4]
+
+
+def test_a_batch_that_an_objective_does_not_cover_weighs_nothing(batch: Batch) -> None:
+    empty = batch.with_quantities({"labelled": torch.zeros(4, dtype=torch.bool)}, {})
+    assert compute_loss(PER_RESPONSE, empty, 2) == 0.0
+
+
+def test_parameters_of_the_engine_do_not_reach_the_loss() -> None:
+    seen: dict[str, Any] = {}
+
+    def loss(values: Tensor, **parameters: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        seen.update(parameters)
+        return values, {}
+
+    parameters = {"aggregation": "constant", "horizon": 3.0, "beta": 0.5}
+    objective = bind_objective(make_spec("response", ("gains",)), loss, parameters, 2.0)
+    objective.evaluate({"gains": torch.zeros(2), "lengths": torch.ones(2)})
+    assert seen == {"beta": 0.5}
+    assert (objective.aggregation, objective.horizon, objective.weight) == ("constant", 3.0, 2.0)
+
+
+def test_a_loss_gets_its_needs_in_the_declared_order() -> None:
+    def loss(second: Tensor, first: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return second - first, {}
+
+    objective = bind_objective(make_spec("response", ("b", "a")), loss, {}, 1.0)
+    values = {"a": torch.tensor([1.0]), "b": torch.tensor([3.0]), "lengths": torch.ones(1)}
+    assert objective.evaluate(values)[0].tolist() == [2.0]
+
+
+def test_a_loss_of_the_wrong_shape_names_the_objective_and_both_shapes(batch: Batch) -> None:
+    objective = bind_objective(make_spec("pair", ("gains",)), pass_on, {}, 1.0)
+    with pytest.raises(PluginError, match=r"'mine_pair'.*shape \(4,\).*one element per pair is \(2,\)"):
+        objective.evaluate(batch.quantities)
+
+
+def test_an_unknown_aggregation_is_refused(batch: Batch) -> None:
+    with pytest.raises(ConfigError, match="unknown 'step_maen'; did you mean 'step_mean'"):
+        compute_loss(per_step("step_maen"), batch, 4)
+
+
+def test_objectives_of_a_sum_are_weighted_and_reported_apart(batch: Batch) -> None:
+    first = bind_objective(make_spec("response", ("gains",), over="labelled"), pass_on, {}, 0.5)
+    second = bind_objective(make_spec("pair", ("margins",)), pass_on, {}, 2.0)
+    objectives = label_metrics([first, second])
+    sums = MetricSums()
+    totals = [objective.totals(batch) for objective in objectives]
+    loss = sum(weighted_loss(objectives, part.quantities, totals, sums) for part in batch.micro_batches(2))
+    metrics = sums.compute(lambda value: value)
+    assert float(loss) == pytest.approx(0.5 * 11 / 3 + 2 * 3)
+    assert metrics["mine_response/loss"] == pytest.approx(11 / 3)
+    assert metrics["mine_pair/loss"] == pytest.approx(3)
+    assert metrics["loss"] == pytest.approx(float(loss))
+
+
+def test_two_objectives_of_one_name_keep_their_metrics_apart() -> None:
+    assert [one.prefix for one in label_metrics([PER_PAIR, PER_PAIR])] == ["mine_pair/", "mine_pair_2/"]
+    assert [one.prefix for one in label_metrics([PER_PAIR])] == [""]
