@@ -1,0 +1,71 @@
+"""Golden vectors: those derived by hand in this folder, and those of official code beside the repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mmalign.conformance import CaseResult, run_conformance
+from mmalign.registry import Registry, load_registry
+
+SHARED = Path(__file__).parents[3] / "shared" / "golden"
+TOLERANCE = 1e-9
+
+# Methods of the shared files that are implemented: a case of theirs may not fall back to `not_implemented`.
+IMPLEMENTED = {
+    "offline.json": {
+        "dpo",
+        "cdpo",
+        "ipo_sum",
+        "ipo_mean",
+        "hinge_dpo",
+        "slic_hf",
+        "simpo",
+        "cpo_prefer",
+        "cpo_full_meannll",
+        "orpo_or_term",
+        "orpo_full",
+        "kto",
+    },
+    "rl.json": {
+        "grpo",
+        "dr_grpo",
+        "rloo",
+        "grpo (scale_rewards=batch)",
+        "multi-objective GRPO",
+        "ppo clip",
+        "dapo",
+        "gspo",
+        "grpo two-sided clip",
+        "grpo loss, local token mean (TRL calls it bnpo; it is NOT Beta normalisation)",
+    },
+    "rewards.json": {"bradley-terry"},
+}
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return load_registry()
+
+
+def describe(results: list[CaseResult]) -> list[str]:
+    return [f"{case.id}: {case.status} {case.detail}" for case in results if case.status != "passed"]
+
+
+def test_vectors_derived_by_hand(registry: Registry) -> None:
+    results = run_conformance(Path(__file__).with_name("by_hand.json"), registry)
+    assert len(results) == 23
+    assert describe(results) == []
+
+
+@pytest.mark.parametrize("name", IMPLEMENTED)
+def test_vectors_of_official_code(name: str, registry: Registry) -> None:
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"the shared golden vectors are not beside the repository: no ../shared/golden/{name}")
+    results = run_conformance(path, registry, tolerance=TOLERANCE)
+    own = [case for case in results if case.method in IMPLEMENTED[name]]
+    assert {case.method for case in own} == IMPLEMENTED[name]
+    assert describe(own) == []
+    assert [case.id for case in results if case.status == "failed"] == []
