@@ -235,7 +235,7 @@ def test_a_template_may_be_a_file(folder, tmp_path):
     (tmp_path / "mine.jinja").write_text(SMOLLM_TEMPLATE)
     modality = TextModality(model=folder, chat_template=str(tmp_path / "mine.jinja"))
     assert "You are a bot." in modality.render(encode_one(modality, Record.from_text("Hi", ["Good."])))[0][0]
-    with pytest.raises(ConfigError, match="modality.chat_template: 'nowhere.jinja' is neither"):
+    with pytest.raises(ConfigError, match=r"modality.chat_template: 'nowhere\.jinja' is neither"):
         TextModality(model=folder, chat_template="nowhere.jinja")
 
 

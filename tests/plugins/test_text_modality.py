@@ -215,7 +215,7 @@ def test_an_unreachable_hub_model_gives_one_readable_error(monkeypatch):
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="modality.model: cannot load a causal language model"):
+    with pytest.raises(ConfigError, match=r"modality\.model: cannot load a causal language model"):
         TextModality(model=str(tmp_path)).load(device=CPU, dtype=torch.float32)
 
 
