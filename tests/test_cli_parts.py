@@ -173,6 +173,15 @@ def test_explain_tells_what_an_unavailable_part_needs(monkeypatch: pytest.Monkey
     assert "parameters are not known" in shown
 
 
+@pytest.mark.parametrize(("name", "shown"), [("dpo", False), ("policy_gradient", True)])
+def test_explain_shows_the_aggregation_of_steps_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture, name: str, shown: bool
+) -> None:
+    assert run(monkeypatch, "explain", name) == 0
+    facts = capsys.readouterr().out.partition("\nplugin ")[0]
+    assert ("aggregation" in facts) == shown
+
+
 def test_explain_as_json_lists_parameters(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     assert run(monkeypatch, "explain", "sample", "--kind", "decoding", "--json") == 0
     (part,) = json.loads(capsys.readouterr().out)
@@ -205,6 +214,8 @@ def test_schema_takes_one_component_or_a_list(schema_of_this_machine: dict[str, 
     one, many = schema_of_this_machine["properties"]["objective"]["anyOf"]
     assert one == many["items"] == {"$ref": "#/$defs/objective"}
     assert many["minItems"] == 1
+    transforms = schema_of_this_machine["$defs"]["DataConfig"]["properties"]["transforms"]
+    assert [option.get("type", "one") for option in transforms["anyOf"]] == ["one", "array"]
     assert {"type": "null"} in schema_of_this_machine["properties"]["collector"]["anyOf"]
 
 
