@@ -93,12 +93,15 @@ def check_gradient(norm: Tensor, *, scaled: bool) -> None:
 
 
 def flat_groups(rewards: Tensor, prompt_index: Tensor) -> Tensor:
-    """Marks responses whose whole group got the same reward, [N] float: they teach a group baseline nothing."""
+    """Marks responses whose whole group got the same reward, [N] float: they teach a group baseline nothing.
+
+    NaN rewards are left out; a group of nothing else is flat.
+    """
     prompts, place = torch.unique(prompt_index, return_inverse=True)
     start = torch.full((len(prompts),), torch.inf, device=rewards.device, dtype=rewards.dtype)
-    lowest = start.scatter_reduce(0, place, rewards, "amin")
-    highest = (-start).scatter_reduce(0, place, rewards, "amax")
-    return (lowest == highest)[place].float()
+    lowest = start.scatter_reduce(0, place, rewards.nan_to_num(nan=torch.inf), "amin")
+    highest = (-start).scatter_reduce(0, place, rewards.nan_to_num(nan=-torch.inf), "amax")
+    return (lowest >= highest)[place].float()
 
 
 def _mean_gap(values: Mapping[str, Tensor], name: str) -> float:
