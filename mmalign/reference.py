@@ -38,7 +38,9 @@ class FrozenCopy(Reference):
     """
 
     def __init__(self, policy: Policy, autocast: Callable[[], AbstractContextManager[Any]]) -> None:
-        self._policy = copy.deepcopy(policy).requires_grad_(False)
+        # The modality is shared: both must score at the same temperature when that changes.
+        shared = {id(policy.modality): policy.modality}
+        self._policy = copy.deepcopy(policy, shared).requires_grad_(False)
         self._autocast = autocast
 
     @contextmanager
