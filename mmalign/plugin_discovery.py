@@ -88,7 +88,7 @@ class Candidate:
         top = error.name.partition(".")[0]
         own = self.entry_point.module.partition(".")[0]
         # An installed package without the wanted submodule is of another version: no install command mends that.
-        return "" if top == own or top in sys.modules or importlib.util.find_spec(top) else top
+        return "" if top == own or top in sys.modules else top
 
     def install_command(self, missing: str) -> str:
         """Says what installs a module: a likely extra of the plugin's distribution, else the module's own name."""

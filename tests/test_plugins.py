@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-import os
 import subprocess
 import sys
 import textwrap
@@ -18,7 +17,7 @@ from mmalign import plugins
 from mmalign.errors import ConfigError, PluginError
 from mmalign.hookspecs import hookimpl
 from mmalign.plugin_discovery import HOOKS, check_hooks, new_manager
-from mmalign.plugins import load_plugins, provenance
+from mmalign.plugins import load_plugins
 
 OBSERVER = """
     import mmalign
@@ -254,70 +253,6 @@ def test_unknown_name_to_leave_out_is_an_error(site: Site, monkeypatch: pytest.M
     monkeypatch.setenv("MMALIGN_PLUGINS", "-rewardin")
     with pytest.raises(ConfigError, match="MMALIGN_PLUGINS: unknown plugin 'rewardin'"):
         load_plugins()
-
-
-# -- files and provenance -------------------------------------------------------------------------------------------
-
-
-def write_file(path: Path, code: str) -> Path:
-    path.write_text(textwrap.dedent(code), encoding="utf-8")
-    return path
-
-
-def test_file_is_a_plugin_named_by_its_stem(site: Site) -> None:
-    site.install("aa", OBSERVER)
-    file = write_file(site.path / "my_observer.py", OBSERVER)
-    plugin_set = load_plugins(files=[file])
-    assert plugin_set["my_observer"].status == plugin_set["aa"].status == "ok"
-    assert sys.modules["my_observer"].__file__ == str(file)
-    assert load_plugins(files=[file], disabled=["my_observer"])["my_observer"].status == "disabled"
-
-
-def test_edited_file_is_read_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "dont_write_bytecode", False)
-    file = write_file(site.path / "my_version.py", OBSERVER + "    number = 1\n")
-    load_plugins(files=[file])
-    stat = file.stat()
-    write_file(file, OBSERVER + "    number = 2\n")
-    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    load_plugins(files=[file])
-    assert sys.modules["my_version"].number == 2
-
-
-def test_file_of_the_same_name_elsewhere_takes_its_place(site: Site, tmp_path: Path) -> None:
-    (tmp_path / "other").mkdir()
-    load_plugins(files=[write_file(tmp_path / "my_place.py", OBSERVER)])
-    file = write_file(tmp_path / "other" / "my_place.py", OBSERVER)
-    assert load_plugins(files=[file])["my_place"].file == str(file)
-
-
-def test_file_that_cannot_be_used_always_stops(site: Site) -> None:
-    write_file(site.path / "my_loss.py", "1 / 0")
-    with pytest.raises(PluginError, match=r"my_loss\.py: import failed: ZeroDivisionError"):
-        load_plugins(files=[site.path / "my_loss.py"])
-    assert "my_loss" not in sys.modules
-    with pytest.raises(ConfigError, match=r"no such file .*; did you mean 'my_loss\.py'"):
-        load_plugins(files=[site.path / "my_los.py"])
-    with pytest.raises(ConfigError, match=r"expected a \.py file whose name is a Python name"):
-        load_plugins(files=[write_file(site.path / "my-loss.py", "")])
-
-
-@pytest.mark.parametrize("name", ["json", "sys", "colorsys"])
-def test_file_must_not_hide_a_module(site: Site, tmp_path: Path, name: str) -> None:
-    folder = tmp_path / "elsewhere"
-    folder.mkdir()
-    with pytest.raises(PluginError, match=f"hides the module '{name}'"):
-        load_plugins(files=[write_file(folder / f"{name}.py", OBSERVER)])
-
-
-def test_provenance_lists_usable_plugins(site: Site) -> None:
-    site.install("aa", OBSERVER)
-    site.install("bb", "1 / 0")
-    file = write_file(site.path / "my_source.py", OBSERVER)
-    rows = provenance(load_plugins(files=[file]))
-    assert rows[0] == {"name": "aa", "distribution": "dist-aa", "version": "1.5"}
-    assert [row["name"] for row in rows] == ["aa", "my_source"]
-    assert len(rows[1]["sha256"]) == 64
 
 
 def test_loading_imports_no_torch() -> None:
