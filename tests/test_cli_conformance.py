@@ -29,13 +29,14 @@ def app() -> typer.Typer:
 
 
 def dpo_case(loss: float, **more: Any) -> dict[str, Any]:
-    return {
-        "id": f"dpo {loss}",
-        "method": "dpo",
-        "inputs": DPO_INPUTS,
-        "hparams": {"beta": 0.5},
-        "expected": [loss],
-    } | more
+    case = {"id": f"dpo {loss}", "method": "dpo", "inputs": DPO_INPUTS, "hparams": {"beta": 0.5}, "expected": [loss]}
+    return case | more
+
+
+def write(tmp_path: Path, *cases: dict[str, Any]) -> str:
+    path = tmp_path / "golden.json"
+    path.write_text(json.dumps({"cases": cases}))
+    return str(path)
 
 
 def test_the_command_prints_every_case_and_a_summary(tmp_path: Path, app: typer.Typer) -> None:

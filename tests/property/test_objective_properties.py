@@ -1,0 +1,274 @@
+"""What must hold for every registered objective, whoever wrote it: a new one is tested by existing.
+
+Inputs are made from the names of its needs; losses are checked in float64.
+"""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from torch import Tensor
+
+from mmalign.objectives import ENGINE_PARAMETERS
+from mmalign.parts import ObjectiveSpec, Parameters
+from mmalign.reductions import AGGREGATIONS, aggregation_weights, step_mask, weighted_sum
+from mmalign.registry import load_object, load_registry
+
+SPECS: dict[str, ObjectiveSpec] = {
+    entry.spec.name: entry.spec for entry in load_registry().entries("objective") if not entry.unavailable
+}
+STEP_SPECS = [name for name, spec in SPECS.items() if spec.per == "step"]
+REQUIRED = {"horizon": 16}
+"""Values of parameters that have no default."""
+
+M = N = 5
+T = 4
+seeds = st.integers(0, 2**32 - 1)
+every_objective = pytest.mark.parametrize("name", SPECS)
+
+
+def config_of(name: str) -> Parameters:
+    model = load_object(SPECS[name].config)
+    return model(**{key: REQUIRED[key] for key, field in model.model_fields.items() if field.is_required()})
+
+
+def inputs_of(name: str, seed: int) -> dict[str, Tensor]:
+    """Random quantities for the needs of an objective; log-probs of different models are close, as in training."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, T + 1, (N,), generator=generator)
+    mask = step_mask(lengths, int(lengths.max()))
+    base = -3 * torch.rand(mask.shape, generator=generator, dtype=torch.float64) - 0.1
+
+    def make(need: str) -> Tensor:
+        noise = torch.randn(mask.shape, generator=generator, dtype=torch.float64)
+        if need == "step_mask":
+            return mask
+        if need.endswith("_logps") and ("sequence" in need or "mean" in need):
+            return (base + 0.3 * noise).clamp(max=-0.01).mean(dim=1) * (T if "sequence" in need else 1)
+        if need.endswith("_logps"):
+            return (base + 0.3 * noise).clamp(max=-0.01)
+        if need == "kl_reference_point":
+            return noise.abs().mean()
+        if need == "labels":
+            return (noise[:, 0] > 0).double()
+        return noise[:, 0]
+
+    return {need: make(need) for need in SPECS[name].needs}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Losses, metrics, and the gradients of the summed losses for the inputs that carry one."""
+
+    losses: Tensor
+    metrics: dict[str, Tensor]
+    gradients: dict[str, Tensor]
+
+
+def evaluate(name: str, inputs: dict[str, Tensor], **changes: Any) -> Evaluation:
+    leaves = {key: value.clone() for key, value in inputs.items()}
+    trained = {key: value.requires_grad_() for key, value in leaves.items() if is_trained(key)}
+    losses, metrics = load_object(SPECS[name].loss)(*leaves.values(), **{**own_parameters(name), **changes})
+    gradients = torch.autograd.grad(losses.sum(), list(trained.values()), allow_unused=True)
+    filled = [
+        torch.zeros_like(leaf) if gradient is None else gradient
+        for leaf, gradient in zip(trained.values(), gradients, strict=True)
+    ]
+    return Evaluation(losses.detach(), dict(metrics), dict(zip(trained, filled, strict=True)))
+
+
+def is_trained(need: str) -> bool:
+    return need.startswith("policy_") or need.endswith("_scores")
+
+
+def own_parameters(name: str) -> dict[str, Any]:
+    return {key: value for key, value in config_of(name).model_dump().items() if key not in ENGINE_PARAMETERS}
+
+
+# -- the contract
+
+
+@every_objective
+def test_config_fields_are_the_keywords_of_the_loss(name: str) -> None:
+    """Beside those that the engine acts on, which only objectives on steps have."""
+    signature = inspect.signature(load_object(SPECS[name].loss)).parameters.values()
+    keywords = {one.name for one in signature if one.kind is one.KEYWORD_ONLY}
+    positional = [one for one in signature if one.kind is not one.KEYWORD_ONLY]
+    engine = set(ENGINE_PARAMETERS) if SPECS[name].per == "step" else set()
+    assert set(type(config_of(name)).model_fields) == keywords | engine
+    assert len(positional) == len(SPECS[name].needs)
+
+
+@every_objective
+def test_a_loss_hides_no_hyper_parameter_behind_a_default(name: str) -> None:
+    signature = inspect.signature(load_object(SPECS[name].loss)).parameters.values()
+    assert [one.name for one in signature if one.default is not one.empty] == []
+
+
+@every_objective
+def test_config_round_trips_refuses_unknown_keys_and_explains_every_field(name: str) -> None:
+    config = config_of(name)
+    assert type(config).model_validate(config.model_dump(mode="json")) == config
+    assert [key for key, field in type(config).model_fields.items() if not field.description] == []
+    with pytest.raises(ValidationError, match="bogus"):
+        type(config).model_validate({**config.model_dump(), "bogus": 1})
+
+
+@every_objective
+def test_spec_says_what_a_reader_wants_to_know(name: str) -> None:
+    spec = SPECS[name]
+    assert spec.summary.endswith(".")
+    assert spec.equation
+    assert spec.log_prob_kinds
+
+
+@pytest.mark.parametrize("name", STEP_SPECS)
+def test_aggregation_of_the_spec_is_the_default_of_its_config(name: str) -> None:
+    assert config_of(name).model_dump()["aggregation"] == SPECS[name].aggregation
+
+
+@every_objective
+def test_losses_and_metrics_have_one_value_an_element_and_metrics_no_gradient(name: str) -> None:
+    inputs = inputs_of(name, seed=0)
+    result = evaluate(name, inputs)
+    expected = {"pair": (M,), "response": (N,), "step": (N, T)}[SPECS[name].per]
+    assert result.losses.shape == expected
+    assert {key: value.shape for key, value in result.metrics.items() if value.shape != expected} == {}
+    assert [key for key, value in result.metrics.items() if value.requires_grad] == []
+    assert result.losses.dtype == torch.float64
+
+
+@every_objective
+def test_losses_change_no_input(name: str) -> None:
+    inputs = inputs_of(name, seed=0)
+    before = {key: value.clone() for key, value in inputs.items()}
+    evaluate(name, inputs)
+    assert all(torch.equal(before[key], inputs[key]) for key in inputs)
+
+
+@every_objective
+@pytest.mark.parametrize("scale", [0.0, 1e-6, 1.0, 300.0])
+def test_float32_losses_and_gradients_are_finite_at_any_scale(name: str, scale: float) -> None:
+    inputs = {
+        key: value if value.dtype == torch.bool else (value * scale).float() if "logps" in key else value.float()
+        for key, value in inputs_of(name, seed=1).items()
+    }
+    # The exponential of k3 may overflow where two models are hundreds of nats apart on one step: the run stops then.
+    if "reference_logps" in inputs and scale > 1:
+        inputs["reference_logps"] = inputs["policy_logps"] + 1
+    result = evaluate(name, inputs)
+    assert torch.isfinite(result.losses).all()
+    assert all(torch.isfinite(gradient).all() for gradient in result.gradients.values())
+
+
+@every_objective
+def test_every_trained_quantity_gets_a_gradient(name: str) -> None:
+    gradients = [evaluate(name, inputs_of(name, seed)).gradients for seed in range(3)]
+    for need in gradients[0]:
+        assert any((one[need] != 0).any() for one in gradients), need
+
+
+def test_plugins_are_listed_without_torch() -> None:
+    code = (
+        "import sys, mmalign_objectives as o, mmalign_advantages as a;"
+        "o.register_objectives(); o.register_quantities(); o.register_conformance();"
+        "a.register_advantages(); a.register_conformance(); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# -- properties
+
+
+@every_objective
+@given(seed=seeds)
+@settings(max_examples=10, deadline=None)
+def test_gradients_agree_with_finite_differences(name: str, seed: int) -> None:
+    inputs = inputs_of(name, seed)
+    trained = [key for key in inputs if is_trained(key)]
+
+    def losses_of(*values: Tensor) -> Tensor:
+        replaced = {**inputs, **dict(zip(trained, values, strict=True))}
+        return load_object(SPECS[name].loss)(*replaced.values(), **own_parameters(name))[0]
+
+    leaves = [inputs[key].clone().requires_grad_() for key in trained]
+    # Nothing is differentiable at the kink of a hinge or a clip, so numbers that close to one are not compared.
+    if not near_kink(losses_of, leaves):
+        assert torch.autograd.gradcheck(losses_of, leaves, eps=1e-6, atol=1e-6)
+
+
+def near_kink(losses_of: Any, leaves: list[Tensor]) -> bool:
+    slopes = []
+    for step in (-1e-5, 1e-5):
+        # In opposite directions: chosen and rejected moved alike would keep their margin.
+        moved = [(leaf.detach() + step * (-1) ** place).requires_grad_() for place, leaf in enumerate(leaves)]
+        gradients = torch.autograd.grad(losses_of(*moved).sum(), moved, allow_unused=True)
+        slopes.append([torch.zeros_like(leaf) if g is None else g for g, leaf in zip(gradients, moved, strict=True)])
+    return any((first - second).abs().max() > 1e-2 for first, second in zip(*slopes, strict=True))
+
+
+@every_objective
+@given(seed=seeds, order=st.permutations(range(N)))
+@settings(max_examples=10, deadline=None)
+def test_order_of_the_batch_does_not_matter(name: str, seed: int, order: list[int]) -> None:
+    inputs = inputs_of(name, seed)
+    permuted = {key: value[order] if value.dim() else value for key, value in inputs.items()}
+    straight, shuffled = evaluate(name, inputs), evaluate(name, permuted)
+    assert torch.equal(shuffled.losses, straight.losses[order])
+    assert all(torch.equal(shuffled.metrics[key], value[order]) for key, value in straight.metrics.items())
+    assert all(torch.equal(shuffled.gradients[key], value[order]) for key, value in straight.gradients.items())
+
+
+@every_objective
+@given(seed=seeds, cut=st.integers(1, N - 1))
+@settings(max_examples=10, deadline=None)
+def test_an_element_does_not_depend_on_what_it_is_batched_with(name: str, seed: int, cut: int) -> None:
+    inputs = inputs_of(name, seed)
+    whole = evaluate(name, inputs)
+    parts = [
+        evaluate(name, {key: value[rows] if value.dim() else value for key, value in inputs.items()})
+        for rows in (slice(0, cut), slice(cut, N))
+    ]
+    assert torch.equal(torch.cat([part.losses for part in parts]), whole.losses)
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("name", [name for name in STEP_SPECS if "step_mask" in SPECS[name].needs])
+@given(seed=seeds)
+@settings(max_examples=5, deadline=None)
+def test_padding_changes_neither_the_aggregate_nor_the_gradient(name: str, aggregation: str, seed: int) -> None:
+    """Two more steps of padding that holds NaN."""
+    inputs = inputs_of(name, seed)
+    results = [aggregate(name, values, aggregation) for values in (inputs, {k: pad(v) for k, v in inputs.items()})]
+    (total, gradient), (padded_total, padded_gradient) = results
+    steps = gradient.shape[1]
+    assert padded_total == pytest.approx(total, rel=1e-12, abs=1e-14)
+    assert torch.allclose(padded_gradient[:, :steps], gradient, rtol=1e-12, atol=1e-15)
+    assert (padded_gradient[:, steps:] == 0).all()
+
+
+def pad(value: Tensor) -> Tensor:
+    if value.dim() != 2:
+        return value
+    filler = value.new_full((len(value), 2), False if value.dtype == torch.bool else float("nan"))
+    return torch.cat([value, filler], dim=1)
+
+
+def aggregate(name: str, inputs: dict[str, Tensor], aggregation: str) -> tuple[float, Tensor]:
+    policy = inputs["policy_logps"].clone().requires_grad_()
+    values = {**inputs, "policy_logps": policy}
+    losses, _ = load_object(SPECS[name].loss)(*values.values(), **own_parameters(name))
+    mask = inputs["step_mask"]
+    totals = {"total_steps": mask.sum().double(), "total_responses": torch.tensor(float(N), dtype=torch.float64)}
+    total = weighted_sum(losses, aggregation_weights(aggregation, mask, **totals, horizon=16))
+    (gradient,) = torch.autograd.grad(total, policy)
+    return total.item(), gradient
