@@ -6,6 +6,7 @@ checked against the plugin's own model in `mmalign.assembly`. An unknown key any
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -32,6 +33,9 @@ COMPONENT_KINDS = {
     "evaluation.evaluators": "evaluator",
 }
 """Key path of every component and the plugin kind that its `name` is looked up in."""
+
+
+_INTERPOLATION = re.compile(r"(\\*)\$\{")
 
 
 class Component(BaseModel):
@@ -65,7 +69,7 @@ class TrainConfig(Parameters):
     """Optimisation."""
 
     steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps; or give `epochs`."""
+    """Optimiser steps; or give `epochs`. To go on exactly later, stop an online run at the end of a round."""
     epochs: float | None = Field(default=None, gt=0)
     """Passes over the training prompts, if `steps` is not given."""
     batch_size: int = Field(default=16, ge=1)
@@ -94,7 +98,7 @@ class TrainConfig(Parameters):
     """Weights of the frozen network; auto: bfloat16 where the hardware multiplies it fast, if an adapter is trained."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Seeds data order, sampling, dropout and initialisation."""
     log_every: int = Field(default=1, ge=1)
     """Steps between lines of the metrics log."""
@@ -187,7 +191,9 @@ def read_config(path: str | Path, overrides: Overrides = ()) -> dict[str, Any]:
         if not OmegaConf.is_dict(config):
             raise ConfigError(f"{path}: expected a mapping of keys to values at the top level")
         for key, value in _iter_overrides(overrides):
-            OmegaConf.update(config, key, value, force_add=True)
+            # A mapping changes the keys that it names; anything else takes the place of what was there.
+            merge = isinstance(value, Mapping) and OmegaConf.is_dict(OmegaConf.select(config, key))
+            OmegaConf.update(config, key, value, force_add=True, merge=merge)
         return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file{_nearest_file(Path(path))}") from None
@@ -230,4 +236,14 @@ def _nearest_file(path: Path) -> str:
 
 def dump_config(config: RunConfig) -> str:
     """Writes the configuration as YAML that loads to the same configuration."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    # Not yaml.safe_dump: by its rules a text such as 1e-5 needs no quotes, by those of the reader it is a number.
+    return OmegaConf.to_yaml(OmegaConf.create(_escape(config.model_dump(mode="json"))))
+
+
+def _escape(value: Any) -> Any:
+    """Keeps `${...}` in texts, e.g. in a chat template, from being read as an interpolation."""
+    if isinstance(value, str):
+        return _INTERPOLATION.sub(lambda match: 2 * match[1] + r"\${", value)
+    if isinstance(value, Mapping):
+        return {key: _escape(one) for key, one in value.items()}
+    return [_escape(one) for one in value] if isinstance(value, list) else value
