@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from mmalign.adapters import LoRAParameters as LoRAParameters
     from mmalign.adapters import add_lora as add_lora
     from mmalign.api import check as check
+    from mmalign.api import evaluate as evaluate
+    from mmalign.api import load_run as load_run
     from mmalign.api import train as train
     from mmalign.backend import StepContext as StepContext
     from mmalign.batch import Batch as Batch
@@ -63,13 +65,14 @@ if TYPE_CHECKING:
     from mmalign.reductions import masked_sum as masked_sum
     from mmalign.reductions import step_mask as step_mask
     from mmalign.reductions import weighted_sum as weighted_sum
+    from mmalign.testing import build_tiny_text_model as build_tiny_text_model
     from mmalign.tokens import TokenModality as TokenModality
 
 __version__ = "0.1.0.dev0"
 
 _EXPORTS = {
     "adapters": ("LoRAParameters", "add_lora"),
-    "api": ("check", "train"),
+    "api": ("check", "evaluate", "load_run", "train"),
     "backend": ("StepContext",),
     "batch": ("Batch",),
     "config": ("RunConfig", "load_config"),
@@ -114,6 +117,7 @@ _EXPORTS = {
     "policy": ("Policy",),
     "records": ("Message", "Part", "Record", "Response"),
     "reductions": ("aggregation_weights", "masked_mean", "masked_sum", "step_mask", "weighted_sum"),
+    "testing": ("build_tiny_text_model",),
     "tokens": ("TokenModality",),
 }
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
