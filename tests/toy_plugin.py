@@ -54,9 +54,20 @@ def register_rewards() -> list[RewardSpec]:
 
 @hookimpl
 def register_objectives() -> list[ObjectiveSpec]:
-    return [
+    broken = [
         ObjectiveSpec(name=name, summary="Broken.", loss=f"toy_plugin:{name}_loss", per="response", needs=LOG_RATIO)
         for name in ("nan", "infinite_gradient", "detached", "scalar", "scalar_metric")
+    ]
+    return [
+        *broken,
+        ObjectiveSpec(
+            name="likelihood",
+            summary="Minus the log-prob of every step over a constant.",
+            loss="toy_plugin:likelihood_loss",
+            per="step",
+            needs=("policy_logps",),
+            aggregation="constant",
+        ),
     ]
 
 
@@ -152,3 +163,7 @@ def scalar_loss(policy: Tensor, reference: Tensor) -> Loss:
 
 def scalar_metric_loss(policy: Tensor, reference: Tensor) -> Loss:
     return policy - reference, {"margin": torch.tensor(3.0)}
+
+
+def likelihood_loss(policy: Tensor) -> Loss:
+    return -policy, {}
