@@ -24,6 +24,7 @@ from mmalign.rounds import begin_round, iter_minibatches
 from mmalign.run import Run
 from mmalign.sentinels import (
     check_covered,
+    check_differentiable,
     check_finite,
     check_gradient,
     check_same_sampler,
@@ -113,6 +114,7 @@ def accumulate_gradients(run: Run, batch: Batch, *, fresh: bool = False) -> Metr
                 check_same_start(values, run.step)
                 check_same_sampler(values)
             loss = weighted_loss(run.objectives, values, totals, sums)
+            check_differentiable(loss, run.objectives)
             check_finite(loss, values)
             # Distributed wrappers average gradients over processes; the weights already sum to one over all of them.
             run.accelerator.backward(loss * run.accelerator.num_processes)

@@ -61,6 +61,20 @@ def check_covered(objectives: Sequence[Objective], totals: Sequence[Tensor], bat
             )
 
 
+def check_differentiable(loss: Tensor, objectives: Sequence[Objective]) -> None:
+    """Checks that a loss depends on the policy.
+
+    Raises:
+        TrainingError: it does not.
+    """
+    if not loss.requires_grad:
+        names = " + ".join(repr(objective.spec.name) for objective in objectives)
+        raise TrainingError(
+            f"the loss of {names} has no gradient, it does not depend on the policy; likely causes: `detach` or "
+            "`no_grad` in the objective, or no quantity of the policy among its needs"
+        )
+
+
 def check_finite(loss: Tensor, values: Mapping[str, Tensor]) -> None:
     """Checks a loss; the error names the first quantity that is not finite.
 
