@@ -1,6 +1,5 @@
-"""`python -m mmalign`, e.g. under `accelerate launch -m mmalign train CONFIG`."""
+"""`python -m mmalign`, the same as the command `mmalign`."""
 
 from mmalign.cli import main
 
-if __name__ == "__main__":
-    main()
+main()

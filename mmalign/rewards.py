@@ -1,7 +1,9 @@
-"""Scoring of responses: runs the rewards, keeps what was scored, and composes the components.
+"""Scoring of responses: runs the rewards and composes the components.
 
-Equal samples are scored once and the result is kept, so a reward may depend on its own sample only: not on the other
-samples of a call, not on chance, not on time. A sample that cannot be scored is NaN and counted, never a zero.
+Equal samples of a call are scored once, so a reward may depend on its own sample only: not on the other samples, not on
+chance, not on time. A sample that cannot be scored is NaN and counted, never a zero. No score is kept for the next call:
+what a model-based reward gives differs in the last bits with the batch, and a resumed run must score as one that never
+stopped.
 """
 
 from __future__ import annotations
@@ -10,7 +12,6 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from math import isinf, isnan, nan
 from numbers import Real
 from typing import Any
@@ -51,14 +52,11 @@ class RewardScorer:
         failures: for every name, how many samples got no score so far; equal ones of a call count once.
     """
 
-    def __init__(self, rewards: Sequence[WeightedReward], *, cache_size: int = 100_000) -> None:
-        """Builds a scorer that keeps the newest `cache_size` scores of every component."""
+    def __init__(self, rewards: Sequence[WeightedReward]) -> None:
         self.names = distinct_names([reward.name for reward in rewards])
         self.weights = torch.tensor([reward.weight for reward in rewards], dtype=torch.float32)
         self.failures = dict.fromkeys(self.names, 0)
         self._rewards = [reward.reward for reward in rewards]
-        self._cache_size = cache_size
-        self._caches: list[dict[_Key, float]] = [{} for _ in rewards]
 
     def score(self, samples: Sequence[Sample]) -> Tensor:
         """Scores N samples.
@@ -82,25 +80,15 @@ class RewardScorer:
         return (rewards[:, counted] * weights[counted]).sum(dim=1)
 
     def _score_component(self, index: int, samples: Mapping[_Key, Sample]) -> dict[_Key, float]:
-        name, cache = self.names[index], self._caches[index]
-        scores = {key: cache[key] for key in samples if key in cache}
-        missing = {key: sample for key, sample in samples.items() if key not in scores}
-        outcomes = dict(zip(missing, _score_each(name, self._rewards[index], list(missing.values())), strict=True))
+        name = self.names[index]
+        outcomes = dict(zip(samples, _score_each(name, self._rewards[index], list(samples.values())), strict=True))
         causes = [outcome for outcome in outcomes.values() if isinstance(outcome, Exception)]
         if causes and len(causes) == len(samples):
             message = f"rewards.{name}: failed on all {len(causes)} samples; first cause: {_describe(causes[0])}"
             raise TrainingError(message) from causes[0]
-        fresh = {key: nan if isinstance(outcome, Exception) else outcome for key, outcome in outcomes.items()}
-        self._count_failures(name, list(fresh.values()), causes)
-        # An exception is not kept: its cause may have gone by the next time.
-        self._keep(cache, {key: score for key, score in fresh.items() if not isinstance(outcomes[key], Exception)})
-        return scores | fresh
-
-    def _keep(self, cache: dict[_Key, float], scores: Mapping[_Key, float]) -> None:
-        cache.update({key: score for key, score in scores.items() if isinstance(key, bytes)})
-        excess = max(0, len(cache) - self._cache_size)
-        for key in list(islice(cache, excess)):  # oldest first
-            del cache[key]
+        scores = {key: nan if isinstance(outcome, Exception) else outcome for key, outcome in outcomes.items()}
+        self._count_failures(name, list(scores.values()), causes)
+        return scores
 
     def _count_failures(self, name: str, scores: Sequence[float], causes: Sequence[Exception]) -> None:
         count = sum(map(isnan, scores))

@@ -1,0 +1,139 @@
+"""A run that stops and goes on ends with the weights of one that never stopped, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mmalign
+import pytest
+import torch
+import yaml
+from mmalign.checkpoint import find_latest, load_checkpoint
+from mmalign.metrics_log import read_metrics
+from mmalign.records import Record
+from mmalign.testing import build_tiny_text_model
+
+STEPS = 12
+OFFLINE = {"objective": {"name": "dpo"}}
+ONLINE = {
+    "objective": [{"name": "grpo"}, {"name": "kl_penalty", "weight": 0.1}],
+    "collector": {"name": "group", "group_size": 4},
+    "rewards": [{"name": "length", "target": 6}],
+    "advantage": {"name": "grpo"},
+    "decoding": {"name": "sample", "max_steps": 8},
+}
+VARIANTS = {
+    "dpo": OFFLINE,
+    "kto": {"objective": {"name": "kto"}},
+    "reward_model": {"objective": {"name": "reward_model"}},
+    "streamed": {**OFFLINE, "streaming": True},
+    "full": {**OFFLINE, "lora": None},
+    "grpo": ONLINE,
+    # A round of 4 steps; a run may only stop at the end of one.
+    "grpo_several_steps": {**ONLINE, "train": {"prompts_per_round": 6, "epochs_per_round": 2}},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("resume")
+    build_tiny_text_model(folder / "model")
+    rows = [
+        {"id": f"p{i}", "prompt": f"Say {i}", "chosen": f"good {i} and kind", "rejected": f"{i} bad"} for i in range(7)
+    ]
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def write_config(folder: Path, name: str, variant: dict, **changes) -> Path:
+    lora = variant.get("lora", {"rank": 4, "dropout": 0.0})
+    config = {
+        "modality": {"name": "text", "model": str(folder / "model"), "lora": lora},
+        "data": {"train": {"path": str(folder / "data.jsonl"), "streaming": variant.get("streaming", False)}},
+        "train": {"steps": STEPS, "batch_size": 3, "micro_batch_size": 4, "learning_rate": 1e-2},
+        "checkpoint": {"every": 1},
+        "output": str(folder / name),
+    }
+    config |= {key: value for key, value in variant.items() if key not in ("lora", "streaming", "train")}
+    config["train"] |= variant.get("train", {}) | changes
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def final_tensors(output: Path) -> dict[str, torch.Tensor]:
+    latest = find_latest(output / "checkpoints")
+    assert latest is not None
+    checkpoint = load_checkpoint(latest)
+    assert checkpoint.step == STEPS
+    return {f"{group}/{name}": value for group, own in checkpoint.tensors.items() for name, value in own.items()}
+
+
+def assert_identical(first: Path, second: Path) -> None:
+    one, two = final_tensors(first), final_tensors(second)
+    assert one.keys() == two.keys()
+    different = [name for name in one if not torch.equal(one[name], two[name])]
+    assert not different
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_half_and_half_equals_one_go(folder: Path, name: str) -> None:
+    whole = write_config(folder, f"{name}-whole", VARIANTS[name])
+    halves = write_config(folder, f"{name}-halves", VARIANTS[name])
+    run = mmalign.train(whole)
+    start = {key: value.clone() for key, value in mmalign.train(halves, {"train.steps": 8}).trainable().items()}
+    mmalign.train(halves, resume=True)
+    assert_identical(folder / f"{name}-whole", folder / f"{name}-halves")
+    # The second half must have trained, or equal weights would mean little.
+    assert any(not torch.equal(start[key], value) for key, value in run.trainable().items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dpo", "grpo"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_killed_at_random_moments_equals_one_go(folder: Path, name: str, seed: int) -> None:
+    whole = write_config(folder, f"{name}-{seed}-calm", VARIANTS[name])
+    mmalign.train(whole)
+    output = folder / f"{name}-{seed}-killed"
+    config = write_config(folder, output.name, VARIANTS[name])
+    chance, kills = random.Random(seed), 0
+    for _ in range(60):
+        process = subprocess.Popen([sys.executable, "-m", "mmalign", "train", str(config), "--resume"])
+        log = output / "metrics.jsonl"
+        known = log.stat().st_size if log.exists() else 0
+        while process.poll() is None and (not log.exists() or log.stat().st_size == known):
+            time.sleep(0.01)
+        try:
+            # A fraction of a step to some steps later: while computing, saving or logging.
+            process.wait(timeout=chance.uniform(0.0, 0.25))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            kills += 1
+        if process.wait() == 0:
+            break
+    assert process.returncode == 0
+    assert kills > 0
+    assert_identical(folder / f"{name}-{seed}-calm", output)
+    steps = [row["step"] for row in read_metrics(output) if row["kind"] == "train"]
+    assert steps == list(range(1, STEPS + 1))
+
+
+def test_another_objective_is_refused(folder: Path) -> None:
+    config = write_config(folder, "refused", VARIANTS["dpo"], steps=2)
+    mmalign.train(config)
+    with pytest.raises(mmalign.CheckpointError, match=r"trained with another `objective`"):
+        mmalign.train(config, {"objective": {"name": "ipo"}}, resume=True)
+
+
+def test_changed_data_are_refused(folder: Path) -> None:
+    config = write_config(folder, "changed", VARIANTS["dpo"], steps=2)
+    other = folder / "other.jsonl"
+    other.write_text(Record.from_text("q", ["a"], id="x").to_json() + "\n")
+    mmalign.train(config)
+    with pytest.raises(mmalign.CheckpointError, match="data have changed"):
+        mmalign.train(config, {"data.train.path": str(other)}, resume=True)
