@@ -87,8 +87,13 @@ class _Builder:
         self.source = source
         self.papers: dict[str, str] = {}
 
+    def find(self, kind: str, component: Component, where: str) -> Spec:
+        prefix = f"{self.source}: " if self.source else ""
+        spec: Spec = self.registry.find(kind, component.name, f"{prefix}{where}.name").spec
+        return spec
+
     def bind(self, kind: str, component: Component, where: str) -> tuple[Spec, dict[str, Any]]:
-        spec = self.registry.find(kind, component.name, f"{where}.name").spec
+        spec = self.find(kind, component, where)
         if spec.paper:
             self.papers[spec.name] = spec.paper
         parameters = validate_parameters(spec, component.parameters, where, self.source)
@@ -112,7 +117,7 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
     builder = _Builder(registry, source)
     decoding = builder.build("decoding", config.decoding, "decoding")
     objectives = _bind_objectives(builder, config, decoding.max_steps if config.collector else None)
-    modality_spec = cast(ModalitySpec, registry.find("modality", config.modality.name, "modality.name").spec)
+    modality_spec = cast(ModalitySpec, builder.find("modality", config.modality, "modality"))
     _check_log_prob_kind(objectives, modality_spec)
     advantage = _bind_advantage(builder, config)
     _check_online(config, source)

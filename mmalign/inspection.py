@@ -15,6 +15,8 @@ from mmalign.errors import DataError
 from mmalign.hardware import choose_dtype
 from mmalign.metrics_log import check_trackers
 from mmalign.objectives import Objective
+from mmalign.parts import EncodedResponse
+from mmalign.records import Record
 from mmalign.sentinels import check_covered
 from mmalign.startup import count_steps, open_data
 
@@ -102,9 +104,12 @@ def _describe_data(assembly: Assembly, source: Source, objectives: Sequence[Obje
     partial, records = len(records) > _SAMPLE, records[:_SAMPLE]
     if not records:
         raise DataError(f"{source.name}: no records")
-    if assembly.online or not any(record.responses for record in records):
+    prompts_only = assembly.online or not any(record.responses for record in records)
+    if prompts_only:
+        records = [record.with_responses(()) for record in records]
+    encoded = _encode(assembly, source, records)
+    if prompts_only:
         return DataStatistics(source.name, len(records), partial, quarantined=source.quarantined)
-    encoded = [assembly.modality.encode(record) for record in records]
     batch = build_batch(records, encoded, targets_only=assembly.targets_only)
     check_covered(objectives, [objective.totals(batch) for objective in objectives], batch)
     sizes = [response.size for response in batch.responses]
@@ -121,6 +126,14 @@ def _describe_data(assembly: Assembly, source: Source, objectives: Sequence[Obje
         truncated=sum(response.truncated > 0 for response in batch.responses),
         quarantined=source.quarantined,
     )
+
+
+def _encode(assembly: Assembly, source: Source, records: Sequence[Record]) -> list[list[EncodedResponse]]:
+    """Encodes records, so that a prompt or response the modality refuses shows before training."""
+    try:
+        return [assembly.modality.encode(record) for record in records]
+    except DataError as error:
+        raise DataError(f"{source.name}: {error}") from None
 
 
 def _estimate_memory(assembly: Assembly, parameters: tuple[int, int], dtype: torch.dtype) -> int:
