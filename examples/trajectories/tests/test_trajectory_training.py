@@ -46,10 +46,11 @@ def test_a_run_starts_from_the_weights_of_another(tmp_path: Path) -> None:
     assert second.before["generation/reward"] == pytest.approx(first.after["generation/reward"])
 
 
-def test_a_bad_path_stops_the_run_before_it_starts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["dpo", "grpo"])
+def test_a_prompt_without_a_goal_is_found_before_training(name: str, tmp_path: Path) -> None:
     data = tmp_path / "bad.jsonl"
     data.write_text('{"id": "a", "prompt": "{\\"start\\": [0, 0]}", "chosen": "[[1, 1]]", "rejected": "[[2, 2]]"}\n')
     overrides = make_overrides(tmp_path / "run", train="pairs.jsonl", held_out="heldout_pairs.jsonl")
-    with pytest.raises(mmalign.DataError, match="goal: Field required"):
-        mmalign.check(ROOT / "configs" / "dpo.yaml", {**overrides, "data.train.path": str(data)})
+    with pytest.raises(mmalign.DataError, match=r"bad\.jsonl: record 'a': prompt: goal: Field required"):
+        mmalign.check(ROOT / "configs" / f"{name}.yaml", {**overrides, "data.train.path": str(data)})
     assert not (tmp_path / "run").exists()
