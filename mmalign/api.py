@@ -12,7 +12,7 @@ from mmalign.checkpoint import find_latest, load_checkpoint
 from mmalign.config import Overrides, RunConfig, dump_config, load_config, read_config
 from mmalign.errors import CheckpointError, ConfigError
 from mmalign.evaluation import measure
-from mmalign.export import export_run
+from mmalign.export import MERGED, MODEL, export_run
 from mmalign.inspection import Inspection, inspect_run
 from mmalign.loop import train as run_loop
 from mmalign.provenance import check_same_plugins, write_provenance
@@ -93,19 +93,20 @@ def load_run(path: str | Path, overrides: Overrides = (), *, disabled: Sequence[
 
     Args:
         path: the folder of a run, whose newest checkpoint is restored, or a configuration file for the start model.
+        overrides: may change anything but the modality; training data are not opened.
     """
     folder = Path(path)
     if not folder.is_dir():
         assembly = load_assembly(path, overrides, disabled=disabled)
-        return build_run(assembly, Path(assembly.config.output))
+        return build_run(assembly, Path(assembly.config.output), training=False)
     if not (folder / CONFIG).is_file():
         raise ConfigError(f"{folder}: not the folder of a run, no {CONFIG}; give such a folder or a configuration")
     latest = find_latest(folder / CHECKPOINTS)
     if latest is None:
         raise CheckpointError(f"{folder}: holds no checkpoint; give the configuration file to use the start model")
     checkpoint = load_checkpoint(latest)
-    run = build_run(load_assembly(folder / CONFIG, overrides, disabled=disabled), folder)
-    run.restore(checkpoint.tensors, checkpoint.state)
+    run = build_run(load_assembly(folder / CONFIG, overrides, disabled=disabled), folder, training=False)
+    run.restore_weights(checkpoint.tensors, checkpoint.state)
     return run
 
 
@@ -122,19 +123,33 @@ def _find_start(output: Path, *, resume: bool, overwrite: bool) -> Path | None:
 
     Raises:
         ConfigError: the output folder is in use, and nothing says what to do with it.
+        CheckpointError: see `_find_checkpoint`.
     """
     if resume and overwrite:
         raise ConfigError("resume and overwrite exclude each other")
-    if resume:
-        return find_latest(output / CHECKPOINTS)
     if output.exists() and not output.is_dir():
         raise ConfigError(f"output: {output} is a file; give a folder")
-    if output.is_dir() and any(output.iterdir()):
-        if not (output / CONFIG).is_file():
-            raise ConfigError(f"output: {output} holds files that are not of a run; choose another folder")
-        if not overwrite:
-            raise ConfigError(f"output: {output} holds a run; go on with --resume, replace it with --overwrite")
+    if not output.is_dir() or not any(output.iterdir()):
+        return None
+    if not (output / CONFIG).is_file():
+        raise ConfigError(f"output: {output} holds files that are not of a run; choose another folder")
+    if resume:
+        return _find_checkpoint(output / CHECKPOINTS)
+    if not overwrite:
+        raise ConfigError(f"output: {output} holds a run; go on with --resume, replace it with --overwrite")
     return None
+
+
+def _find_checkpoint(root: Path) -> Path | None:
+    """Finds the newest checkpoint; None if the run was killed before its first one.
+
+    Raises:
+        CheckpointError: there are only damaged ones, which starting anew would remove.
+    """
+    latest = find_latest(root)
+    if latest is None and any(".tmp-" not in path.name for path in root.glob("step-*")):
+        raise CheckpointError(f"{root}: every checkpoint is damaged; start anew with --overwrite")
+    return latest
 
 
 def _open_output(run: Run, *, anew: bool) -> None:
@@ -143,7 +158,8 @@ def _open_output(run: Run, *, anew: bool) -> None:
         return
     run.output.mkdir(parents=True, exist_ok=True)
     if anew:
-        shutil.rmtree(run.output / CHECKPOINTS, ignore_errors=True)
+        for stale in (CHECKPOINTS, MODEL, MERGED):
+            shutil.rmtree(run.output / stale, ignore_errors=True)
     (run.output / CONFIG).write_text(dump_config(run.config), encoding="utf-8")
     write_provenance(run)
 

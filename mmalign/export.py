@@ -13,14 +13,17 @@ from mmalign.plugins import provenance
 from mmalign.report import ModelCard, write_model_card
 from mmalign.run import Run
 
+MODEL = "model"
+MERGED = "merged"
+
 
 def export_run(run: Run) -> None:
     """Writes `model/` (adapter or weights, heads, model card) and, if asked for, `merged/`; on the main process."""
     if run.accelerator.is_main_process:
-        _write_folder(run.output / "model", lambda folder: _write_model(run, folder))
+        _write_folder(run.output / MODEL, lambda folder: _write_model(run, folder))
         if run.config.checkpoint.merged:
             save_merged = run.assembly.modality.save_merged
-            _write_folder(run.output / "merged", lambda folder: save_merged(run.model, str(folder)))
+            _write_folder(run.output / MERGED, lambda folder: save_merged(run.model, str(folder)))
         run.hooks.on_report_writing(run=run, directory=run.output)
     run.accelerator.wait_for_everyone()
 

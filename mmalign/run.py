@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -133,17 +133,29 @@ class Run:
         Raises:
             CheckpointError: it belongs to another model, other data or another objective.
         """
-        self._check_same_run(state)
-        missing = set(self.trainable()) - set(tensors["policy"])
-        if missing:
-            raise CheckpointError(f"the checkpoint lacks trained weights of this model, e.g. {sorted(missing)[0]!r}")
-        self.policy.load_state_dict(dict(tensors["policy"]), strict=False)
+        self._check_same(state, ("objective", "collector", "rewards", "advantage", "decoding"))
+        if self.source.fingerprint != state["data"]:
+            raise CheckpointError(f"{self.output}: the training data have changed since the checkpoint was written")
+        self.restore_weights(tensors, state)
         self._restore_moments(tensors["optimiser"])
-        self.step, self.round = state["step"], state["round"]
+        self.round = state["round"]
         self.stream.position = state["position"]
         self.before = dict(state["before"])
         self.examples_before = [cast("tuple[str, str]", tuple(row)) for row in state["examples_before"]]
         self.hooks.on_checkpoint_restored(run=self, state=state["plugins"])
+
+    def restore_weights(self, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+        """Puts back what generating and evaluating need of a checkpoint; data, rewards and decoding may be others.
+
+        Raises:
+            CheckpointError: it belongs to another model.
+        """
+        self._check_same(state, ("modality",))
+        missing = set(self.trainable()) - set(tensors["policy"])
+        if missing:
+            raise CheckpointError(f"the checkpoint lacks trained weights of this model, e.g. {sorted(missing)[0]!r}")
+        self.policy.load_state_dict(dict(tensors["policy"]), strict=False)
+        self.step = state["step"]
 
     def _restore_moments(self, moments: Mapping[str, Tensor]) -> None:
         by_name = self.trainable()
@@ -154,16 +166,14 @@ class Run:
             device = value.device if key == "step" else parameter.device
             self.optimiser.state[parameter][key] = value.to(device)
 
-    def _check_same_run(self, state: Mapping[str, Any]) -> None:
+    def _check_same(self, state: Mapping[str, Any], keys: Sequence[str]) -> None:
         mine = self.config.model_dump(mode="json")
-        for key in ("modality", "objective", "collector", "rewards", "advantage", "decoding"):
+        for key in keys:
             if mine[key] != state["config"][key]:
                 raise CheckpointError(
                     f"{self.output}: the checkpoint was trained with another `{key}`: {state['config'][key]}; "
                     "continue with the same configuration, or start in another output folder"
                 )
-        if self.source.fingerprint != state["data"]:
-            raise CheckpointError(f"{self.output}: the training data have changed since the checkpoint was written")
 
     def _plugin_states(self) -> dict[str, Any]:
         states = {}

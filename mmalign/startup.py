@@ -26,19 +26,23 @@ from mmalign.run import Run
 from mmalign.sources import RecordStream
 
 
-def build_run(assembly: Assembly, output: Path, *, resumed_step: int | None = None) -> Run:
+def build_run(
+    assembly: Assembly, output: Path, *, resumed_step: int | None = None, training: bool = True
+) -> Run:
     """Opens the data and loads the model.
 
     Args:
         output: folder of the run.
         resumed_step: the step of the checkpoint that will be restored, so that the metrics log can be cut to it.
+        training: False for a run that only generates or evaluates: it needs no training data, which may be about to
+            be made with it.
     """
     config = assembly.config
-    check_trackers(config.trackers)
+    check_machine(config)
     accelerator = _build_accelerator(config, output)
     _check_shares(config, accelerator.num_processes)
     set_seed(config.train.seed)
-    source = open_data(assembly, "train")
+    source = open_data(assembly, "train") if training else Source("", "", lambda source: iter(()))
     held_out = tuple(open_data(assembly, "eval")) if config.data.eval else ()
     model = _load_model(assembly, accelerator.device)
     heads = [name for name in ("scores", "values") if name in assembly.plan.policy_outputs]
@@ -68,16 +72,24 @@ def build_run(assembly: Assembly, output: Path, *, resumed_step: int | None = No
         held_out=held_out,
         log=MetricsLog(output, config.trackers, accelerator, resumed_step=resumed_step),
         output=output,
-        total_steps=count_steps(config, source),
+        total_steps=count_steps(config, source) if training else 0,
     )
 
 
-def _build_accelerator(config: RunConfig, output: Path) -> Accelerator:
-    precision = config.train.mixed_precision
-    if precision == "fp16" and not torch.cuda.is_available():
+def check_machine(config: RunConfig) -> None:
+    """Checks that this machine has what the configuration asks for.
+
+    Raises:
+        ConfigError: a tracker that is not installed, or a precision that the hardware lacks.
+    """
+    check_trackers(config.trackers)
+    if config.train.mixed_precision == "fp16" and not torch.cuda.is_available():
         raise ConfigError("train.mixed_precision: fp16 needs a GPU; use bf16 or no")
+
+
+def _build_accelerator(config: RunConfig, output: Path) -> Accelerator:
     trackers = list(config.trackers) or None
-    return Accelerator(mixed_precision=precision, log_with=trackers, project_dir=str(output))
+    return Accelerator(mixed_precision=config.train.mixed_precision, log_with=trackers, project_dir=str(output))
 
 
 def _check_shares(config: RunConfig, processes: int) -> None:
