@@ -75,7 +75,7 @@ class Objective:
             totals: `totals` summed over the whole global batch.
         """
         mask = element_mask(self.spec, values)
-        elements, responses = totals.clamp(min=1).float()
+        elements, responses = totals.clamp(min=1).float().unbind()
         if self.spec.per != "step":
             return mask.float() / elements
         return aggregation_weights(

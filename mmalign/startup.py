@@ -26,9 +26,7 @@ from mmalign.run import Run
 from mmalign.sources import RecordStream
 
 
-def build_run(
-    assembly: Assembly, output: Path, *, resumed_step: int | None = None, training: bool = True
-) -> Run:
+def build_run(assembly: Assembly, output: Path, *, resumed_step: int | None = None, training: bool = True) -> Run:
     """Opens the data and loads the model.
 
     Args:

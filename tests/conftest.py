@@ -96,7 +96,7 @@ def toy_online(toy_config: Callable[..., dict[str, Any]]) -> Callable[..., dict[
 def write_config(tmp_path: Path) -> WriteConfig:
     """Writes a mapping as a YAML configuration and returns the file."""
 
-    def write(config: Mapping[str, Any], name: str = "config.yaml") -> Path:
+    def write(config: Mapping[str, Any], name: str = "recipe.yaml") -> Path:
         path = tmp_path / name
         path.write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
         return path

@@ -342,9 +342,8 @@ def test_a_start_model_is_loaded_before_its_training_data_exist(offline: Path) -
 
 
 def test_what_is_no_run_is_refused(offline: Path, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"not the folder of a run, no config\.yaml"):
-        load_run(tmp_path / "empty")
+        load_run(tmp_path)
     run = train(offline)
     for file in run.output.glob("checkpoints/*/*"):
         file.unlink()

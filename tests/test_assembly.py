@@ -103,7 +103,7 @@ def test_the_constant_aggregation_divides_by_the_longest_sample(toy_config: Buil
 
 def test_the_file_of_a_configuration_is_in_its_errors(toy_config: Build, write_config: Callable[..., Path]) -> None:
     path = write_config(toy_config(objective={"name": "dpo", "beat": 1}))
-    with pytest.raises(ConfigError, match=r"config\.yaml: objective\[0\]\.beat"):
+    with pytest.raises(ConfigError, match=r"recipe\.yaml: objective\[0\]\.beat"):
         load_assembly(path)
 
 
@@ -182,9 +182,7 @@ def test_a_batch_coupled_quantity_is_the_same_in_every_micro_batch(load: Any, to
 # -- inspection
 
 
-def test_an_inspection_counts_the_data_and_loads_no_weights(
-    toy_config: Build, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_inspection_counts_the_data_and_loads_no_weights(toy_config: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     assembly = assemble(toy_config())
     monkeypatch.setattr(type(assembly.modality), "load", None)
     inspection = inspect_run(assembly)

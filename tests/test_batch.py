@@ -104,8 +104,8 @@ def test_micro_batches_hold_every_response_and_pair_once(batch: Batch, size: int
     named = batch.with_quantities({"row": torch.arange(5)}, {"row": "N"})
     parts = named.micro_batches(size)
     assert sorted(row for part in parts for row in part.quantities["row"].tolist()) == [0, 1, 2, 3, 4]
-    pairs = [part.quantities["row"][part.quantities["pairs"]].tolist() for part in parts]
-    assert sorted(sum(pairs, [])) == [[1, 0], [1, 2], [3, 4]]
+    pairs = [pair for part in parts for pair in part.quantities["row"][part.quantities["pairs"]].tolist()]
+    assert sorted(pairs) == [[1, 0], [1, 2], [3, 4]]
 
 
 def test_micro_batches_keep_to_their_size_where_pairs_allow(batch: Batch) -> None:

@@ -24,8 +24,8 @@ MODALITY = ModalitySpec(name="toy", summary="", target="toy:Toy", provides=("log
 def plan(*needs: str, extra: tuple[Provider, ...] = (), online: bool = False) -> Plan:
     providers = [*data_providers(), *modality_providers(MODALITY), *extra]
     if online:
-        advantage = Provider("advantages", "N", "frozen", ("composite_rewards", "prompt_index"))
-        providers += rollout_providers(["length"], advantage)
+        providers += rollout_providers(["length"])
+        providers.append(Provider("advantages", "N", "frozen", ("composite_rewards", "prompt_index")))
     return plan_quantities({"objective 'mine'": needs}, {provider.name: provider for provider in providers})
 
 

@@ -1,4 +1,4 @@
-"""References: frozen where the policy moves, the same network where an adapter is switched off, never in training mode."""
+"""References: frozen where the policy moves, the policy itself with its adapter off, and never in training mode."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_checks_without_their_quantities_pass() -> None:
 @pytest.mark.parametrize("loss", [nan, inf, -inf])
 def test_a_loss_that_is_not_finite_names_the_first_quantity_that_is_not(loss: float) -> None:
     values = {"step_mask": MASK, "reference_logps": torch.zeros(2, 2), "policy_logps": torch.full((2, 2), -inf)}
-    with pytest.raises(TrainingError, match="'policy_logps' is not finite.*learning rate"):
+    with pytest.raises(TrainingError, match=r"'policy_logps' is not finite.*learning rate"):
         check_finite(torch.tensor(loss), values)
 
 
@@ -96,9 +96,7 @@ def make_objective(per: str, over: str = "") -> Objective:
     ("per", "over", "wanted"), [("pair", "", "preference pairs"), ("response", "labelled", "labelled responses")]
 )
 def test_a_first_batch_with_nothing_to_train_on_is_a_data_error(per: str, over: str, wanted: str) -> None:
-    batch = build_batch(
-        [Record.from_text("x", ["y"], id="first")], [[EncodedResponse({}, 1, 1)]], targets_only=False
-    )
+    batch = build_batch([Record.from_text("x", ["y"], id="first")], [[EncodedResponse({}, 1, 1)]], targets_only=False)
     objective = make_objective(per, over)
     with pytest.raises(DataError, match=rf"data\.train: objective 'mine' trains on {wanted}.*'first'"):
         check_covered([objective], [objective.totals(batch)], batch)

@@ -75,7 +75,7 @@ def test_an_empty_source_is_an_error_and_not_an_endless_loop(streaming: bool) ->
 def test_shares_of_all_processes_are_the_whole(processes: int) -> None:
     items = list(range(7))
     shares = [take_share(items, rank, processes, "here") for rank in range(processes)]
-    assert sorted(sum(shares, [])) == items
+    assert sorted(item for share in shares for item in share) == items
 
 
 def test_too_few_records_for_the_processes_are_refused() -> None:
