@@ -14,6 +14,7 @@ from mmalign.objectives import Objective, bind_objective, label_metrics
 from mmalign.parts import (
     AdvantageSpec,
     Collector,
+    CollectorSpec,
     Decoding,
     Evaluator,
     Modality,
@@ -121,7 +122,7 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
     _check_log_prob_kind(objectives, modality_spec)
     advantage = _bind_advantage(builder, config)
     _check_online(config, source)
-    plan = _plan(objectives, modality_spec, advantage, config, registry)
+    plan = _plan(builder, objectives, modality_spec, advantage, config)
     modality = builder.build("modality", config.modality, "modality")
     _check_exports(config, modality, source)
     return Assembly(
@@ -197,26 +198,26 @@ def _build_evaluators(builder: _Builder, components: Sequence[Component]) -> dic
 
 
 def _plan(
+    builder: _Builder,
     objectives: Sequence[Objective],
     modality: ModalitySpec,
     advantage: BoundAdvantage | None,
     config: RunConfig,
-    registry: Registry,
 ) -> Plan:
-    providers = [*data_providers(), *modality_providers(modality)]
-    providers += [plugin_provider(entry.spec, f"plugin {entry.plugin.name}") for entry in registry.entries("quantity")]
-    if config.collector is not None:
-        estimator = (
-            Provider("advantages", "N", "frozen", advantage.needs, origin=f"advantage {advantage.name}")
-            if advantage
-            else None
-        )
-        providers += rollout_providers([reward.name for reward in config.rewards], estimator)
+    collector = builder.find("collector", config.collector, "collector") if config.collector else None
+    providers = [*data_providers(cast("CollectorSpec | None", collector)), *modality_providers(modality)]
+    entries = builder.registry.entries("quantity")
+    providers += [plugin_provider(entry.spec, f"plugin {entry.plugin.name}") for entry in entries]
+    if collector is not None:
+        providers += rollout_providers([reward.name for reward in config.rewards])
+    if advantage is not None:
+        origin = f"advantage {advantage.name}"
+        providers.append(Provider("advantages", "N", "frozen", advantage.needs, origin=origin))
     needs: dict[str, Sequence[str]] = {}
     for objective in objectives:
         engine_needs = ("pairs",) if objective.spec.per == "pair" else ()
         covered = (objective.spec.over,) if objective.spec.over else ()
-        needs[f"objective {objective.spec.name!r}"] = (*objective.spec.needs, *engine_needs, *covered)
+        needs[f"objective {objective.spec.name!r}"] = (*engine_needs, *objective.spec.needs, *covered)
     return plan_quantities(needs, {provider.name: provider for provider in providers})
 
 

@@ -27,6 +27,12 @@ def print_result(run: Run, console: Console) -> None:
     console.print(f"{run.step} steps; model, checkpoints and metrics are in {run.output}", markup=False)
 
 
+def wide_console() -> Console:
+    """Builds a console that does not squeeze tables into 80 columns where nobody looks at a terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
 def print_inspection(inspection: Inspection, console: Console) -> None:
     """Prints the plan of a run: parts, quantities by stage, data, size."""
     console.print(_parts_table(inspection))
@@ -54,7 +60,7 @@ def _parts_table(inspection: Inspection) -> Table:
 def _quantities_table(inspection: Inspection) -> Table:
     table = Table(title="quantities, in the order in which they are computed")
     for name in ("quantity", "axes", "stage", "from", "supplied by"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for provider in inspection.assembly.plan.providers:
         axes = f"[{', '.join(provider.axes)}]"
         cells = (provider.name, axes, provider.stage, ", ".join(provider.needs), provider.origin)

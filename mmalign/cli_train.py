@@ -33,19 +33,19 @@ def train(
 ) -> None:
     """Train with a run configuration; Ctrl-C saves and stops."""
     from mmalign import api
-    from mmalign.cli_report import print_result
+    from mmalign.cli_report import print_result, wide_console
 
     run = api.train(config, overrides or (), resume=resume, overwrite=overwrite, disabled=disabled_plugins())
     if run.accelerator.is_main_process:
-        print_result(run, Console())
+        print_result(run, wide_console())
 
 
 def check(config: Config, overrides: Overrides = None) -> None:
     """Validate a run configuration, its data and plugins without training, and print the plan."""
     from mmalign import api
-    from mmalign.cli_report import print_inspection
+    from mmalign.cli_report import print_inspection, wide_console
 
-    print_inspection(api.check(config, overrides or (), disabled=disabled_plugins()), Console())
+    print_inspection(api.check(config, overrides or (), disabled=disabled_plugins()), wide_console())
 
 
 def evaluate(run: RunOrConfig, overrides: Overrides = None) -> None:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from mmalign.data import DataConfig
 from mmalign.errors import ConfigError
 from mmalign.parts import Parameters
-from mmalign.validation import validate
+from mmalign.validation import one_or_many, validate
 
 COMPONENT_KINDS = {
     "modality": "modality",
@@ -114,6 +114,8 @@ class EvaluationConfig(Parameters):
     examples: int = Field(default=3, ge=0)
     """Held-out responses shown side by side, before and after."""
 
+    _accept_one = field_validator("evaluators", mode="before")(one_or_many)
+
 
 class CheckpointConfig(Parameters):
     """What is saved, and when."""
@@ -156,10 +158,7 @@ class RunConfig(Parameters):
     output: str
     """Folder of the run."""
 
-    @field_validator("objective", "rewards", mode="before")
-    @classmethod
-    def _accept_one(cls, value: Any) -> Any:
-        return [value] if isinstance(value, Mapping) else value
+    _accept_one = field_validator("objective", "rewards", mode="before")(one_or_many)
 
     @model_validator(mode="after")
     def _check_length(self) -> RunConfig:

@@ -21,6 +21,7 @@ from mmalign.data_reading import Reading, read_rows
 from mmalign.errors import DataError
 from mmalign.parts import Parameters, Transform
 from mmalign.records import Record
+from mmalign.validation import one_or_many
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ class DataConfig(Parameters):
     """Folder of the side file; default beside the data."""
     transforms: tuple[dict[str, Any], ...] = ()
     """Transforms of the records, in order: components with a `name`."""
+
+    _accept_one = field_validator("transforms", mode="before")(one_or_many)
 
     @field_validator("transforms")
     @classmethod

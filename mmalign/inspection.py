@@ -13,12 +13,11 @@ from mmalign.batch import build_batch
 from mmalign.data import Source
 from mmalign.errors import DataError
 from mmalign.hardware import choose_dtype
-from mmalign.metrics_log import check_trackers
 from mmalign.objectives import Objective
 from mmalign.parts import EncodedResponse
 from mmalign.records import Record
 from mmalign.sentinels import check_covered
-from mmalign.startup import count_steps, open_data
+from mmalign.startup import check_machine, count_steps, open_data
 
 _SAMPLE = 1000
 """Records that are encoded for the statistics."""
@@ -81,7 +80,7 @@ def inspect_run(assembly: Assembly) -> Inspection:
         MmalignError: the first thing that would stop the run.
     """
     config = assembly.config
-    check_trackers(config.trackers)
+    check_machine(config)
     train = open_data(assembly, "train")
     statistics = {"train": _describe_data(assembly, train, assembly.objectives)}
     if config.data.eval:

@@ -161,9 +161,14 @@ class TransformSpec(TargetSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class CollectorSpec(TargetSpec):
-    """A `Collector` subclass."""
+    """A `Collector` subclass.
+
+    Attributes:
+        provides: feedback that it puts on the records of its rollouts: `pairs`, `labels`, `ratings`, `ranks`.
+    """
 
     kind: ClassVar[str] = "collector"
+    provides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mmalign.batch import DATA_AXES
 from mmalign.errors import PlanError, suggest
-from mmalign.parts import ModalitySpec, QuantitySpec
+from mmalign.parts import CollectorSpec, ModalitySpec, QuantitySpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -160,7 +160,12 @@ def take_rejected(values: Tensor, pairs: Tensor) -> Tensor:
     return values[pairs[:, 1]]
 
 
+_NO_FEEDBACK = (
+    "sampled responses carry no such feedback; without `collector` the run trains on the feedback of its data"
+)
 _REMEDIES = {
+    "pairs": _NO_FEEDBACK,
+    "labels": _NO_FEEDBACK,
     "reference_logps": "the modality supplies log-probs of a reference only if it supplies log-probs",
     "behaviour_logps": "only a collector supplies it: add `collector: {name: group}`",
     "rewards": "add `rewards: [{name: ...}]` and a collector",
@@ -179,9 +184,18 @@ def _explain_missing(name: str, consumer: str, available: Mapping[str, Provider]
     return message + suggest(name, available)
 
 
-def data_providers() -> list[Provider]:
-    """Providers of the quantities that records themselves hold."""
-    return [Provider(name, axes, "data") for name, axes in DATA_AXES.items()]
+_FEEDBACK = {"pairs": "pairs", "pair_strength": "pairs", "labels": "labels", "labelled": "labels"}
+_FEEDBACK |= {"ratings": "ratings", "ranks": "ranks"}
+"""Quantities that exist only where records carry feedback, and the name of that feedback."""
+
+
+def data_providers(collector: CollectorSpec | None = None) -> list[Provider]:
+    """Providers of the quantities that records themselves hold; sampled ones hold the feedback of their collector."""
+    return [
+        Provider(name, axes, "data")
+        for name, axes in DATA_AXES.items()
+        if collector is None or name not in _FEEDBACK or _FEEDBACK[name] in collector.provides
+    ]
 
 
 def modality_providers(spec: ModalitySpec) -> list[Provider]:
@@ -194,13 +208,13 @@ def modality_providers(spec: ModalitySpec) -> list[Provider]:
     return providers
 
 
-def rollout_providers(reward_names: Sequence[str], advantage: Provider | None) -> list[Provider]:
-    """Providers that exist only where the policy is sampled: what the collector, rewards and advantage give."""
+def rollout_providers(reward_names: Sequence[str]) -> list[Provider]:
+    """Providers that exist only where the policy is sampled: what collector and rewards give."""
     providers = [Provider("behaviour_logps", "NT", "frozen", origin="collector")]
     if reward_names:
         providers.append(Provider("rewards", "NK", "frozen", origin="rewards"))
         providers.append(Provider("composite_rewards", "N", "frozen", origin="rewards"))
-    return [*providers, advantage] if advantage else providers
+    return providers
 
 
 def plugin_provider(spec: QuantitySpec, origin: str) -> Provider:

@@ -50,6 +50,11 @@ _BOUNDS = {
 }
 
 
+def one_or_many(value: Any) -> Any:
+    """Lets a single mapping stand where a list of them is expected; a pydantic validator of mode `before`."""
+    return [value] if isinstance(value, Mapping) else value
+
+
 class ParameterRow(NamedTuple):
     """One line of a part's parameters, as `mmalign explain` shows it; `default` is `required` if there is none."""
 
