@@ -103,6 +103,13 @@ def test_evaluating_changes_no_weight(toy_online: Build, write_config: WriteConf
     assert tables(often) == tables(never)
 
 
+def test_before_and_after_differ_by_the_weights_alone(toy_online: Build, write_config: WriteConfig) -> None:
+    settings = {"steps": 2, "batch_size": 4, "learning_rate": 1e-30}
+    evaluation = {"evaluators": [{"name": "generation", "count": 8}]}
+    run = train(write_config(toy_online(train=settings, evaluation=evaluation)))
+    assert run.after == run.before and run.examples_after == run.examples_before
+
+
 def test_a_sum_of_objectives_reports_each(toy_config: Build, write_config: WriteConfig) -> None:
     both = [{"name": "dpo", "weight": 2.0}, {"name": "sft", "weight": 0.5}]
     run = train(write_config(toy_config(objective=both)))

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from mmalign import Record, Reward, Sample, TrainingError, load_run
+from mmalign import Record, Sample, TrainingError, load_run
 from mmalign.feedback import sample_records
-from mmalign.rewards import RewardScorer, WeightedReward
 from mmalign.run import Run
 
 PROMPTS = [Record.from_text("x" * length, id=str(length)) for length in range(1, 6)]
@@ -24,18 +24,24 @@ def scored_run(toy_online: Callable[..., dict[str, Any]], write_config: Callable
     return load_run(write_config(toy_online(rewards=[{"name": "zeros", "weight": 2.0}])))
 
 
-class Fixed(Reward):
-    """Hands out given scores, one after another."""
+class FixedScorer:
+    """Stands in for the scorer of a run: hands out given rewards, also different ones for equal texts."""
 
-    def __init__(self, scores: Sequence[float]) -> None:
-        self.scores = list(scores)
+    names = ("fixed",)
 
-    def score(self, samples: Sequence[Sample]) -> list[float]:
-        return [self.scores.pop(0) for _ in samples]
+    def __init__(self, rewards: Sequence[float]) -> None:
+        self.rewards = torch.tensor(rewards)
+
+    def score(self, samples: Sequence[Sample]) -> Tensor:
+        assert len(samples) == len(self.rewards)
+        return self.rewards[:, None]
+
+    def compose(self, rewards: Tensor) -> Tensor:
+        return rewards[:, 0]
 
 
-def fix_scores(run: Run, *scores: float) -> None:
-    object.__setattr__(run.assembly, "scorer", RewardScorer([WeightedReward("fixed", Fixed(scores))]))
+def fix_scores(run: Run, *rewards: float) -> None:
+    object.__setattr__(run.assembly, "scorer", FixedScorer(rewards))
 
 
 def test_every_prompt_keeps_its_place_and_gets_its_responses(scored_run: Run) -> None:
@@ -109,7 +115,7 @@ def test_equal_texts_are_never_preferred_to_each_other(
     run = load_run(write_config(toy_online(decoding={"name": "sample", "max_steps": 1, "temperature": 0.01})))
     (unpaired,) = sample_records(run, PROMPTS[:1], count=8)
     assert len({one.text for one in unpaired.responses}) == 1
-    fix_scores(run, *range(8))
+    fix_scores(run, *map(float, range(8)))
     (record,) = sample_records(run, PROMPTS[:1], count=8, pairs=4)
     assert record.labels == ()
 
