@@ -81,8 +81,8 @@ class Objective:
         return aggregation_weights(
             self.aggregation,
             mask,
-            total_steps=elements,
-            total_responses=responses,
+            total_steps=totals[0],
+            total_responses=totals[1],
             horizon=self.horizon,
         )
 
