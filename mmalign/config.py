@@ -176,6 +176,7 @@ def load_config(path: str | Path, overrides: Overrides = ()) -> RunConfig:
     Args:
         path: a YAML file.
         overrides: `["train.steps=10"]` or `{"train.steps": 10}`; dotted keys, lists by index (`rewards.0.weight`).
+            A mapping changes the keys that it names, but one with a `name` is another component and replaces all.
 
     Raises:
         ConfigError: the file cannot be read, or a key is unknown, missing or of a wrong type; all errors at once.
@@ -190,9 +191,7 @@ def read_config(path: str | Path, overrides: Overrides = ()) -> dict[str, Any]:
         if not OmegaConf.is_dict(config):
             raise ConfigError(f"{path}: expected a mapping of keys to values at the top level")
         for key, value in _iter_overrides(overrides):
-            # A mapping changes the keys that it names; anything else takes the place of what was there.
-            merge = isinstance(value, Mapping) and OmegaConf.is_dict(OmegaConf.select(config, key))
-            OmegaConf.update(config, key, value, force_add=True, merge=merge)
+            OmegaConf.update(config, key, value, merge=_changes_keys(config, key, value), force_add=True)
         return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file{_nearest_file(Path(path))}") from None
@@ -204,6 +203,11 @@ def read_config(path: str | Path, overrides: Overrides = ()) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     except (OmegaConfBaseException, ValueError, TypeError, IndexError) as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
+
+
+def _changes_keys(config: Any, key: str, value: Any) -> bool:
+    # The parameters of the component that was there must not stay behind with a new one.
+    return isinstance(value, Mapping) and "name" not in value and OmegaConf.is_dict(OmegaConf.select(config, key))
 
 
 def _iter_overrides(overrides: Overrides) -> list[tuple[str, Any]]:

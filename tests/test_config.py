@@ -70,6 +70,11 @@ def test_a_mapping_changes_only_the_keys_that_it_names(minimal: Path) -> None:
     assert config.modality.name == "toy" and config.modality.parameters == {"model": "x"}
 
 
+def test_a_component_replaces_the_one_that_was_there(minimal: Path) -> None:
+    config = load_config(minimal, {"modality.model": "x", "modality": {"name": "other"}})
+    assert config.modality.name == "other" and config.modality.parameters == {}
+
+
 def test_overrides_reach_into_lists(minimal: Path) -> None:
     rewards = [{"name": "vader"}, {"name": "length", "target": 3}]
     config = load_config(minimal, {"rewards": rewards, "rewards.1.weight": 0.25})

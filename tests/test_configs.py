@@ -1,0 +1,67 @@
+"""Every shipped configuration passes `check` and makes two steps, on a tiny model in the place of its own."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import mmalign
+from mmalign.metrics_log import read_metrics
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+
+
+def test_there_are_as_many_configurations_as_are_tested() -> None:
+    assert len(CONFIGS) == 16
+
+
+def test_every_objective_has_a_configuration() -> None:
+    from mmalign.registry import load_registry
+
+    used = {
+        component["name"]
+        for path in CONFIGS
+        for component in _listed(yaml.safe_load(path.read_text())["objective"])
+    }
+    presets = {"ipo_sum", "gspo"}  # one word away from `ipo` and `grpo`
+    assert set(load_registry().names("objective")) - used == presets
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_configuration_starts_with_its_command(path: Path) -> None:
+    assert path.read_text().startswith(f"# mmalign train {path.relative_to(ROOT)}\n")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_configuration_trains(
+    path: Path, tiny_text_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    overrides: dict[str, Any] = {
+        "modality.model": str(tiny_text_model),
+        "modality.lora": {"rank": 2, "last_layers": None},
+        "data.eval.limit": 3,
+        "train.steps": 2,
+        "train.warmup_steps": 0,
+        "output": str(tmp_path / "run"),
+    }
+    if "decoding" in yaml.safe_load(path.read_text()):
+        overrides["decoding.max_steps"] = 4
+    inspection = mmalign.check(path, overrides)
+    assert inspection.parameters is not None
+    run = mmalign.train(path, overrides)
+    assert run.step == 2
+    rows = read_metrics(tmp_path / "run")
+    assert [row["kind"] for row in rows] == ["eval", "train", "train", "eval"]
+    assert all(math.isfinite(row["loss"]) for row in rows if row["kind"] == "train")
+    assert rows[1]["grad_norm"] > 0
+    assert (tmp_path / "run" / "model" / "README.md").is_file()
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
