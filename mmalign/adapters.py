@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 from pydantic import Field, model_validator
 
 from mmalign.errors import ConfigError, suggest
-from mmalign.parts import Parameters
+from mmalign.specs import Parameters
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -40,7 +40,7 @@ class LoRAParameters(Parameters):
     alpha: float | None = Field(default=None, gt=0)
     """The update is scaled by alpha / rank; default twice the rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout on the adapter's input. Above 0 the policy no longer equals the reference at the start."""
+    """Dropout on the adapter's input. Above 0 the trained policy is noisy: online runs, whose ratios it blurs, stop."""
     targets: str | tuple[str, ...] = "auto"
     """`auto`: linear layers of attention and MLP blocks; `all-linear`: all but the output layer; or layer names."""
     last_layers: int | None = Field(default=None, ge=1)

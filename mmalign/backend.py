@@ -215,8 +215,9 @@ class StepContext:
 
     @property
     def records(self) -> tuple[Record, ...]:
-        """The records of this process's share."""
-        return self.batch.records
+        """The records whose responses are in this process's share; a mini-batch of a round holds some of them."""
+        present = torch.unique(self.batch.quantities["prompt_index"]).tolist()
+        return tuple(self.batch.records[prompt] for prompt in present)
 
     def mismatched(self) -> tuple[Tensor, Tensor]:
         """Scores every response under the next record's prompt: policy and reference sequence log-probs [n].

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmalign import ConfigError, DataError, MmalignError, PlanError, RunConfig, TrainingError
+from mmalign import ConfigError, DataError, MmalignError, PlanError, RunConfig, StepContext, TrainingError
 from mmalign.api import load_assembly, load_run
 from mmalign.assembly import Assembly
 from mmalign.inspection import inspect_run
@@ -167,6 +167,12 @@ def test_rewards_that_are_not_configured_cannot_be_asked_for(load: Any, toy_conf
     assert run.backend.reward_names == ()
     with pytest.raises(TrainingError, match="no rewards are configured"):
         run.backend.score_rollouts([])
+
+
+def test_a_step_sees_the_records_of_its_own_share_only(load: Any, toy_config: Build) -> None:
+    run = load(toy_config())
+    share = run.backend.encode(run.held_out).select([2, 3, 8])
+    assert [record.id for record in StepContext(run.backend, share).records] == ["p1", "p4"]
 
 
 def test_a_batch_coupled_quantity_is_the_same_in_every_micro_batch(load: Any, toy_config: Build) -> None:

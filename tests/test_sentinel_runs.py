@@ -31,6 +31,16 @@ def test_dropout_in_an_online_run_is_stopped(toy_online: Build, write_config: Wr
     assert "fresh rollouts were sampled with log-probs that differ" in message and "dropout" in message
 
 
+def test_dropout_in_an_adapter_is_stopped_once_the_adapter_is_not_zero(
+    tiny_text_model: Path, toy_online: Build, write_config: WriteConfig
+) -> None:
+    modality = {"name": "text", "model": str(tiny_text_model), "lora": {"rank": 4, "dropout": 0.5}}
+    rewards = [{"name": "length", "target": 5, "unit": "characters"}]
+    settings = {"steps": 20, "batch_size": 4, "learning_rate": 0.05}
+    message = stop(write_config(toy_online(modality=modality, rewards=rewards, train=settings)))
+    assert "fresh rollouts were sampled with log-probs that differ" in message and "dropout" in message
+
+
 def test_a_sampler_that_disagrees_with_scoring_is_stopped(toy_online: Build, write_config: WriteConfig) -> None:
     message = stop(write_config(toy_online(modality={"name": "toy", "broken_sampler": True})))
     assert "differ by 1.00 nats a step from the policy's" in message
