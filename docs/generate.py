@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmalign.parts import Spec
 from mmalign.registry import KINDS, Entry, Registry, load_registry
+from mmalign.specs import Spec
 from mmalign.validation import load_config_model, parameters_table
 
 METHODS = Path(__file__).resolve().parent / "methods.md"

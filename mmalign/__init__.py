@@ -32,29 +32,19 @@ if TYPE_CHECKING:
     from mmalign.hookspecs import API_VERSION as API_VERSION
     from mmalign.hookspecs import hookimpl as hookimpl
     from mmalign.objectives import Objective as Objective
-    from mmalign.parts import AdvantageSpec as AdvantageSpec
     from mmalign.parts import Collector as Collector
-    from mmalign.parts import CollectorSpec as CollectorSpec
     from mmalign.parts import Decoding as Decoding
-    from mmalign.parts import DecodingSpec as DecodingSpec
     from mmalign.parts import EncodedResponse as EncodedResponse
     from mmalign.parts import EvaluationContext as EvaluationContext
     from mmalign.parts import Evaluator as Evaluator
-    from mmalign.parts import EvaluatorSpec as EvaluatorSpec
     from mmalign.parts import Generate as Generate
     from mmalign.parts import Generated as Generated
     from mmalign.parts import Modality as Modality
-    from mmalign.parts import ModalitySpec as ModalitySpec
     from mmalign.parts import Model as Model
-    from mmalign.parts import ObjectiveSpec as ObjectiveSpec
-    from mmalign.parts import Parameters as Parameters
-    from mmalign.parts import QuantitySpec as QuantitySpec
     from mmalign.parts import Reward as Reward
-    from mmalign.parts import RewardSpec as RewardSpec
     from mmalign.parts import Rollout as Rollout
     from mmalign.parts import Sample as Sample
     from mmalign.parts import Transform as Transform
-    from mmalign.parts import TransformSpec as TransformSpec
     from mmalign.policy import Policy as Policy
     from mmalign.records import Message as Message
     from mmalign.records import Part as Part
@@ -65,6 +55,16 @@ if TYPE_CHECKING:
     from mmalign.reductions import masked_sum as masked_sum
     from mmalign.reductions import step_mask as step_mask
     from mmalign.reductions import weighted_sum as weighted_sum
+    from mmalign.specs import AdvantageSpec as AdvantageSpec
+    from mmalign.specs import CollectorSpec as CollectorSpec
+    from mmalign.specs import DecodingSpec as DecodingSpec
+    from mmalign.specs import EvaluatorSpec as EvaluatorSpec
+    from mmalign.specs import ModalitySpec as ModalitySpec
+    from mmalign.specs import ObjectiveSpec as ObjectiveSpec
+    from mmalign.specs import Parameters as Parameters
+    from mmalign.specs import QuantitySpec as QuantitySpec
+    from mmalign.specs import RewardSpec as RewardSpec
+    from mmalign.specs import TransformSpec as TransformSpec
     from mmalign.testing import build_tiny_text_model as build_tiny_text_model
     from mmalign.tokens import TokenModality as TokenModality
 
@@ -90,35 +90,37 @@ _EXPORTS = {
     "hookspecs": ("API_VERSION", "hookimpl"),
     "objectives": ("Objective",),
     "parts": (
-        "AdvantageSpec",
         "Collector",
-        "CollectorSpec",
         "Decoding",
-        "DecodingSpec",
         "EncodedResponse",
         "EvaluationContext",
         "Evaluator",
-        "EvaluatorSpec",
         "Generate",
         "Generated",
         "Modality",
-        "ModalitySpec",
         "Model",
-        "ObjectiveSpec",
-        "Parameters",
-        "QuantitySpec",
         "Reward",
-        "RewardSpec",
         "Rollout",
         "Sample",
         "Transform",
-        "TransformSpec",
     ),
     "policy": ("Policy",),
     "records": ("Message", "Part", "Record", "Response"),
     "reductions": ("aggregation_weights", "masked_mean", "masked_sum", "step_mask", "weighted_sum"),
     "testing": ("build_tiny_text_model",),
     "tokens": ("TokenModality",),
+    "specs": (
+        "AdvantageSpec",
+        "CollectorSpec",
+        "DecodingSpec",
+        "EvaluatorSpec",
+        "ModalitySpec",
+        "ObjectiveSpec",
+        "Parameters",
+        "QuantitySpec",
+        "RewardSpec",
+        "TransformSpec",
+    ),
 }
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
 __all__ = sorted(["__version__", *_MODULE_OF])

@@ -11,19 +11,7 @@ from mmalign.config import Component, RunConfig
 from mmalign.errors import ConfigError, PlanError
 from mmalign.names import distinct_names
 from mmalign.objectives import Objective, bind_objective, label_metrics
-from mmalign.parts import (
-    AdvantageSpec,
-    Collector,
-    CollectorSpec,
-    Decoding,
-    Evaluator,
-    Modality,
-    ModalitySpec,
-    ObjectiveSpec,
-    Spec,
-    TargetSpec,
-    Transform,
-)
+from mmalign.parts import Collector, Decoding, Evaluator, Modality, Transform
 from mmalign.quantities import (
     Plan,
     Provider,
@@ -35,6 +23,7 @@ from mmalign.quantities import (
 )
 from mmalign.registry import Registry, load_object
 from mmalign.rewards import RewardScorer, WeightedReward
+from mmalign.specs import AdvantageSpec, CollectorSpec, ModalitySpec, ObjectiveSpec, Spec, TargetSpec
 from mmalign.validation import validate_parameters
 
 

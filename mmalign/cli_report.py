@@ -21,9 +21,8 @@ def print_result(run: Run, console: Console) -> None:
         return
     if run.after:
         console.print(before_after_table(run.before, run.after))
-    rows = list(zip(run.examples_before, run.examples_after, strict=False))
-    if rows:
-        console.print(examples_table([(prompt, old, new) for (prompt, old), (_, new) in rows]))
+    if run.examples:
+        console.print(examples_table(run.examples))
     console.print(f"{run.step} steps; model, checkpoints and metrics are in {run.output}", markup=False)
 
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from mmalign.data import DataConfig
 from mmalign.errors import ConfigError
-from mmalign.parts import Parameters
+from mmalign.specs import Parameters
 from mmalign.validation import one_or_many, validate
 
 COMPONENT_KINDS = {

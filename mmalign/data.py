@@ -19,8 +19,9 @@ from pydantic import Field, field_validator
 from mmalign.data_files import QUARANTINE_SUFFIX, RawRow, Rows, find_rows
 from mmalign.data_reading import Reading, read_rows
 from mmalign.errors import DataError
-from mmalign.parts import Parameters, Transform
+from mmalign.parts import Transform
 from mmalign.records import Record
+from mmalign.specs import Parameters
 from mmalign.validation import one_or_many
 
 _log = logging.getLogger(__name__)

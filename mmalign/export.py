@@ -1,7 +1,8 @@
-"""What is left of a finished run: the model in its users' format, and a model card."""
+"""What is left of a finished run: the model in its users' format, a model card, and the results as JSON."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +19,16 @@ MERGED = "merged"
 
 
 def export_run(run: Run) -> None:
-    """Writes `model/` (adapter or weights, heads, model card) and, if asked for, `merged/`; on the main process."""
+    """Writes `model/` (adapter or weights, heads, model card), `merged/` if asked for, and `results.json`.
+
+    Only the main process writes.
+    """
     if run.accelerator.is_main_process:
         _write_folder(run.output / MODEL, lambda folder: _write_model(run, folder))
         if run.config.checkpoint.merged:
             save_merged = run.assembly.modality.save_merged
             _write_folder(run.output / MERGED, lambda folder: save_merged(run.model, str(folder)))
+        _write_results(run)
         run.hooks.on_report_writing(run=run, directory=run.output)
     run.accelerator.wait_for_everyone()
 
@@ -50,8 +55,14 @@ def _save_heads(run: Run, folder: Path) -> None:
         save_file(tensors, folder / "heads.safetensors")
 
 
+def _write_results(run: Run) -> None:
+    rows = [{"prompt": prompt, "before": old, "after": new} for prompt, old, new in run.examples]
+    results = {"steps": run.step, "before": run.before, "after": run.after, "examples": rows}
+    text = json.dumps(results, indent=2, ensure_ascii=False)
+    (run.output / "results.json").write_text(f"{text}\n", encoding="utf-8")
+
+
 def _write_card(run: Run, folder: Path) -> None:
-    rows = zip(run.examples_before, run.examples_after, strict=False)
     card = ModelCard(
         base_model=run.model.name,
         objective=[objective.spec.name for objective in run.objectives],
@@ -61,7 +72,7 @@ def _write_card(run: Run, folder: Path) -> None:
         plugins={item["name"]: item["version"] for item in provenance(run.assembly.registry.plugin_set)},
         before=run.before,
         after=run.after,
-        examples=[(prompt, old, new) for (prompt, old), (_, new) in rows],
+        examples=run.examples,
         papers=run.assembly.papers,
     )
     write_model_card(folder, card)

@@ -24,7 +24,9 @@ import pluggy
 if TYPE_CHECKING:
     from mmalign.batch import Batch
     from mmalign.conformance import ConformanceSpec
-    from mmalign.parts import (
+    from mmalign.parts import Rollout
+    from mmalign.run import Run
+    from mmalign.specs import (
         AdvantageSpec,
         CollectorSpec,
         DecodingSpec,
@@ -33,10 +35,8 @@ if TYPE_CHECKING:
         ObjectiveSpec,
         QuantitySpec,
         RewardSpec,
-        Rollout,
         TransformSpec,
     )
-    from mmalign.run import Run
 
 API_VERSION = 1
 GROUP = "mmalign"
@@ -52,6 +52,8 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 def register_modalities() -> list[ModalitySpec]:
     """Model families: loading, encoding, step log-probabilities, generation.
 
+    Example:
+
         @mmalign.hookimpl
         def register_modalities():
             return [ModalitySpec(name="gaussian", summary="2-D paths", target="my_pkg.gaussian:Gaussian")]
@@ -61,6 +63,8 @@ def register_modalities() -> list[ModalitySpec]:
 @hookspec
 def register_quantities() -> list[QuantitySpec]:
     """New named tensors that objectives may need, with the function that computes them.
+
+    Example:
 
         @mmalign.hookimpl
         def register_quantities():
@@ -72,6 +76,8 @@ def register_quantities() -> list[QuantitySpec]:
 def register_objectives() -> list[ObjectiveSpec]:
     """Losses over quantities.
 
+    Example:
+
         @mmalign.hookimpl
         def register_objectives():
             return [ObjectiveSpec(name="mine", summary="...", loss="my_pkg.mine:mine_loss", per="pair", needs=(...))]
@@ -81,6 +87,8 @@ def register_objectives() -> list[ObjectiveSpec]:
 @hookspec
 def register_advantages() -> list[AdvantageSpec]:
     """Estimators that turn rewards into advantages.
+
+    Example:
 
         @mmalign.hookimpl
         def register_advantages():
@@ -92,6 +100,8 @@ def register_advantages() -> list[AdvantageSpec]:
 def register_rewards() -> list[RewardSpec]:
     """Scorers of responses.
 
+    Example:
+
         @mmalign.hookimpl
         def register_rewards():
             return [RewardSpec(name="brevity", summary="...", target="my_pkg.brevity:Brevity")]
@@ -101,6 +111,8 @@ def register_rewards() -> list[RewardSpec]:
 @hookspec
 def register_transforms() -> list[TransformSpec]:
     """Functions from records to records, applied when data are read.
+
+    Example:
 
         @mmalign.hookimpl
         def register_transforms():
@@ -112,6 +124,8 @@ def register_transforms() -> list[TransformSpec]:
 def register_collectors() -> list[CollectorSpec]:
     """Ways to turn prompts into rollouts with the current policy.
 
+    Example:
+
         @mmalign.hookimpl
         def register_collectors():
             return [CollectorSpec(name="tree", summary="...", target="my_pkg.tree:TreeCollector")]
@@ -121,6 +135,8 @@ def register_collectors() -> list[CollectorSpec]:
 @hookspec
 def register_decodings() -> list[DecodingSpec]:
     """Ways to generate: logits rules, guidance, truncation.
+
+    Example:
 
         @mmalign.hookimpl
         def register_decodings():
@@ -132,6 +148,8 @@ def register_decodings() -> list[DecodingSpec]:
 def register_evaluators() -> list[EvaluatorSpec]:
     """Metrics of a model on held-out records.
 
+    Example:
+
         @mmalign.hookimpl
         def register_evaluators():
             return [EvaluatorSpec(name="diversity", summary="...", target="my_pkg.diversity:Diversity")]
@@ -141,6 +159,8 @@ def register_evaluators() -> list[EvaluatorSpec]:
 @hookspec
 def register_conformance() -> list[ConformanceSpec]:
     """How to compute a golden-vector case of a given method with this plugin's own functions.
+
+    Example:
 
         @mmalign.hookimpl
         def register_conformance():
@@ -155,6 +175,8 @@ def register_conformance() -> list[ConformanceSpec]:
 def on_run_configured(run: Run) -> None:
     """The plan stands, models are loaded, nothing is trained yet. `run` may be read, not changed.
 
+    Example:
+
         @mmalign.hookimpl
         def on_run_configured(run):
             print(run.plan)
@@ -164,6 +186,8 @@ def on_run_configured(run: Run) -> None:
 @hookspec
 def on_experience_collected(run: Run, rollouts: list[Rollout]) -> None:
     """A collector returned rollouts; rewards are not computed yet. Online runs only, once a round.
+
+    Example:
 
         @mmalign.hookimpl
         def on_experience_collected(run, rollouts):
@@ -175,6 +199,8 @@ def on_experience_collected(run: Run, rollouts: list[Rollout]) -> None:
 def on_rewards_computed(run: Run, batch: Batch) -> None:
     """`batch.quantities["rewards"]` [N, K] is filled in; advantages are not. Once a round.
 
+    Example:
+
         @mmalign.hookimpl
         def on_rewards_computed(run, batch):
             mean = batch.quantities["rewards"].mean(0)
@@ -184,6 +210,8 @@ def on_rewards_computed(run: Run, batch: Batch) -> None:
 @hookspec
 def on_step_starting(run: Run, batch: Batch) -> None:
     """An optimiser step on `batch` (this rank's share, all its micro-batches) is about to start.
+
+    Example:
 
         @mmalign.hookimpl
         def on_step_starting(run, batch):
@@ -195,6 +223,8 @@ def on_step_starting(run: Run, batch: Batch) -> None:
 def on_step_ended(run: Run, metrics: Mapping[str, float]) -> None:
     """The optimiser step is done; `metrics` are averages over the global batch. `run.step` is already raised.
 
+    Example:
+
         @mmalign.hookimpl
         def on_step_ended(run, metrics):
             if metrics["loss"] > 10: ...
@@ -204,6 +234,8 @@ def on_step_ended(run: Run, metrics: Mapping[str, float]) -> None:
 @hookspec
 def on_evaluated(run: Run, metrics: Mapping[str, float]) -> None:
     """A held-out evaluation finished.
+
+    Example:
 
         @mmalign.hookimpl
         def on_evaluated(run, metrics):
@@ -215,6 +247,8 @@ def on_evaluated(run: Run, metrics: Mapping[str, float]) -> None:
 def on_checkpoint_saving(run: Run) -> Any:
     """Returns this plugin's state (JSON-serialisable) to be stored in the checkpoint, or None.
 
+    Example:
+
         @mmalign.hookimpl
         def on_checkpoint_saving(run):
             return {"seen": 12}
@@ -225,6 +259,8 @@ def on_checkpoint_saving(run: Run) -> Any:
 def on_checkpoint_restored(run: Run, state: Mapping[str, Any]) -> None:
     """A run resumed. `state` maps plugin names to what `on_checkpoint_saving` returned; take your own.
 
+    Example:
+
         @mmalign.hookimpl
         def on_checkpoint_restored(run, state):
             mine = state.get("my_plugin", {})
@@ -234,6 +270,8 @@ def on_checkpoint_restored(run: Run, state: Mapping[str, Any]) -> None:
 @hookspec
 def on_report_writing(run: Run, directory: Path) -> None:
     """The run is over and its report is being written to `directory`; a plugin may add files. Main rank only.
+
+    Example:
 
         @mmalign.hookimpl
         def on_report_writing(run, directory):

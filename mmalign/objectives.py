@@ -16,8 +16,8 @@ from torch import Tensor
 from mmalign.batch import Batch
 from mmalign.errors import PluginError
 from mmalign.names import distinct_names
-from mmalign.parts import ObjectiveSpec
 from mmalign.reductions import aggregation_weights
+from mmalign.specs import ObjectiveSpec
 
 LossFunction = Callable[..., tuple[Tensor, Mapping[str, Tensor]]]
 ENGINE_PARAMETERS = ("aggregation", "horizon")
@@ -75,9 +75,9 @@ class Objective:
             totals: `totals` summed over the whole global batch.
         """
         mask = element_mask(self.spec, values)
-        elements, responses = totals.clamp(min=1).float().unbind()
+        totals = totals.clamp(min=1).float()
         if self.spec.per != "step":
-            return mask.float() / elements
+            return mask.float() / totals[0]
         return aggregation_weights(
             self.aggregation,
             mask,

@@ -1,9 +1,8 @@
-"""What a plugin author writes: specs that announce a part, and base classes for the parts themselves.
+"""What a plugin author writes: base classes of the parts, and the values that travel between them.
 
-A spec is a frozen record that names the heavy part by import string (`"package.module:attribute"`), so that
-listing and checking need no torch. Read in this order: `Spec` and its kinds, the values that travel between parts
-(`EncodedResponse`, `Generated`, `Rollout`, `Sample`), then the base classes (`Modality`, `Reward`, `Collector`,
-`Transform`, `Decoding`, `Evaluator`). Objectives and advantages have no base class: they are pure functions of tensors.
+Read the values first (`EncodedResponse`, `Generated`, `Rollout`, `Sample`), then the base classes (`Modality`,
+`Reward`, `Collector`, `Transform`, `Decoding`, `Evaluator`). Objectives and advantages have no base class: they are
+pure functions of tensors. What announces a part is in `mmalign.specs`.
 
 Shapes: P prompts, N responses, T steps, M pairs, K reward dimensions.
 """
@@ -13,9 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
-
-from pydantic import BaseModel, ConfigDict
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -24,166 +21,6 @@ if TYPE_CHECKING:
     from mmalign.backend import Backend
     from mmalign.policy import Policy
     from mmalign.records import Record, Response
-
-LogProbKind = Literal["exact", "surrogate"]
-
-
-class Parameters(BaseModel):
-    """Base of every part's config model: unknown keys are errors, values do not change, docstrings are help.
-
-    The fields are the keyword arguments of the part: `target(**fields)`; the part itself never sees this object.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spec:
-    """What every part announces about itself.
-
-    Attributes:
-        name: how a config names the part.
-        summary: one sentence, shown by `mmalign list`.
-        config: import string of the `Parameters` subclass that validates the part's keys.
-        paper: title and identifier, e.g. `"Direct Preference Optimization (arXiv:2305.18290)"`.
-        aliases: other names that find this part, e.g. after a clash in the literature.
-        requires: importable modules that the part needs beyond mmalign's own dependencies.
-        extra: the extra that installs them, e.g. `"rewards"` for `pip install "mmalign[rewards]"`.
-    """
-
-    kind: ClassVar[str] = ""
-    name: str
-    summary: str
-    config: str = "mmalign.parts:Parameters"
-    paper: str = ""
-    aliases: tuple[str, ...] = ()
-    requires: tuple[str, ...] = ()
-    extra: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModalitySpec(Spec):
-    """A model family.
-
-    Attributes:
-        target: import string of a `Modality` subclass.
-        provides: what its forward pass can give per role: `logps`, `entropy`, `values` [N, T], `scores` [N].
-        log_prob_kind: `exact`, or `surrogate` for a bound such as a negative denoising error.
-    """
-
-    kind: ClassVar[str] = "modality"
-    target: str
-    provides: tuple[str, ...] = ("logps",)
-    log_prob_kind: LogProbKind = "exact"
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuantitySpec(Spec):
-    """A named tensor that objectives and advantages may need.
-
-    Attributes:
-        axes: its shape in the letters of the contract: `N`, `NT`, `NK`, `M`, `M2`, `P`, or `` for a scalar.
-        needs: the quantities it is computed from.
-        stage: when it is computed. `data`: from the records. `frozen`: once a round, without gradient. `step`: once an
-            optimiser step over the whole global batch, without gradient (for batch-coupled losses). `policy`: in every
-            micro-batch, from quantities that carry gradient.
-        compute: import string. Stages `frozen` and `policy`: `f(*needs) -> Tensor`. Stage `step`:
-            `f(context: StepContext) -> Tensor`. Stage `data`: `f(batch: Batch) -> Tensor`.
-    """
-
-    kind: ClassVar[str] = "quantity"
-    axes: str
-    needs: tuple[str, ...] = ()
-    stage: Literal["data", "frozen", "step", "policy"] = "policy"
-    compute: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ObjectiveSpec(Spec):
-    """A loss over quantities.
-
-    The loss is a pure function: tensors positional in the order of `needs`, parameters keyword-only. It returns the
-    loss of every element ([M], [N] or [N, T] as `per` says; the engine masks, weights, reduces and scales) and a
-    dictionary of detached per-element metrics ([M], [N] or [N, T] alike; the engine averages them).
-
-    Attributes:
-        loss: import string of the loss function.
-        per: what one element of the loss is about: a `pair`, a `response` or a `step`.
-        needs: quantity names. Beside those of the contract, `{source}_{sequence|mean}_logps` [N] and
-            `{source}_{chosen|rejected}_{sequence|mean}_logps` [M] are derived from `{source}_logps`, and
-            `{chosen|rejected}_X` [M] from any `X` [N] (`chosen_lengths`, `rejected_scores`, ...).
-        over: name of a boolean [N] quantity; only its responses count, also in the normalisation.
-        aggregation: default for `per="step"`: `step_mean`, `sequence_mean`, `sequence_sum` or `constant`.
-        log_prob_kinds: the kinds of log-probs for which the loss means something.
-        equation: the loss in one line of plain text.
-    """
-
-    kind: ClassVar[str] = "objective"
-    loss: str
-    per: Literal["pair", "response", "step"]
-    needs: tuple[str, ...]
-    over: str = ""
-    aggregation: str = "step_mean"
-    log_prob_kinds: tuple[LogProbKind, ...] = ("exact", "surrogate")
-    equation: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdvantageSpec(Spec):
-    """An estimator of advantages: `function(*needs, **parameters) -> [N] or [N, T]`, pure, without gradient."""
-
-    kind: ClassVar[str] = "advantage"
-    function: str
-    needs: tuple[str, ...] = ("composite_rewards", "prompt_index")
-    equation: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TargetSpec(Spec):
-    """A part that is a class: `target` is its import string; it is built with the config's fields."""
-
-    target: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class RewardSpec(TargetSpec):
-    """A `Reward` subclass."""
-
-    kind: ClassVar[str] = "reward"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransformSpec(TargetSpec):
-    """A `Transform` subclass."""
-
-    kind: ClassVar[str] = "transform"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CollectorSpec(TargetSpec):
-    """A `Collector` subclass.
-
-    Attributes:
-        provides: feedback that it puts on the records of its rollouts: `pairs`, `labels`, `ratings`, `ranks`.
-    """
-
-    kind: ClassVar[str] = "collector"
-    provides: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecodingSpec(TargetSpec):
-    """A `Decoding` subclass."""
-
-    kind: ClassVar[str] = "decoding"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluatorSpec(TargetSpec):
-    """An `Evaluator` subclass."""
-
-    kind: ClassVar[str] = "evaluator"
-
 
 # -- values that travel between parts -------------------------------------------------------------------------------
 

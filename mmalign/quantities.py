@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mmalign.batch import DATA_AXES
 from mmalign.errors import PlanError, suggest
-from mmalign.parts import CollectorSpec, ModalitySpec, QuantitySpec
+from mmalign.specs import CollectorSpec, ModalitySpec, QuantitySpec
 
 if TYPE_CHECKING:
     from torch import Tensor

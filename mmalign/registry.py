@@ -16,7 +16,9 @@ from typing import Any, Generic, TypeVar
 from pluggy import HookImpl
 
 from mmalign.errors import ConfigError, PluginError, suggest
-from mmalign.parts import (
+from mmalign.plugin_discovery import plugin_code
+from mmalign.plugins import PluginInfo, PluginSet, load_plugins
+from mmalign.specs import (
     AdvantageSpec,
     CollectorSpec,
     DecodingSpec,
@@ -28,8 +30,6 @@ from mmalign.parts import (
     Spec,
     TransformSpec,
 )
-from mmalign.plugin_discovery import plugin_code
-from mmalign.plugins import PluginInfo, PluginSet, load_plugins
 
 SpecT = TypeVar("SpecT")
 

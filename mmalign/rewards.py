@@ -1,9 +1,9 @@
 """Scoring of responses: runs the rewards and composes the components.
 
-Equal samples of a call are scored once, so a reward may depend on its own sample only: not on the other samples, not on
-chance, not on time. A sample that cannot be scored is NaN and counted, never a zero. No score is kept for the next call:
-what a model-based reward gives differs in the last bits with the batch, and a resumed run must score as one that never
-stopped.
+Equal samples of a call are scored once, so a reward may depend on its own sample only: not on the other samples, not
+on chance, not on time. A sample that cannot be scored is NaN and counted, never a zero. No score is kept for the next
+call: what a model-based reward gives differs in the last bits with the batch, and a resumed run must score as one that
+never stopped.
 """
 
 from __future__ import annotations

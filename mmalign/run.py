@@ -94,6 +94,12 @@ class Run:
         return self.assembly.registry.plugin_set.manager.hook
 
     @property
+    def examples(self) -> list[tuple[str, str, str]]:
+        """Held-out prompts with a response of the start model and of the latest one."""
+        pairs = zip(self.examples_before, self.examples_after, strict=False)
+        return [(prompt, old, new) for (prompt, old), (_, new) in pairs]
+
+    @property
     def finished(self) -> bool:
         """True when no step is left."""
         return self.step >= self.total_steps

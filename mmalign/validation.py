@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from mmalign.errors import ConfigError, PluginError, suggest
-from mmalign.parts import Spec
+from mmalign.specs import Spec
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Location = tuple[int | str, ...]

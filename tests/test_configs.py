@@ -24,9 +24,7 @@ def test_every_objective_has_a_configuration() -> None:
     from mmalign.registry import load_registry
 
     used = {
-        component["name"]
-        for path in CONFIGS
-        for component in _listed(yaml.safe_load(path.read_text())["objective"])
+        component["name"] for path in CONFIGS for component in _listed(yaml.safe_load(path.read_text())["objective"])
     }
     presets = {"ipo_sum", "gspo"}  # one word away from `ipo` and `grpo`
     assert set(load_registry().names("objective")) - used == presets

@@ -9,9 +9,9 @@ import pytest
 
 from mmalign.errors import ConfigError, PluginError
 from mmalign.hookspecs import hookimpl
-from mmalign.parts import DecodingSpec, QuantitySpec, RewardSpec, Spec
 from mmalign.plugins import PluginInfo, PluginSet
 from mmalign.registry import HOOK_OF, KINDS, Registry, load_object
+from mmalign.specs import DecodingSpec, QuantitySpec, RewardSpec, Spec
 
 
 def reward(name: str, **changes: Any) -> RewardSpec:

@@ -9,10 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-import mmalign
 import pytest
 import torch
 import yaml
+
+import mmalign
 from mmalign.checkpoint import find_latest, load_checkpoint
 from mmalign.metrics_log import read_metrics
 from mmalign.records import Record

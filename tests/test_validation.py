@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mmalign.config import RunConfig, TrainConfig
 from mmalign.errors import ConfigError, PluginError
-from mmalign.parts import Parameters, RewardSpec
+from mmalign.specs import Parameters, RewardSpec
 from mmalign.validation import ParameterRow, load_config_model, parameters_table, validate, validate_parameters
 
 

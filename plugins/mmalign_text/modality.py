@@ -86,7 +86,9 @@ class TextModality(TokenModality):
 
     def save(self, model: Model, directory: str) -> None:
         """Writes the adapter in peft's format, or the whole network, as safetensors, with the tokenizer."""
-        cast(Any, model.network).save_pretrained(directory)
+        # peft would look the base model up on the hub to see whether its embeddings have changed; an adapter has none.
+        options = {"save_embedding_layers": False} if self.adapter else {}
+        cast(Any, model.network).save_pretrained(directory, **options)
         self.loaded_tokenizer.save_pretrained(directory)
 
     def save_merged(self, model: Model, directory: str) -> None:

@@ -54,7 +54,10 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "unknown key": (put("trian", {}), ("trian: unknown key", "did you mean 'train'")),
     "unknown nested key": (put("train.lerning_rate", 1e-4), ("train.lerning_rate", "did you mean 'learning_rate'")),
     "unknown parameter": (put("objective.bata", 0.1), ("objective[0].bata", "did you mean 'beta'")),
-    "unknown objective": (put("objective", {"name": "dop"}), ("objective[0].name: unknown 'dop'", "did you mean 'dpo'")),
+    "unknown objective": (
+        put("objective", {"name": "dop"}),
+        ("objective[0].name: unknown 'dop'", "did you mean 'dpo'"),
+    ),
     "unknown modality": (put("modality.name", "txet"), ("modality.name: unknown 'txet'", "did you mean 'text'")),
     "no objective": (drop("objective"), ("objective: missing",)),
     "empty objective list": (put("objective", []), ("objective", "at least 1")),
@@ -74,7 +77,10 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     ),
     "advantage without a collector": (put("advantage", {"name": "grpo"}), ("advantage", "add `collector:")),
     "advantage without rewards": (go_online(rewards=[]), ("rewards: missing", "advantage 'grpo'")),
-    "online objective offline": (put("objective", {"name": "grpo"}), ("objective 'grpo'", "'behaviour_logps'", "collector")),
+    "online objective offline": (
+        put("objective", {"name": "grpo"}),
+        ("objective 'grpo'", "'behaviour_logps'", "collector"),
+    ),
     "offline objective online": (
         go_online(objective={"name": "dpo"}),
         ("objective 'dpo' needs the quantity 'pairs'", "without `collector`"),
@@ -89,7 +95,10 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
         ("objective[0]", "horizon"),
     ),
     "no such plugin file": (put("plugins", ["./nowhere.py"]), ("nowhere.py", "no such")),
-    "unknown tracker": (put("trackers", ["tensorbord"]), ("trackers.0: unknown 'tensorbord'", "did you mean 'tensorboard'")),
+    "unknown tracker": (
+        put("trackers", ["tensorbord"]),
+        ("trackers.0: unknown", "did you mean 'tensorboard'"),
+    ),
     "fp16 on a CPU": (put("train.mixed_precision", "fp16"), ("train.mixed_precision", "fp16 needs a GPU")),
     "feedback of the wrong kind": (put("data.train.columns", {"labels": "notes"}), ("notes",)),
 }

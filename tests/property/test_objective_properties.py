@@ -19,9 +19,9 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from mmalign.objectives import ENGINE_PARAMETERS
-from mmalign.parts import ObjectiveSpec, Parameters
 from mmalign.reductions import AGGREGATIONS, aggregation_weights, step_mask, weighted_sum
 from mmalign.registry import load_object, load_registry
+from mmalign.specs import ObjectiveSpec, Parameters
 
 SPECS: dict[str, ObjectiveSpec] = {
     entry.spec.name: entry.spec for entry in load_registry().entries("objective") if not entry.unavailable

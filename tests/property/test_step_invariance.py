@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from mmalign.api import load_assembly
 from mmalign.config import RunConfig
 from mmalign.loop import accumulate_gradients
@@ -82,7 +83,9 @@ def measure(run: Run, records: list[Record], *, micro: int = 1000, side: str = "
     run.optimiser.zero_grad(set_to_none=True)
     batch = run.backend.prepare(run.backend.encode(records))
     sums = accumulate_gradients(run, batch)
-    gradient = torch.cat([torch.zeros_like(w).flatten() if w.grad is None else w.grad.flatten() for w in run.trainable().values()])
+    gradient = torch.cat(
+        [torch.zeros_like(w).flatten() if w.grad is None else w.grad.flatten() for w in run.trainable().values()]
+    )
     return sums.compute(run.backend.sum_over_processes)["loss"], gradient
 
 
