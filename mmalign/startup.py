@@ -8,6 +8,7 @@ from typing import cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch import Tensor
 
@@ -86,6 +87,8 @@ def check_machine(config: RunConfig) -> None:
 
 
 def _build_accelerator(config: RunConfig, output: Path) -> Accelerator:
+    # The state is global and would refuse a second run of this process with another precision.
+    AcceleratorState._reset_state()
     trackers = list(config.trackers) or None
     return Accelerator(mixed_precision=config.train.mixed_precision, log_with=trackers, project_dir=str(output))
 

@@ -84,7 +84,7 @@ def load_network(source: ModelSource, key: str, *, dtype: torch.dtype, attention
     folder = str(cached_network(source.gguf, dtype)) if source.gguf else source.place
     options = source.options | ({"attn_implementation": attention} if attention else {})
     try:
-        with _quiet(local=Path(folder).exists()):
+        with quiet(local=Path(folder).exists()):
             network = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
     except (OSError, ValueError, ImportError) as error:
         raise _not_loadable(source, key, "causal language model", error) from error
@@ -113,8 +113,8 @@ def build_skeleton(source: ModelSource, key: str) -> Any:
 
 
 @contextmanager
-def _quiet(*, local: bool) -> Iterator[None]:
-    """Hides transformers' progress bar where nothing is downloaded: loading a local file is a matter of seconds."""
+def quiet(*, local: bool) -> Iterator[None]:
+    """Hides transformers' progress bar where nothing is downloaded: a local file is a matter of seconds."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

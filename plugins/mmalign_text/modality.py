@@ -29,7 +29,7 @@ from mmalign import (
 )
 from mmalign_text.chat import ChatFormat
 from mmalign_text.encoding import TextEncoder
-from mmalign_text.loading import build_skeleton, find_model, load_network, load_tokenizer
+from mmalign_text.loading import build_skeleton, find_model, load_network, load_tokenizer, quiet
 
 
 @dataclass(eq=False)
@@ -88,7 +88,8 @@ class TextModality(TokenModality):
         """Writes the adapter in peft's format, or the whole network, as safetensors, with the tokenizer."""
         # peft would look the base model up on the hub to see whether its embeddings have changed; an adapter has none.
         options = {"save_embedding_layers": False} if self.adapter else {}
-        cast(Any, model.network).save_pretrained(directory, **options)
+        with quiet(local=True):
+            cast(Any, model.network).save_pretrained(directory, **options)
         self.loaded_tokenizer.save_pretrained(directory)
 
     def save_merged(self, model: Model, directory: str) -> None:
@@ -97,7 +98,8 @@ class TextModality(TokenModality):
         if self.adapter:
             # Merging and taking apart again would round the weights that go on training.
             network = copy.deepcopy(network).merge_and_unload()
-        network.save_pretrained(directory)
+        with quiet(local=True):
+            network.save_pretrained(directory)
         self.loaded_tokenizer.save_pretrained(directory)
 
     # -- encoding and decoding
