@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -105,8 +105,7 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
         PlanError: a quantity that nothing supplies.
     """
     builder = _Builder(registry, source)
-    decoding = builder.build("decoding", config.decoding, "decoding")
-    objectives = _bind_objectives(builder, config, decoding.max_steps if config.collector else None)
+    objectives = _bind_objectives(builder, config)
     modality_spec = cast(ModalitySpec, builder.find("modality", config.modality, "modality"))
     _check_log_prob_kind(objectives, modality_spec)
     advantage = _bind_advantage(builder, config)
@@ -123,7 +122,7 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
         scorer=_build_scorer(builder, config),
         advantage=advantage,
         collector=builder.build("collector", config.collector, "collector") if config.collector else None,
-        decoding=decoding,
+        decoding=builder.build("decoding", config.decoding, "decoding"),
         evaluators=_build_evaluators(builder, config.evaluation.evaluators),
         plan=plan,
         papers=builder.papers,
@@ -147,15 +146,18 @@ def load_registry_for(config: Mapping[str, Any], disabled: Sequence[str] = ()) -
     return load_registry(disabled=disabled, files=files)
 
 
-def _bind_objectives(builder: _Builder, config: RunConfig, horizon: int | None) -> tuple[Objective, ...]:
-    """Binds the objectives; `horizon` is what the aggregation `constant` divides by unless the objective says."""
+def _place(key: str, index: int, components: Sequence[Component]) -> str:
+    """The key path of a component; the only one of its list may stand in the file without a list."""
+    return key if len(components) == 1 else f"{key}[{index}]"
+
+
+def _bind_objectives(builder: _Builder, config: RunConfig) -> tuple[Objective, ...]:
     bound = []
     for index, component in enumerate(config.objective):
-        where = f"objective[{index}]"
+        where = _place("objective", index, config.objective)
         spec, parameters = builder.bind("objective", component, where)
         spec = cast(ObjectiveSpec, spec)
         objective = bind_objective(spec, load_object(spec.loss), parameters, component.weight)
-        objective = replace(objective, horizon=objective.horizon or horizon)
         if objective.aggregation == "constant" and objective.horizon is None:
             raise ConfigError(f"{where}.horizon: missing; aggregation 'constant' divides by it, in steps")
         bound.append(objective)
@@ -172,7 +174,11 @@ def _bind_advantage(builder: _Builder, config: RunConfig) -> BoundAdvantage | No
 
 def _build_scorer(builder: _Builder, config: RunConfig) -> RewardScorer | None:
     rewards = [
-        WeightedReward(component.name, builder.build("reward", component, f"rewards[{index}]"), component.weight)
+        WeightedReward(
+            component.name,
+            builder.build("reward", component, _place("rewards", index, config.rewards)),
+            component.weight,
+        )
         for index, component in enumerate(config.rewards)
     ]
     return RewardScorer(rewards) if rewards else None
@@ -181,7 +187,7 @@ def _build_scorer(builder: _Builder, config: RunConfig) -> RewardScorer | None:
 def _build_evaluators(builder: _Builder, components: Sequence[Component]) -> dict[str, Evaluator]:
     names = distinct_names([component.name for component in components])
     return {
-        name: builder.build("evaluator", component, f"evaluation.evaluators[{index}]")
+        name: builder.build("evaluator", component, _place("evaluation.evaluators", index, components))
         for index, (name, component) in enumerate(zip(names, components, strict=True))
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from math import isnan
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from mmalign.parts import Rollout
 from mmalign.records import Label, Record, Score
 from mmalign.run import Run
+
+logger = logging.getLogger(__name__)
 
 
 def sample_records(
@@ -19,7 +22,8 @@ def sample_records(
 
     Args:
         pairs: preference pairs a prompt, the best response against the worst, the second best against the second
-            worst and so on; a pair of equal rewards or equal texts is left out, and so are unpaired responses.
+            worst and so on; a pair of equal rewards or equal texts is left out, and so are unpaired responses
+            and records without a pair.
         chunk: prompts sampled together.
 
     Raises:
@@ -40,7 +44,12 @@ def sample_records(
             record = _describe(run, rollout)
             scores = _build_scores(record, totals, rows, backend.reward_names)
             record = record.model_copy(update={"scores": scores, "labels": _build_pairs(record, totals, pairs)})
-            yield _keep_paired(record) if pairs else record
+            if record.labels:
+                yield _keep_paired(record)
+            elif pairs:
+                logger.warning("%s: all responses scored alike, so there is no pair; left out", record.id)
+            else:
+                yield record
 
 
 def _describe(run: Run, rollout: Rollout) -> Record:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mmalign.batch import Batch
 from mmalign.distribution import take_share
+from mmalign.errors import DataError
 from mmalign.metrics import compute_means
 from mmalign.parts import Collector
 from mmalign.records import Record
@@ -30,7 +31,7 @@ def begin_round(run: Run) -> tuple[Batch, dict[str, float]]:
     set_seed(_round_seed(run))
     if run.assembly.collector is not None:
         return _collect(run, run.assembly.collector)
-    return run.backend.prepare(run.backend.encode(_next_records(run, run.config.train.batch_size))), {}
+    return _read(run), {}
 
 
 def iter_minibatches(run: Run, batch: Batch) -> Iterator[Batch]:
@@ -45,7 +46,17 @@ def iter_minibatches(run: Run, batch: Batch) -> Iterator[Batch]:
         order = torch.randperm(len(batch.records))
         for prompts in torch.split(order, size):
             rows = torch.isin(prompt_index, prompts).nonzero().flatten().tolist()
-            yield batch.select(rows) if len(rows) < len(batch) else batch
+            if rows:  # a collector may leave prompts without responses
+                yield batch.select(rows) if len(rows) < len(batch) else batch
+
+
+def _read(run: Run) -> Batch:
+    records = _next_records(run, run.config.train.batch_size)
+    batch = run.backend.encode(records)
+    if not len(batch) and run.accelerator.num_processes > 1:
+        # A process without a forward pass would leave the others waiting for its gradient.
+        raise DataError(f"{run.source.name}: no response to train on in {len(records)} records, e.g. {records[0].id!r}")
+    return run.backend.prepare(batch)
 
 
 def _collect(run: Run, collector: Collector) -> tuple[Batch, dict[str, float]]:

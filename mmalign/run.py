@@ -139,7 +139,10 @@ class Run:
         Raises:
             CheckpointError: it belongs to another model, other data or another objective.
         """
-        self._check_same(state, ("objective", "collector", "rewards", "advantage", "decoding"))
+        parts = ("objective", "collector", "rewards", "advantage", "decoding")
+        # What decides which records come next; the content of the files is in the fingerprint.
+        order = [f"data.train.{key}" for key in ("limit", "shuffle", "columns", "transforms")]
+        self._check_same(state, (*parts, *order, "train.seed"))
         if self.source.fingerprint != state["data"]:
             raise CheckpointError(f"{self.output}: the training data have changed since the checkpoint was written")
         self.restore_weights(tensors, state)
@@ -175,9 +178,10 @@ class Run:
     def _check_same(self, state: Mapping[str, Any], keys: Sequence[str]) -> None:
         mine = self.config.model_dump(mode="json")
         for key in keys:
-            if mine[key] != state["config"][key]:
+            then, now = _look_up(state["config"], key), _look_up(mine, key)
+            if then != now:
                 raise CheckpointError(
-                    f"{self.output}: the checkpoint was trained with another `{key}`: {state['config'][key]}; "
+                    f"{self.output}: the checkpoint was trained with another `{key}`: {then}; "
                     "continue with the same configuration, or start in another output folder"
                 )
 
@@ -188,3 +192,10 @@ class Run:
             if state is not None:
                 states[implementation.plugin_name] = state
         return states
+
+
+def _look_up(config: Mapping[str, Any], key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = value[part]
+    return value

@@ -162,7 +162,7 @@ def test_a_configuration_made_in_code_trains(toy_config: Build) -> None:
 
 
 def test_a_disabled_plugin_offers_nothing(offline: Path) -> None:
-    with pytest.raises(ConfigError, match=r"objective\[0\]\.name: unknown 'dpo'(.|\n)*'objectives'.*disabled"):
+    with pytest.raises(ConfigError, match=r"objective\.name: unknown 'dpo'(.|\n)*'objectives'.*disabled"):
         train(offline, disabled=["objectives"])
 
 

@@ -111,7 +111,7 @@ def test_generated_pairs_train(offline: str, tmp_path: Path, toy_pairs: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["train", "{config}", "objective.beat=1"], "objective[0].beat"),
+        (["train", "{config}", "objective.beat=1"], "objective.beat"),
         (["train", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["check", "{config}", "objective.name=dop"], "did you mean 'dpo'?"),
         (["generate", "{config}"], "nothing to answer; give --prompt TEXT or --data FILE"),

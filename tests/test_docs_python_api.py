@@ -36,7 +36,7 @@ def test_the_blocks_run_one_after_the_other(
     run = names["run"]
     assert run.step == names["again"].step == 2
     assert names["metrics"]["loss"] == pytest.approx(run.after["loss"])
-    assert "objective[0].name: unknown 'dop'; did you mean 'dpo'" in capsys.readouterr().out
+    assert "objective.name: unknown 'dop'; did you mean 'dpo'" in capsys.readouterr().out
     for path in re.findall(r"^\| (`run\..*?) \|", PAGE, flags=re.MULTILINE):
         for attribute in re.findall(r"`run\.(\w+)", path):
             assert hasattr(run, attribute)

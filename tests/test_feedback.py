@@ -90,8 +90,14 @@ def test_responses_without_a_difference_or_a_score_make_no_pair(
     scored_run: Run, scores: tuple[float, ...], pairs: int, expected: list[tuple[str, str]]
 ) -> None:
     fix_scores(scored_run, *scores)
-    (record,) = sample_records(scored_run, PROMPTS[:1], count=4, pairs=pairs)
-    assert [(label.order[0][0], label.order[1][0]) for label in record.labels] == expected
+    records = sample_records(scored_run, PROMPTS[:1], count=4, pairs=pairs)
+    labels = [label for record in records for label in record.labels]
+    assert [(label.order[0][0], label.order[1][0]) for label in labels] == expected
+
+
+def test_a_prompt_without_a_pair_is_left_out_of_preference_data(scored_run: Run) -> None:
+    fix_scores(scored_run, 1.0, 1.0, 1.0, 1.0)
+    assert list(sample_records(scored_run, PROMPTS[:1], count=4, pairs=2)) == []
 
 
 def test_unpaired_responses_are_left_out_of_preference_data(scored_run: Run) -> None:
@@ -116,8 +122,7 @@ def test_equal_texts_are_never_preferred_to_each_other(
     (unpaired,) = sample_records(run, PROMPTS[:1], count=8)
     assert len({one.text for one in unpaired.responses}) == 1
     fix_scores(run, *map(float, range(8)))
-    (record,) = sample_records(run, PROMPTS[:1], count=8, pairs=4)
-    assert record.labels == ()
+    assert list(sample_records(run, PROMPTS[:1], count=8, pairs=4)) == []
 
 
 def test_without_rewards_responses_are_not_scored_and_cannot_be_paired(

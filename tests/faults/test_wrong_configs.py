@@ -53,10 +53,10 @@ def go_online(**sections: Any) -> Change:
 CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "unknown key": (put("trian", {}), ("trian: unknown key", "did you mean 'train'")),
     "unknown nested key": (put("train.lerning_rate", 1e-4), ("train.lerning_rate", "did you mean 'learning_rate'")),
-    "unknown parameter": (put("objective.bata", 0.1), ("objective[0].bata", "did you mean 'beta'")),
+    "unknown parameter": (put("objective.bata", 0.1), ("objective.bata", "did you mean 'beta'")),
     "unknown objective": (
         put("objective", {"name": "dop"}),
-        ("objective[0].name: unknown 'dop'", "did you mean 'dpo'"),
+        ("objective.name: unknown 'dop'", "did you mean 'dpo'"),
     ),
     "unknown modality": (put("modality.name", "txet"), ("modality.name: unknown 'txet'", "did you mean 'text'")),
     "no objective": (drop("objective"), ("objective: missing",)),
@@ -64,8 +64,8 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "no output": (drop("output"), ("output: missing",)),
     "neither steps nor epochs": (put("train", {"batch_size": 2}), ("train.steps or train.epochs is needed",)),
     "wrong type": (put("train.steps", "many"), ("train.steps: expected a whole number, got 'many'",)),
-    "true for a number": (put("objective.beta", True), ("objective[0].beta: expected a number, got true",)),
-    "out of range": (put("objective.beta", -1), ("objective[0].beta", "greater than 0", "-1")),
+    "true for a number": (put("objective.beta", True), ("objective.beta: expected a number, got true",)),
+    "out of range": (put("objective.beta", -1), ("objective.beta", "greater than 0", "-1")),
     "wrong choice": (put("train.schedule", "cosin"), ("train.schedule", "did you mean 'cosine'")),
     "a text for a section": (put("train", "fast"), ("train: expected a mapping of keys to values, got 'fast'",)),
     "no such data": (put("data.train.path", "nowhere.jsonl"), ("data.train.path: no such file 'nowhere.jsonl'",)),
@@ -85,14 +85,14 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
         go_online(objective={"name": "dpo"}),
         ("objective 'dpo' needs the quantity 'pairs'", "without `collector`"),
     ),
-    "unknown reward": (go_online(rewards=[{"name": "vaderr"}]), ("rewards[0].name: unknown 'vaderr'", "'vader'")),
+    "unknown reward": (go_online(rewards=[{"name": "vaderr"}]), ("rewards.name: unknown 'vaderr'", "'vader'")),
     "no such reward function": (
         go_online(rewards=[{"name": "python", "function": "nowhere.score"}]),
         ("rewards", "cannot import 'nowhere'"),
     ),
     "constant aggregation without horizon": (
         put("objective", {"name": "sft", "aggregation": "constant"}),
-        ("objective[0]", "horizon"),
+        ("objective", "horizon"),
     ),
     "no such plugin file": (put("plugins", ["./nowhere.py"]), ("nowhere.py", "no such")),
     "unknown tracker": (
