@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from mmalign.parts import Sample as Sample
     from mmalign.parts import Transform as Transform
     from mmalign.policy import Policy as Policy
+    from mmalign.quiet import quiet_loading as quiet_loading
     from mmalign.records import Message as Message
     from mmalign.records import Part as Part
     from mmalign.records import Record as Record
@@ -105,6 +106,7 @@ _EXPORTS = {
         "Transform",
     ),
     "policy": ("Policy",),
+    "quiet": ("quiet_loading",),
     "records": ("Message", "Part", "Record", "Response"),
     "reductions": ("aggregation_weights", "masked_mean", "masked_sum", "step_mask", "weighted_sum"),
     "testing": ("build_tiny_text_model",),

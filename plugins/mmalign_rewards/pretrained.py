@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from mmalign import ConfigError
+from mmalign import ConfigError, quiet_loading
 
 
 def load_frozen(auto_model: Any, name: str, where: str, **options: Any) -> tuple[Any, Any, Any]:
@@ -30,7 +31,7 @@ def load_frozen(auto_model: Any, name: str, where: str, **options: Any) -> tuple
     try:
         # Rewards load at their first use, which a resumed run reaches at another step: random numbers that loading
         # draws must not shift those of training.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), quiet_loading(local=Path(name).is_dir()):
             tokenizer = AutoTokenizer.from_pretrained(name)
             model, info = auto_model.from_pretrained(name, output_loading_info=True, **options)
     except (OSError, ValueError) as error:

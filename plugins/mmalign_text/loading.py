@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmalign import ConfigError
+from mmalign import ConfigError, quiet_loading
 from mmalign_text.gguf import cached_network, cached_tokenizer
 
 
@@ -84,7 +82,7 @@ def load_network(source: ModelSource, key: str, *, dtype: torch.dtype, attention
     folder = str(cached_network(source.gguf, dtype)) if source.gguf else source.place
     options = source.options | ({"attn_implementation": attention} if attention else {})
     try:
-        with quiet(local=Path(folder).exists()):
+        with quiet_loading(local=Path(folder).exists()):
             network = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
     except (OSError, ValueError, ImportError) as error:
         raise _not_loadable(source, key, "causal language model", error) from error
@@ -110,21 +108,6 @@ def build_skeleton(source: ModelSource, key: str) -> Any:
     except (OSError, ValueError) as error:
         raise _not_loadable(source, key, "configuration", error) from error
     return AutoModelForCausalLM.from_config(config)
-
-
-@contextmanager
-def quiet(*, local: bool) -> Iterator[None]:
-    """Hides transformers' progress bar where nothing is downloaded: a local file is a matter of seconds."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    if local:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _switch_dropout_off(network: nn.Module) -> None:

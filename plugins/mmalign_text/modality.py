@@ -26,10 +26,11 @@ from mmalign import (
     Response,
     TokenModality,
     add_lora,
+    quiet_loading,
 )
 from mmalign_text.chat import ChatFormat
 from mmalign_text.encoding import TextEncoder
-from mmalign_text.loading import build_skeleton, find_model, load_network, load_tokenizer, quiet
+from mmalign_text.loading import build_skeleton, find_model, load_network, load_tokenizer
 
 
 @dataclass(eq=False)
@@ -88,7 +89,7 @@ class TextModality(TokenModality):
         """Writes the adapter in peft's format, or the whole network, as safetensors, with the tokenizer."""
         # peft would look the base model up on the hub to see whether its embeddings have changed; an adapter has none.
         options = {"save_embedding_layers": False} if self.adapter else {}
-        with quiet(local=True):
+        with quiet_loading(local=True):
             cast(Any, model.network).save_pretrained(directory, **options)
         self.loaded_tokenizer.save_pretrained(directory)
 
@@ -98,7 +99,7 @@ class TextModality(TokenModality):
         if self.adapter:
             # Merging and taking apart again would round the weights that go on training.
             network = copy.deepcopy(network).merge_and_unload()
-        with quiet(local=True):
+        with quiet_loading(local=True):
             network.save_pretrained(directory)
         self.loaded_tokenizer.save_pretrained(directory)
 
