@@ -102,3 +102,21 @@ def write_config(tmp_path: Path) -> WriteConfig:
         return path
 
     return write
+
+
+@pytest.fixture
+def offline(toy_config: Callable[..., dict[str, Any]], write_config: WriteConfig) -> Path:
+    """The file of an offline dpo run on the toy modality."""
+    return write_config(toy_config())
+
+
+@pytest.fixture(scope="session")
+def saved_steps() -> Callable[[Path], list[int]]:
+    """Lists the steps of the checkpoints in a run's folder."""
+    return lambda folder: sorted(int(path.name[len("step-") :]) for path in (folder / "checkpoints").glob("step-*"))
+
+
+@pytest.fixture(scope="session")
+def tables() -> Callable[[Any], list[float]]:
+    """Returns the weights of a run on the toy modality."""
+    return lambda run: list(run.policy.network.table.flatten().tolist())

@@ -25,19 +25,8 @@ from mmalign.run import Run
 
 Build = Callable[..., dict[str, Any]]
 WriteConfig = Callable[..., Path]
-
-
-@pytest.fixture
-def offline(toy_config: Build, write_config: WriteConfig) -> Path:
-    return write_config(toy_config())
-
-
-def saved_steps(folder: Path) -> list[int]:
-    return sorted(int(path.name.removeprefix("step-")) for path in (folder / "checkpoints").glob("step-*"))
-
-
-def tables(run: Run) -> list[float]:
-    return list(run.policy.network.table.flatten().tolist())
+SavedSteps = Callable[[Path], list[int]]
+Tables = Callable[[Run], list[float]]
 
 
 # -- training
@@ -72,7 +61,7 @@ def test_metrics_are_logged_with_their_step(toy_config: Build, write_config: Wri
 
 
 def test_a_round_of_several_steps_evaluates_and_saves_when_it_passes_the_interval(
-    toy_online: Build, write_config: WriteConfig
+    toy_online: Build, write_config: WriteConfig, saved_steps: SavedSteps
 ) -> None:
     # Rounds end at steps 4, 8 and 12; the intervals of 3 and 5 are passed at 4, 8 (3: 6; 5: 5) and not again.
     settings = {"steps": 12, "batch_size": 2, "prompts_per_round": 4, "epochs_per_round": 2, "learning_rate": 1e-3}
@@ -84,14 +73,16 @@ def test_a_round_of_several_steps_evaluates_and_saves_when_it_passes_the_interva
     assert run.round == 3
 
 
-def test_equal_runs_give_equal_weights_and_other_seeds_others(toy_online: Build, write_config: WriteConfig) -> None:
+def test_equal_runs_give_equal_weights_and_other_seeds_others(
+    toy_online: Build, write_config: WriteConfig, tables: Tables
+) -> None:
     path = write_config(toy_online())
     folders = {"one": 0, "two": 0, "three": 1}
     runs = [train(path, {"output": str(path.with_name(name)), "train.seed": seed}) for name, seed in folders.items()]
     assert tables(runs[0]) == tables(runs[1]) != tables(runs[2])
 
 
-def test_evaluating_changes_no_weight(toy_online: Build, write_config: WriteConfig) -> None:
+def test_evaluating_changes_no_weight(toy_online: Build, write_config: WriteConfig, tables: Tables) -> None:
     evaluation = {"every": 1, "evaluators": [{"name": "generation", "count": 3}]}
     often = train(write_config(toy_online(evaluation=evaluation)))
     never = train(write_config(toy_online(output=str(often.output.with_name("never")))))
@@ -115,7 +106,7 @@ def test_a_sum_of_objectives_reports_each(toy_config: Build, write_config: Write
 # -- what a run writes
 
 
-def test_the_resolved_configuration_reads_back_and_trains_the_same(offline: Path) -> None:
+def test_the_resolved_configuration_reads_back_and_trains_the_same(offline: Path, tables: Tables) -> None:
     run = train(offline, {"train.steps": 3})
     saved = run.output / "config.yaml"
     assert load_config(saved) == run.config
@@ -142,7 +133,7 @@ def test_other_data_have_another_fingerprint(offline: Path, toy_pairs: Path) -> 
     assert train(offline, overwrite=True).source.fingerprint != first
 
 
-def test_a_finished_run_leaves_model_card_and_checkpoint(offline: Path) -> None:
+def test_a_finished_run_leaves_model_card_and_checkpoint(offline: Path, saved_steps: SavedSteps) -> None:
     run = train(offline)
     assert (run.output / "model" / "model.safetensors").is_file()
     card = (run.output / "model" / "README.md").read_text()
@@ -175,7 +166,7 @@ def test_a_check_writes_nothing(offline: Path, tmp_path: Path) -> None:
 # -- loading and evaluating runs
 
 
-def test_a_run_is_loaded_with_its_newest_weights(offline: Path) -> None:
+def test_a_run_is_loaded_with_its_newest_weights(offline: Path, tables: Tables) -> None:
     run = train(offline)
     loaded = load_run(run.output)
     assert tables(loaded) == tables(run) and loaded.step == 4
@@ -183,7 +174,9 @@ def test_a_run_is_loaded_with_its_newest_weights(offline: Path) -> None:
     assert evaluate(offline) == run.before
 
 
-def test_a_loaded_run_may_sample_and_score_otherwise_than_it_was_trained(offline: Path, toy_pairs: Path) -> None:
+def test_a_loaded_run_may_sample_and_score_otherwise_than_it_was_trained(
+    offline: Path, toy_pairs: Path, tables: Tables
+) -> None:
     run = train(offline)
     toy_pairs.rename(toy_pairs.with_name("moved.jsonl"))
     overrides = {"decoding.max_steps": 2, "rewards": [{"name": "zeros"}], "data.eval": None}

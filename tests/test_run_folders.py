@@ -16,19 +16,8 @@ from mmalign.run import Run
 
 Build = Callable[..., dict[str, Any]]
 WriteConfig = Callable[..., Path]
-
-
-@pytest.fixture
-def offline(toy_config: Build, write_config: WriteConfig) -> Path:
-    return write_config(toy_config())
-
-
-def saved_steps(folder: Path) -> list[int]:
-    return sorted(int(path.name.removeprefix("step-")) for path in (folder / "checkpoints").glob("step-*"))
-
-
-def tables(run: Run) -> list[float]:
-    return list(run.policy.network.table.flatten().tolist())
+SavedSteps = Callable[[Path], list[int]]
+Tables = Callable[[Run], list[float]]
 
 
 # -- output folders
@@ -62,7 +51,7 @@ def test_resume_and_overwrite_exclude_each_other(offline: Path) -> None:
         train(offline, resume=True, overwrite=True)
 
 
-def test_overwriting_leaves_nothing_of_the_old_run(offline: Path) -> None:
+def test_overwriting_leaves_nothing_of_the_old_run(offline: Path, saved_steps: SavedSteps) -> None:
     train(offline, {"train.steps": 9})
     run = train(offline, {"train.steps": 2}, overwrite=True)
     assert saved_steps(run.output) == [2]
@@ -76,7 +65,7 @@ def test_an_overwritten_run_that_fails_shows_no_model_of_the_old_one(offline: Pa
     assert not (run.output / "model").exists() and not (run.output / "checkpoints").exists()
 
 
-def test_a_configuration_that_is_refused_leaves_the_old_run_alone(offline: Path) -> None:
+def test_a_configuration_that_is_refused_leaves_the_old_run_alone(offline: Path, saved_steps: SavedSteps) -> None:
     run = train(offline)
     for wrong in ({"objective.beat": 1}, {"data.train.path": "nowhere.jsonl"}, {"train.mixed_precision": "fp8"}):
         with pytest.raises(MmalignError):
@@ -87,7 +76,7 @@ def test_a_configuration_that_is_refused_leaves_the_old_run_alone(offline: Path)
 # -- going on
 
 
-def test_a_resumed_run_ends_as_one_that_never_stopped(offline: Path) -> None:
+def test_a_resumed_run_ends_as_one_that_never_stopped(offline: Path, tables: Tables) -> None:
     whole = train(offline, {"train.steps": 6, "output": str(offline.with_name("whole"))})
     train(offline, {"train.steps": 3})
     resumed = train(offline, {"train.steps": 6}, resume=True)
@@ -101,7 +90,7 @@ def test_resuming_what_has_not_begun_starts_it(offline: Path) -> None:
     assert train(offline, resume=True).step == 4
 
 
-def test_resuming_a_finished_run_changes_nothing(offline: Path) -> None:
+def test_resuming_a_finished_run_changes_nothing(offline: Path, tables: Tables) -> None:
     first = train(offline)
     again = train(offline, resume=True)
     assert tables(first) == tables(again) and again.step == 4
@@ -129,7 +118,7 @@ def test_a_run_cannot_be_resumed_on_other_data(offline: Path, toy_pairs: Path) -
         train(offline, resume=True)
 
 
-def test_damaged_checkpoints_are_not_silently_thrown_away(offline: Path) -> None:
+def test_damaged_checkpoints_are_not_silently_thrown_away(offline: Path, saved_steps: SavedSteps) -> None:
     run = train(offline, {"train.steps": 2})
     latest = find_latest(run.output / "checkpoints")
     assert latest is not None
@@ -156,7 +145,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
 
 def test_an_interrupted_run_finishes_its_round_saves_and_can_go_on(
-    offline: Path, monkeypatch: pytest.MonkeyPatch
+    offline: Path, monkeypatch: pytest.MonkeyPatch, saved_steps: SavedSteps, tables: Tables
 ) -> None:
     whole = train(offline, {"output": str(offline.with_name("whole"))})
     with monkeypatch.context() as patch:

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from mmalign import Parameters
 from mmalign_objectives import links
-from mmalign_objectives.rewards import reward_metrics
-from mmalign_objectives.shapes import check_shapes
+from mmalign_objectives.rewards import implicit_rewards, reward_metrics
 
 
 class HingeConfig(Parameters):
@@ -40,13 +39,7 @@ def hinge_loss(
 
     Source: arXiv:2309.06657, equation 10.
     """
-    check_shapes(
-        1,
-        policy_chosen=policy_chosen_sequence_logps,
-        policy_rejected=policy_rejected_sequence_logps,
-        reference_chosen=reference_chosen_sequence_logps,
-        reference_rejected=reference_rejected_sequence_logps,
-    )
-    chosen_rewards = beta * (policy_chosen_sequence_logps - reference_chosen_sequence_logps)
-    rejected_rewards = beta * (policy_rejected_sequence_logps - reference_rejected_sequence_logps)
+    policy = (policy_chosen_sequence_logps, policy_rejected_sequence_logps)
+    reference = (reference_chosen_sequence_logps, reference_rejected_sequence_logps)
+    chosen_rewards, rejected_rewards = implicit_rewards(policy, reference, beta)
     return links.hinge(chosen_rewards - rejected_rewards), reward_metrics(chosen_rewards, rejected_rewards)

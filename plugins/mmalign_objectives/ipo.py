@@ -11,8 +11,7 @@ from torch import Tensor
 
 from mmalign import Parameters
 from mmalign_objectives.links import square
-from mmalign_objectives.rewards import reward_metrics
-from mmalign_objectives.shapes import check_shapes
+from mmalign_objectives.rewards import implicit_rewards, reward_metrics
 
 
 class IPOConfig(Parameters):
@@ -44,14 +43,7 @@ def ipo_loss(
 
     Source: arXiv:2310.12036, equation 17.
     """
-    check_shapes(
-        1,
-        policy_chosen=policy_chosen_logps,
-        policy_rejected=policy_rejected_logps,
-        reference_chosen=reference_chosen_logps,
-        reference_rejected=reference_rejected_logps,
-    )
-    chosen_ratios = policy_chosen_logps - reference_chosen_logps
-    rejected_ratios = policy_rejected_logps - reference_rejected_logps
+    policy, reference = (policy_chosen_logps, policy_rejected_logps), (reference_chosen_logps, reference_rejected_logps)
+    chosen_ratios, rejected_ratios = implicit_rewards(policy, reference, 1.0)
     losses = square(chosen_ratios - rejected_ratios, 1 / (2 * tau))
     return losses, reward_metrics(tau * chosen_ratios, tau * rejected_ratios)
