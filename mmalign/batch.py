@@ -74,14 +74,21 @@ class Batch:
     def micro_batches(self, size: int) -> list[Batch]:
         """Cuts the batch into parts of about `size` responses; a pair is never torn apart.
 
-        Responses of similar size go together, so that little is padded. The result of a step does not depend on it.
+        Responses to one prompt stay together, so that it need not be computed again, and prompts of similar size, so
+        that little is padded. The result of a step does not depend on it.
         """
         parts: list[list[int]] = [[]]
-        for rows in sorted(self._coupled_rows(), key=lambda rows: -max(self.responses[row].size for row in rows)):
+        for rows in sorted(self._coupled_rows(), key=self._nearness):
             if parts[-1] and len(parts[-1]) + len(rows) > size:
                 parts.append([])
             parts[-1].extend(rows)
         return [self.select(sorted(part)) for part in parts if part]
+
+    def _nearness(self, rows: Sequence[int]) -> tuple[int, int, int]:
+        """Sorts prompts by falling size, and what shares a prompt side by side."""
+        responses = [self.responses[row] for row in rows]
+        prompt = int(self.quantities["prompt_index"][rows[0]])
+        return -max(response.shared for response in responses), prompt, -max(response.size for response in responses)
 
     def _coupled_rows(self) -> list[list[int]]:
         group = list(range(len(self)))

@@ -1,7 +1,7 @@
 """What a plugin author writes: base classes of the parts, and the values that travel between them.
 
 Read the values first (`EncodedResponse`, `Generated`, `Rollout`, `Sample`), then the base classes (`Modality`,
-`Reward`, `Collector`, `Transform`, `Decoding`, `Evaluator`). Objectives and advantages have no base class: they are
+`Reward`, `Collector`, `Transform`, `Decoding`, `Engine`, `Evaluator`). Objectives and advantages have no base class: they are
 pure functions of tensors. What announces a part is in `mmalign.specs`.
 
 Shapes: P prompts, N responses, T steps, M pairs, K reward dimensions.
@@ -13,6 +13,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from mmalign.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -33,12 +35,14 @@ class EncodedResponse:
         tensors: the modality's own inputs, e.g. `prompt_ids` [P], `response_ids` [R].
         steps: T of this response, the number of scored steps; never 0.
         size: positions in the forward pass (tokens, frames), for batching by budget.
+        shared: those of them that other responses to the same prompt have, too.
         truncated: positions that were cut off to fit a limit.
     """
 
     tensors: Mapping[str, Tensor]
     steps: int
     size: int
+    shared: int = 0
     truncated: int = 0
 
 
@@ -51,12 +55,14 @@ class Generated:
         encoded: exactly the sampled steps; encoding `response` again need not give the same tokens.
         behaviour_logps: [T], log-prob of every step under the distribution it was sampled from, float32, CPU.
         finished: False when the step limit cut the response off.
+        rescored: True if the engine could not tell `behaviour_logps`, so the policy as it now is computed them.
     """
 
     response: Response
     encoded: EncodedResponse
     behaviour_logps: Tensor
     finished: bool = True
+    rescored: bool = False
 
 
 @dataclass(frozen=True)
@@ -223,6 +229,40 @@ class Decoding:
     def adjust(self, logits: Tensor, generated: Tensor) -> Tensor:
         """Changes next-step logits [N, V] (temperature is already applied); `generated` [N, t] are the steps so far."""
         return logits
+
+    def request_fields(self) -> dict[str, Any]:
+        """Returns these settings as fields of a request to an OpenAI-compatible server.
+
+        Raises:
+            ConfigError: `adjust` is overridden and this is not, so that a server would sample differently.
+        """
+        if type(self).adjust is not Decoding.adjust:
+            raise ConfigError(
+                f"decoding: {type(self).__name__} changes scores step by step, which a server cannot be asked for; "
+                "use `engine: {name: hf}`, or another decoding"
+            )
+        return {"temperature": self.temperature, "max_tokens": self.max_steps}
+
+
+class Engine(ABC):
+    """Where responses are sampled: in this process, or by a server. Built with the fields of its config model."""
+
+    def check(self, modality: Modality, decoding: Decoding) -> None:
+        """Checks, before anything is loaded, that this engine can sample for the other parts of the run.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+
+    @abstractmethod
+    def generate(
+        self, modality: Modality, network: nn.Module, records: Sequence[Record], decoding: Decoding, count: int
+    ) -> list[list[Generated]]:
+        """Samples `count` responses to the prompt of each record (P lists of `count`), without gradient.
+
+        Args:
+            network: the policy's network as it now is, in evaluation mode.
+        """
 
 
 Generate = Callable[["Sequence[Record]", int], "list[list[Generated]]"]

@@ -82,7 +82,7 @@ class WholeDecoder(Decoder):
 
     def run(self, inputs: Mapping[str, Any], *, use_cache: bool = False) -> DecoderOutput:
         """Runs the whole network; the states are its logits."""
-        inputs = _accepted(_unwrap(self._network), inputs)
+        inputs = _accepted(find_base(self._network), inputs)
         output = self._network(**inputs, use_cache=use_cache, output_hidden_states=True)
         return DecoderOutput(output.logits, output.hidden_states[-1], output.get("past_key_values"))
 
@@ -96,7 +96,7 @@ def find_decoder(network: nn.Module) -> Decoder:
 
     The split is tried once on three tokens; where it does not give the network's own logits, the network stays whole.
     """
-    base: Any = _unwrap(network)
+    base: Any = find_base(network)
     body = getattr(base, "base_model", base)
     head = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
     if body is base or head is None:
@@ -149,7 +149,8 @@ def _score_chunk(
     return logps, -(log_probs.exp() * log_probs).sum(dim=-1)
 
 
-def _unwrap(network: nn.Module) -> nn.Module:
+def find_base(network: nn.Module) -> nn.Module:
+    """Returns the transformers network under peft's wrapper, or the network itself."""
     return cast(nn.Module, cast(Any, network).get_base_model()) if hasattr(network, "get_base_model") else network
 
 

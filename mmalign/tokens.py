@@ -12,12 +12,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from mmalign.packing import pack
+from mmalign.packing_support import can_pack, packed_inputs
 from mmalign.parts import Decoding, EncodedResponse, Generated, Modality
 from mmalign.policy import Heads, Policy, evaluation_mode
 from mmalign.records import Record, Response
@@ -27,19 +29,21 @@ from mmalign.token_logps import find_decoder, score_steps
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Padded responses. S is the number of scored steps of all of them.
+    """Responses in rows of L positions: one a row and padded, or all in one row. S is the number of scored steps.
 
     Attributes:
-        inputs: what the network reads: `input_ids`, `attention_mask`, `position_ids` [N, L], and a modality's own.
+        inputs: what the network reads: `input_ids`, `attention_mask`, `position_ids` [rows, L], a modality's own, and
+            the `layout` of a packed row.
         mask: [N, T] bool, the scored steps of each response, left-aligned.
-        columns: [S], where in its row the state is that predicts each scored step; steps in the order of `mask`.
+        places: [S], where in the flattened rows [rows x L] the state is that predicts each scored step; steps in the
+            order of `mask`.
         targets: [S], the token of each scored step.
-        last: [N], where in its row the last scored token is.
+        last: [N], where in the flattened rows the last scored token is.
     """
 
-    inputs: Mapping[str, Tensor]
+    inputs: Mapping[str, Any]
     mask: Tensor
-    columns: Tensor
+    places: Tensor
     targets: Tensor
     last: Tensor
 
@@ -49,7 +53,7 @@ class TokenBatch:
             self,
             inputs={name: value.to(device) for name, value in self.inputs.items()},
             mask=self.mask.to(device),
-            columns=self.columns.to(device),
+            places=self.places.to(device),
             targets=self.targets.to(device),
             last=self.last.to(device),
         )
@@ -61,11 +65,14 @@ class TokenModality(Modality):
     Attributes:
         generation_batch_size: sequences that are sampled at the same time.
         chunk_size: positions whose logits exist at the same time.
-        padding_side: where padding goes when scoring; it changes no result.
+        packing: `auto` scores without padding, a prompt once for all its responses, where the network's attention
+            allows it; `off` pads. It changes no result.
+        padding_side: where padding goes when scoring in padded rows; it changes no result.
     """
 
     generation_batch_size: int = 64
     chunk_size: int = 512
+    packing: Literal["auto", "off"] = "auto"
     padding_side: ClassVar[Literal["left", "right"]] = "right"
 
     @property
@@ -94,14 +101,38 @@ class TokenModality(Modality):
 
     def step_log_probs(self, network: nn.Module, responses: Sequence[EncodedResponse]) -> tuple[Tensor, Tensor]:
         """Scores responses; see `Modality.step_log_probs`."""
-        outputs = self.score(network, self.collate(responses), ("logps",))
+        outputs = self.score(network, self._collate_for(network, responses), ("logps",))
         return outputs["logps"], outputs["step_mask"]
 
     def step_outputs(
         self, policy: Policy, responses: Sequence[EncodedResponse], want: Collection[str]
     ) -> dict[str, Tensor]:
         """Computes `logps`, `entropy`, `values` [N, T] and `scores` [N], float32; see `Modality.step_outputs`."""
-        return self.score(policy.network, self.collate(responses), want, policy.heads)
+        return self.score(policy.network, self._collate_for(policy.network, responses), want, policy.heads)
+
+    def _collate_for(self, network: nn.Module, responses: Sequence[EncodedResponse]) -> TokenBatch:
+        packed = self.packing == "auto" and can_pack(network)
+        return self.collate_packed(responses) if packed else self.collate(responses)
+
+    def collate_packed(self, responses: Sequence[EncodedResponse]) -> TokenBatch:
+        """Packs responses into one row on the CPU."""
+        masks = [response.tensors["response_mask"] for response in responses]
+        ids = [response.tensors["response_ids"] for response in responses]
+        row = pack([response.tensors["prompt_ids"] for response in responses], ids)
+        scored = [mask.nonzero().flatten() for mask in masks]
+        # The first response token is predicted by the prompt's last, the others by the token before them.
+        before = [
+            torch.cat([end[None], start + torch.arange(len(own) - 1)])
+            for end, start, own in zip(row.prompt_ends, row.starts, ids, strict=True)
+        ]
+        steps = torch.tensor([len(own) for own in scored])
+        return TokenBatch(
+            inputs=packed_inputs(row),
+            mask=torch.arange(int(steps.max())) < steps[:, None],
+            places=torch.cat([at[own] for at, own in zip(before, scored, strict=True)]),
+            targets=torch.cat([own[steps] for own, steps in zip(ids, scored, strict=True)]),
+            last=torch.stack([start + own[-1] for start, own in zip(row.starts, scored, strict=True)]),
+        )
 
     def collate(self, responses: Sequence[EncodedResponse]) -> TokenBatch:
         """Pads responses into a batch on the CPU."""
@@ -114,12 +145,12 @@ class TokenModality(Modality):
         inputs = pad_tokens(rows, self.pad_id, self.padding_side)
         width = inputs["input_ids"].shape[1]
         starts = [width - len(row) if self.padding_side == "left" else 0 for row in rows]
-        places = [start + own for start, own in zip(starts, scored, strict=True)]
+        places = [row * width + start + own for row, (start, own) in enumerate(zip(starts, scored, strict=True))]
         steps = torch.tensor([len(own) for own in scored])
         return TokenBatch(
             inputs=inputs,
             mask=torch.arange(int(steps.max())) < steps[:, None],
-            columns=torch.cat(places) - 1,
+            places=torch.cat(places) - 1,
             targets=torch.cat([row[own] for row, own in zip(rows, scored, strict=True)]),
             last=torch.stack([own[-1] for own in places]),
         )
@@ -139,12 +170,12 @@ class TokenModality(Modality):
         decoder = find_decoder(network)
         batch = batch.to(_device(network))
         output = decoder.run(batch.inputs)
-        rows = batch.mask.nonzero()[:, 0]  # [S]
+        states, hidden = output.states.flatten(0, 1), output.hidden.flatten(0, 1)  # [rows x L, ...]
         outputs = {"step_mask": batch.mask}
         if "logps" in want or "entropy" in want:
             logps, entropy = score_steps(
                 decoder,
-                output.states[rows, batch.columns],
+                states[batch.places],
                 batch.targets,
                 temperature=self.temperature,
                 chunk=self.chunk_size,
@@ -152,10 +183,9 @@ class TokenModality(Modality):
             )
             outputs |= {"logps": _spread(logps, batch.mask), "entropy": _spread(entropy, batch.mask)}
         if "values" in want:
-            outputs["values"] = _spread(_apply(heads, "values", output.hidden[rows, batch.columns]), batch.mask)
+            outputs["values"] = _spread(_apply(heads, "values", hidden[batch.places]), batch.mask)
         if "scores" in want:
-            everyone = torch.arange(len(batch.last), device=batch.last.device)
-            outputs["scores"] = _apply(heads, "scores", output.hidden[everyone, batch.last])
+            outputs["scores"] = _apply(heads, "scores", hidden[batch.last])
         return {name: value for name, value in outputs.items() if name in want or name == "step_mask"}
 
     # -- sampling
@@ -193,11 +223,11 @@ class TokenModality(Modality):
         return pad_tokens([prompt["prompt_ids"] for prompt in prompts], self.pad_id, "left")
 
     def _build_generated(self, rid: str, prompt: Mapping[str, Tensor], truncated: int, sampled: Sampled) -> Generated:
-        ids, steps = sampled.ids, len(sampled.ids)
+        ids, steps, length = sampled.ids, len(sampled.ids), len(prompt["prompt_ids"])
         tensors = {**prompt, "response_ids": ids, "response_mask": torch.ones(steps, dtype=torch.bool)}
         return Generated(
             response=self.build_response(rid, ids.tolist()),
-            encoded=EncodedResponse(tensors, steps, size=len(prompt["prompt_ids"]) + steps, truncated=truncated),
+            encoded=EncodedResponse(tensors, steps, size=length + steps, shared=length, truncated=truncated),
             behaviour_logps=sampled.logps,
             finished=sampled.finished,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from mmalign import LoRAParameters, Parameters
@@ -30,5 +32,7 @@ class TextConfig(Parameters):
     """Branch, tag or commit of a hub model."""
     trust_remote_code: bool = False
     """Run code that comes with a hub model. Only for authors you trust."""
+    packing: Literal["auto", "off"] = "auto"
+    """Score without padding and a prompt once for all its responses, where the attention allows it; or pad rows."""
     generation_batch_size: int = Field(default=64, ge=1)
     """Sequences that are sampled at the same time."""

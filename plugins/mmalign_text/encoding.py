@@ -73,7 +73,7 @@ class TextEncoder:
         ids, scored = zip(*kept, strict=True)
         tensors = {"prompt_ids": prompt[0], "response_ids": torch.tensor(ids), "response_mask": torch.tensor(scored)}
         truncated = prompt[1] + max(0, len(tokens) - (self._max_response or len(tokens)))
-        return EncodedResponse(tensors, steps=sum(scored), size=size, truncated=truncated)
+        return EncodedResponse(tensors, steps=sum(scored), size=size, shared=len(prompt[0]), truncated=truncated)
 
     def _tokenise_response(self, record: Record, response: Response, text: str, ids: list[int], where: str) -> Tokens:
         tokens: Tokens = []

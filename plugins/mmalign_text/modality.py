@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -47,6 +47,7 @@ class TextModality(TokenModality):
     attention: str | None = None
     revision: str | None = None
     trust_remote_code: bool = False
+    packing: Literal["auto", "off"] = "auto"
     generation_batch_size: int = 64
 
     def __post_init__(self) -> None:
