@@ -27,6 +27,7 @@ _HEADINGS = {
     "transform": "Transforms",
     "collector": "Collectors",
     "decoding": "Decodings",
+    "engine": "Engines",
     "evaluator": "Evaluators",
 }
 _FACTS = ("equation", "per", "axes", "stage", "provides", "log_prob_kind", "needs", "paper", "aliases")

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from mmalign.parts import Collector as Collector
     from mmalign.parts import Decoding as Decoding
     from mmalign.parts import EncodedResponse as EncodedResponse
+    from mmalign.parts import Engine as Engine
     from mmalign.parts import EvaluationContext as EvaluationContext
     from mmalign.parts import Evaluator as Evaluator
     from mmalign.parts import Generate as Generate
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from mmalign.specs import AdvantageSpec as AdvantageSpec
     from mmalign.specs import CollectorSpec as CollectorSpec
     from mmalign.specs import DecodingSpec as DecodingSpec
+    from mmalign.specs import EngineSpec as EngineSpec
     from mmalign.specs import EvaluatorSpec as EvaluatorSpec
     from mmalign.specs import ModalitySpec as ModalitySpec
     from mmalign.specs import ObjectiveSpec as ObjectiveSpec
@@ -94,6 +96,7 @@ _EXPORTS = {
         "Collector",
         "Decoding",
         "EncodedResponse",
+        "Engine",
         "EvaluationContext",
         "Evaluator",
         "Generate",
@@ -115,6 +118,7 @@ _EXPORTS = {
         "AdvantageSpec",
         "CollectorSpec",
         "DecodingSpec",
+        "EngineSpec",
         "EvaluatorSpec",
         "ModalitySpec",
         "ObjectiveSpec",

@@ -11,7 +11,7 @@ from mmalign.config import Component, RunConfig
 from mmalign.errors import ConfigError, PlanError
 from mmalign.names import distinct_names
 from mmalign.objectives import Objective, bind_objective, label_metrics
-from mmalign.parts import Collector, Decoding, Evaluator, Modality, Transform
+from mmalign.parts import Collector, Decoding, Engine, Evaluator, Modality, Transform
 from mmalign.quantities import (
     Plan,
     Provider,
@@ -54,6 +54,7 @@ class Assembly:
     advantage: BoundAdvantage | None
     collector: Collector | None
     decoding: Decoding
+    engine: Engine
     evaluators: Mapping[str, Evaluator]
     plan: Plan
     papers: Mapping[str, str]
@@ -113,6 +114,7 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
     plan = _plan(builder, objectives, modality_spec, advantage, config)
     modality = builder.build("modality", config.modality, "modality")
     _check_exports(config, modality, source)
+    decoding = builder.build("decoding", config.decoding, "decoding")
     return Assembly(
         config=config,
         registry=registry,
@@ -122,7 +124,8 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
         scorer=_build_scorer(builder, config),
         advantage=advantage,
         collector=builder.build("collector", config.collector, "collector") if config.collector else None,
-        decoding=builder.build("decoding", config.decoding, "decoding"),
+        decoding=decoding,
+        engine=_build_engine(builder, config, modality, decoding),
         evaluators=_build_evaluators(builder, config.evaluation.evaluators),
         plan=plan,
         papers=builder.papers,
@@ -182,6 +185,12 @@ def _build_scorer(builder: _Builder, config: RunConfig) -> RewardScorer | None:
         for index, component in enumerate(config.rewards)
     ]
     return RewardScorer(rewards) if rewards else None
+
+
+def _build_engine(builder: _Builder, config: RunConfig, modality: Modality, decoding: Decoding) -> Engine:
+    engine: Engine = builder.build("engine", config.engine, "engine")
+    engine.check(modality, decoding)
+    return engine
 
 
 def _build_evaluators(builder: _Builder, components: Sequence[Component]) -> dict[str, Evaluator]:

@@ -160,7 +160,9 @@ class Backend:
         """Samples `count` responses to every prompt with the run's decoding, without gradient."""
         network = self.unwrapped.network
         with evaluation_mode(self.unwrapped):
-            return self.assembly.modality.generate(network, records, self.assembly.decoding, count)
+            return self.assembly.engine.generate(
+                self.assembly.modality, network, records, self.assembly.decoding, count
+            )
 
     def quantities_of(self, rollouts: Sequence[Rollout], names: Sequence[str]) -> dict[str, Tensor]:
         """Computes log-prob quantities of rollouts at the temperature they were sampled at, without gradient.

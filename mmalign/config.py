@@ -28,6 +28,7 @@ COMPONENT_KINDS = {
     "rewards": "reward",
     "advantage": "advantage",
     "decoding": "decoding",
+    "engine": "engine",
     "data.train.transforms": "transform",
     "data.eval.transforms": "transform",
     "evaluation.evaluators": "evaluator",
@@ -145,6 +146,8 @@ class RunConfig(Parameters):
     """Online runs: how rewards become advantages."""
     decoding: Component = Component(name="sample")
     """How responses are sampled, in training and evaluation."""
+    engine: Component = Component(name="hf")
+    """Where responses are sampled: in this process, or by a server."""
     train: TrainConfig = TrainConfig()
     """Optimisation."""
     evaluation: EvaluationConfig = EvaluationConfig()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         AdvantageSpec,
         CollectorSpec,
         DecodingSpec,
+        EngineSpec,
         EvaluatorSpec,
         ModalitySpec,
         ObjectiveSpec,
@@ -141,6 +142,18 @@ def register_decodings() -> list[DecodingSpec]:
         @mmalign.hookimpl
         def register_decodings():
             return [DecodingSpec(name="min_p", summary="...", target="my_pkg.min_p:MinP")]
+    """
+
+
+@hookspec
+def register_engines() -> list[EngineSpec]:
+    """Where responses are sampled: in this process, or by a server.
+
+    Example:
+
+        @mmalign.hookimpl
+        def register_engines():
+            return [EngineSpec(name="my_server", summary="...", target="my_pkg.engine:MyEngine")]
     """
 
 

@@ -1,8 +1,8 @@
 """What a plugin author writes: base classes of the parts, and the values that travel between them.
 
 Read the values first (`EncodedResponse`, `Generated`, `Rollout`, `Sample`), then the base classes (`Modality`,
-`Reward`, `Collector`, `Transform`, `Decoding`, `Engine`, `Evaluator`). Objectives and advantages have no base class: they are
-pure functions of tensors. What announces a part is in `mmalign.specs`.
+`Reward`, `Collector`, `Transform`, `Decoding`, `Engine`, `Evaluator`). Objectives and advantages have no base class:
+they are pure functions of tensors. What announces a part is in `mmalign.specs`.
 
 Shapes: P prompts, N responses, T steps, M pairs, K reward dimensions.
 """
@@ -247,7 +247,7 @@ class Decoding:
 class Engine(ABC):
     """Where responses are sampled: in this process, or by a server. Built with the fields of its config model."""
 
-    def check(self, modality: Modality, decoding: Decoding) -> None:
+    def check(self, modality: Modality, decoding: Decoding) -> None:  # noqa: B027 (an author need not override it)
         """Checks, before anything is loaded, that this engine can sample for the other parts of the run.
 
         Raises:

@@ -22,6 +22,7 @@ from mmalign.specs import (
     AdvantageSpec,
     CollectorSpec,
     DecodingSpec,
+    EngineSpec,
     EvaluatorSpec,
     ModalitySpec,
     ObjectiveSpec,
@@ -42,6 +43,7 @@ HOOK_OF: dict[str, tuple[str, type[Spec]]] = {
     "transform": ("register_transforms", TransformSpec),
     "collector": ("register_collectors", CollectorSpec),
     "decoding": ("register_decodings", DecodingSpec),
+    "engine": ("register_engines", EngineSpec),
     "evaluator": ("register_evaluators", EvaluatorSpec),
 }
 """The hook that registers each kind of part, and what the hook returns a list of."""

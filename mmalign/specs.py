@@ -165,6 +165,13 @@ class DecodingSpec(TargetSpec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EngineSpec(TargetSpec):
+    """An `Engine` subclass."""
+
+    kind: ClassVar[str] = "engine"
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluatorSpec(TargetSpec):
     """An `Evaluator` subclass."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -58,6 +58,12 @@ class SampleDecoding(Decoding):
             logits = _keep_top_k(logits, self.top_k)
         return logits if self.top_p == 1 else _keep_nucleus(logits, self.top_p)
 
+    def request_fields(self) -> dict[str, Any]:
+        """Returns temperature, limit and truncation; see `Decoding.request_fields`."""
+        # Said even where nothing is cut: servers have defaults of their own. Not every one knows `top_k`.
+        top_k = {} if self.top_k is None else {"top_k": self.top_k}
+        return {"temperature": self.temperature, "max_tokens": self.max_steps, "top_p": self.top_p, **top_k}
+
 
 @dataclass
 class GreedyDecoding(Decoding):
@@ -70,6 +76,10 @@ class GreedyDecoding(Decoding):
     def adjust(self, logits: Tensor, generated: Tensor) -> Tensor:
         """Sets the logits [N, V] of all but the likeliest step (the first of equals) to -inf."""
         return _keep_only(logits, logits.argmax(dim=-1, keepdim=True))
+
+    def request_fields(self) -> dict[str, Any]:
+        """Returns temperature 0 and the limit; see `Decoding.request_fields`."""
+        return {"temperature": 0.0, "max_tokens": self.max_steps}
 
 
 def _keep_only(logits: Tensor, kept: Tensor) -> Tensor:
