@@ -95,7 +95,8 @@ def optimiser_step(run: Run, batch: Batch, *, fresh: bool = False) -> dict[str, 
     norm = _clip(run)
     run.optimiser.step()
     run.optimiser.zero_grad(set_to_none=True)
-    return sums.compute(run.backend.sum_over_processes) | {"grad_norm": norm, "learning_rate": rate}
+    metrics = sums.compute(run.backend.sum_over_processes) | sums.gap.compute(run.accelerator.gather)
+    return metrics | {"grad_norm": norm, "learning_rate": rate}
 
 
 def accumulate_gradients(run: Run, batch: Batch, *, fresh: bool = False) -> MetricSums:
@@ -113,6 +114,8 @@ def accumulate_gradients(run: Run, batch: Batch, *, fresh: bool = False) -> Metr
             if fresh and index == 0:
                 check_same_start(values, run.step)
                 check_same_sampler(values)
+            if fresh:
+                sums.gap.add(values)
             loss = weighted_loss(run.objectives, values, totals, sums)
             check_differentiable(loss, run.objectives)
             check_finite(loss, values)

@@ -10,12 +10,18 @@ from torch import Tensor
 from mmalign.distribution import SumOverProcesses
 from mmalign.errors import PluginError
 from mmalign.objectives import Objective, element_mask
+from mmalign.sampler_gap import SamplerGap
 
 
 class MetricSums:
-    """Adds up per-element metrics, each already divided by the element count of the global batch."""
+    """Adds up per-element metrics, each already divided by the element count of the global batch.
+
+    Attributes:
+        gap: that of the sampler, which is no metric of an objective.
+    """
 
     def __init__(self) -> None:
+        self.gap = SamplerGap()
         self._sums: dict[str, Tensor] = {}
 
     def add(

@@ -65,7 +65,9 @@ def _collect(run: Run, collector: Collector) -> tuple[Batch, dict[str, float]]:
     rollouts = collector.collect(prompts, run.backend.generate)
     run.hooks.on_experience_collected(run=run, rollouts=rollouts)
     batch = run.backend.collect(rollouts)
-    metrics: dict[str, Tensor] = {"length": batch.quantities["lengths"].float()}
+    lengths = batch.quantities["lengths"].float()
+    rescored = [float(one.rescored) for rollout in rollouts for one in rollout.responses]
+    metrics: dict[str, Tensor] = {"length": lengths, "sampler_gap/rescored": lengths.new_tensor(rescored)}
     if run.backend.reward_names:
         batch = run.backend.score_rewards(batch, rollouts)
         run.hooks.on_rewards_computed(run=run, batch=batch)

@@ -1,0 +1,52 @@
+"""How far the log-probs that a rollout was sampled with are from the trainer's own for the same weights.
+
+Both should be equal; other kernels, another precision, another template or stale weights make them differ, and biased
+importance ratios follow. Measured on the first mini-batch of every round, before its update, at no extra forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LARGE_GAP = 0.1
+"""Nats; the share of steps above it is a metric."""
+
+
+class SamplerGap:
+    """Adds up |`policy_logps` - `behaviour_logps`| over the scored steps of micro-batches."""
+
+    def __init__(self) -> None:
+        self._parts: list[Tensor] = []
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Adds a micro-batch; one without both log-probs adds nothing."""
+        if "behaviour_logps" in values and "policy_logps" in values:
+            gaps = (values["policy_logps"].detach() - values["behaviour_logps"])[values["step_mask"]].abs()
+            self._parts.append(_summarise(gaps))
+
+    def compute(self, gather: Callable[[Tensor], Any]) -> dict[str, float]:
+        """Returns the mean and the largest gap, in nats, and the share of steps above `LARGE_GAP`.
+
+        Args:
+            gather: concatenates a tensor of every process; every process must have added the same way.
+        """
+        if not self._parts:
+            return {}
+        own = torch.stack(self._parts)
+        # Reduced first: processes may have cut their shares into different numbers of micro-batches.
+        parts = gather(torch.cat([own[:, :3].sum(dim=0), own[:, 3:].amax(dim=0)])).reshape(-1, 4)
+        steps, total, large, _ = parts.sum(dim=0).tolist()
+        return {
+            "sampler_gap/mean": total / steps,
+            "sampler_gap/max": float(parts[:, 3].max()),
+            "sampler_gap/large": large / steps,
+        }
+
+
+def _summarise(gaps: Tensor) -> Tensor:
+    """Number, sum, number above the bound and maximum of gaps [S], as one tensor [4]."""
+    return torch.stack([gaps.new_tensor(float(len(gaps))), gaps.sum(), (gaps > LARGE_GAP).sum(), gaps.max()])
