@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from mmalign.config import Component, RunConfig
-from mmalign.errors import ConfigError, PlanError
+from mmalign.components import Component, RewardComponent
+from mmalign.config import RunConfig
+from mmalign.errors import ConfigError, PlanError, PluginError
 from mmalign.names import distinct_names
 from mmalign.objectives import Objective, bind_objective, label_metrics
-from mmalign.parts import Collector, Decoding, Engine, Evaluator, Modality, Transform
+from mmalign.parts import Collector, Decoding, Engine, Evaluator, Modality, Reward, Transform
 from mmalign.quantities import (
     Plan,
     Provider,
@@ -22,7 +23,7 @@ from mmalign.quantities import (
     rollout_providers,
 )
 from mmalign.registry import Registry, load_object
-from mmalign.rewards import RewardScorer, WeightedReward
+from mmalign.rewards import BoundReward, RewardScorer
 from mmalign.specs import AdvantageSpec, CollectorSpec, ModalitySpec, ObjectiveSpec, Spec, TargetSpec
 from mmalign.validation import validate_parameters
 
@@ -176,15 +177,18 @@ def _bind_advantage(builder: _Builder, config: RunConfig) -> BoundAdvantage | No
 
 
 def _build_scorer(builder: _Builder, config: RunConfig) -> RewardScorer | None:
-    rewards = [
-        WeightedReward(
-            component.name,
-            builder.build("reward", component, _place("rewards", index, config.rewards)),
-            component.weight,
-        )
-        for index, component in enumerate(config.rewards)
-    ]
-    return RewardScorer(rewards) if rewards else None
+    rewards = []
+    for index, component in enumerate(config.rewards):
+        where = _place("rewards", index, config.rewards)
+        spec, parameters = builder.bind("reward", component, where)
+        reserved = sorted(parameters.keys() & RewardComponent.model_fields.keys())
+        if reserved:
+            raise PluginError(f"reward {spec.name!r} has a parameter {reserved[0]!r}, a key that all rewards have")
+        reward: Reward = load_object(cast(TargetSpec, spec).target)(**parameters)
+        if component.cache and not reward.deterministic:
+            raise ConfigError(f"{where}.cache: reward {spec.name!r} may score equal samples differently; drop it")
+        rewards.append(BoundReward(component, reward))
+    return RewardScorer(rewards, config.composition) if rewards else None
 
 
 def _build_engine(builder: _Builder, config: RunConfig, modality: Modality, decoding: Decoding) -> Engine:

@@ -25,6 +25,7 @@ from mmalign.records import Record
 from mmalign.reductions import masked_sum
 from mmalign.reference import Reference
 from mmalign.registry import load_object
+from mmalign.rewards import RewardScorer
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,11 @@ class Backend:
         return batch
 
     def score_rewards(self, batch: Batch, rollouts: Sequence[Rollout]) -> Batch:
-        """Adds `rewards` [N, K] and `composite_rewards` [N]."""
+        """Adds `rewards` [N, K], from which normalisation and constraints learn, and `composite_rewards` [N]."""
         rewards = self.score_rollouts(rollouts).to(self.device)
-        values = {"rewards": rewards, "composite_rewards": self.compose(rewards)}
+        composition = self._scorer.composition
+        composition.observe(rewards, self.sum_over_processes)
+        values = {"rewards": rewards, "composite_rewards": composition.compose(rewards, adapted=True)}
         return batch.with_quantities(values, {"rewards": "NK", "composite_rewards": "N"})
 
     def _add_frozen(self, batch: Batch, provider: Provider, rollouts: Sequence[Rollout]) -> Batch:
@@ -139,10 +142,8 @@ class Backend:
 
     def score_rollouts(self, rollouts: Sequence[Rollout]) -> Tensor:
         """Scores every response of every rollout: [N, K], float32, NaN where a scorer could not score."""
-        if self.assembly.scorer is None:
-            raise TrainingError("no rewards are configured; add `rewards: [{name: ...}]`")
         decode = self.assembly.modality.decode
-        return self.assembly.scorer.score(
+        return self._scorer.score(
             [
                 Sample(rollout.record, item.response, decode(item.response), item.encoded.steps)
                 for rollout in rollouts
@@ -151,10 +152,19 @@ class Backend:
         )
 
     def compose(self, rewards: Tensor) -> Tensor:
-        """Combines reward dimensions [N, K] into one reward [N]."""
+        """Combines reward dimensions [N, K] into one reward [N] by the configuration alone, so always comparable."""
+        return self._scorer.composition.compose(rewards)
+
+    @property
+    def multipliers(self) -> dict[str, float]:
+        """Lagrange multipliers of the constrained rewards, by name."""
+        return dict(self.assembly.scorer.composition.multipliers) if self.assembly.scorer else {}
+
+    @property
+    def _scorer(self) -> RewardScorer:
         if self.assembly.scorer is None:
             raise TrainingError("no rewards are configured; add `rewards: [{name: ...}]`")
-        return self.assembly.scorer.compose(rewards)
+        return self.assembly.scorer
 
     def generate(self, records: Sequence[Record], count: int) -> list[list[Generated]]:
         """Samples `count` responses to every prompt with the run's decoding, without gradient."""

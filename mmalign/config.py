@@ -14,8 +14,9 @@ from typing import Any, Literal, cast
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from mmalign.components import Component, CompositionConfig, RewardComponent, WeightedComponent
 from mmalign.data import DataConfig
 from mmalign.errors import ConfigError
 from mmalign.specs import Parameters
@@ -37,24 +38,6 @@ COMPONENT_KINDS = {
 
 
 _INTERPOLATION = re.compile(r"(\\*)\$\{")
-
-
-class Component(BaseModel):
-    """A named part and its parameters."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    name: str
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The keys that belong to the plugin."""
-        return dict(self.model_extra or {})
-
-
-class WeightedComponent(Component):
-    """A part of a sum."""
-
-    weight: float = 1.0
 
 
 class DataSection(Parameters):
@@ -140,8 +123,10 @@ class RunConfig(Parameters):
     """The loss: one component or a list of them, summed with their weights. There is no default."""
     collector: Component | None = None
     """Online runs: how prompts become rollouts."""
-    rewards: tuple[WeightedComponent, ...] = ()
-    """Scorers of responses; their weighted sum is the composite reward."""
+    rewards: tuple[RewardComponent, ...] = ()
+    """Scorers of responses."""
+    composition: CompositionConfig = CompositionConfig()
+    """How the rewards become one number, the composite reward."""
     advantage: Component | None = None
     """Online runs: how rewards become advantages."""
     decoding: Component = Component(name="sample")
@@ -167,6 +152,11 @@ class RunConfig(Parameters):
     def _check_length(self) -> RunConfig:
         if self.train.steps is None and self.train.epochs is None:
             raise ValueError("train.steps or train.epochs is needed")
+        return self
+
+    @model_validator(mode="after")
+    def _check_composition(self) -> RunConfig:
+        self.composition.check(self.rewards)
         return self
 
 

@@ -199,11 +199,18 @@ class Modality(ABC):
 
 
 class Reward(ABC):
-    """A scorer of responses, built with the fields of its config model."""
+    """A scorer of responses, built with the fields of its config model.
+
+    Attributes:
+        deterministic: True if equal samples get equal scores, bit for bit, always: whatever else is in the batch, on
+            whatever machine. Only then may scores be cached.
+    """
+
+    deterministic: bool = False
 
     @abstractmethod
-    def score(self, samples: Sequence[Sample]) -> Sequence[float]:
-        """Scores every sample; NaN where it cannot. Higher is better."""
+    def score(self, samples: Sequence[Sample]) -> Sequence[float | Exception]:
+        """Scores every sample; NaN where it cannot, or an exception that says why. Higher is better."""
 
 
 class Transform(ABC):

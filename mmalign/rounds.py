@@ -79,11 +79,13 @@ def _reward_metrics(run: Run, batch: Batch) -> dict[str, Tensor]:
     rewards = batch.quantities["rewards"]
     components = {f"reward/{name}": rewards[:, column] for column, name in enumerate(run.backend.reward_names)}
     composite = batch.quantities["composite_rewards"]
+    multipliers = {f"multiplier/{name}": composite.new_full((1,), one) for name, one in run.backend.multipliers.items()}
     return {
         "reward": composite,
         "reward/unscored": composite.isnan().float(),
         "flat_groups": flat_groups(composite, batch.quantities["prompt_index"]),
         **components,
+        **multipliers,
     }
 
 

@@ -118,6 +118,7 @@ class Run:
             "examples_before": self.examples_before,
             "config": self.config.model_dump(mode="json"),
             "data": self.source.fingerprint,
+            "rewards": self.assembly.scorer.composition.state() if self.assembly.scorer else None,
             "plugins": self._plugin_states(),
         }
 
@@ -139,7 +140,7 @@ class Run:
         Raises:
             CheckpointError: it belongs to another model, other data or another objective.
         """
-        parts = ("objective", "collector", "rewards", "advantage", "decoding")
+        parts = ("objective", "collector", "rewards", "composition", "advantage", "decoding")
         # What decides which records come next; the content of the files is in the fingerprint.
         order = [f"data.train.{key}" for key in ("limit", "shuffle", "columns", "transforms")]
         self._check_same(state, (*parts, *order, "train.seed"))
@@ -147,6 +148,8 @@ class Run:
             raise CheckpointError(f"{self.output}: the training data have changed since the checkpoint was written")
         self.restore_weights(tensors, state)
         self._restore_moments(tensors["optimiser"])
+        if self.assembly.scorer:
+            self.assembly.scorer.composition.restore(state["rewards"])
         self.round = state["round"]
         self.stream.position = state["position"]
         self.before = dict(state["before"])

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from mmalign import Record, Sample, TrainingError, load_run
+from mmalign.components import CompositionConfig, RewardComponent
 from mmalign.feedback import sample_records
+from mmalign.reward_composition import Composition
 from mmalign.run import Run
 
 PROMPTS = [Record.from_text("x" * length, id=str(length)) for length in range(1, 6)]
@@ -28,6 +30,7 @@ class FixedScorer:
     """Stands in for the scorer of a run: hands out given rewards, also different ones for equal texts."""
 
     names = ("fixed",)
+    composition = Composition(names, [RewardComponent(name="fixed")], CompositionConfig())
 
     def __init__(self, rewards: Sequence[float]) -> None:
         self.rewards = torch.tensor(rewards)
@@ -35,9 +38,6 @@ class FixedScorer:
     def score(self, samples: Sequence[Sample]) -> Tensor:
         assert len(samples) == len(self.rewards)
         return self.rewards[:, None]
-
-    def compose(self, rewards: Tensor) -> Tensor:
-        return rewards[:, 0]
 
 
 def fix_scores(run: Run, *rewards: float) -> None:

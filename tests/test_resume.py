@@ -35,6 +35,13 @@ VARIANTS = {
     "streamed": {**OFFLINE, "streaming": True},
     "full": {**OFFLINE, "lora": None},
     "grpo": ONLINE,
+    "learned_composition": {
+        **ONLINE,
+        "rewards": [
+            {"name": "length", "target": 6, "normalise": "running", "clip": [-2, 2], "cache": True},
+            {"name": "length", "target": 2, "unit": "steps", "constraint": {"at_least": 0.0, "multiplier_rate": 0.1}},
+        ],
+    },
     # A round of 4 steps; a run may only stop at the end of one.
     "grpo_several_steps": {**ONLINE, "train": {"prompts_per_round": 6, "epochs_per_round": 2}},
 }

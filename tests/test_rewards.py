@@ -1,4 +1,4 @@
-"""The reward scorer: what is scored once, what becomes NaN, what stops a run, how components add up."""
+"""The reward scorer: what is scored once, what is kept, what becomes NaN, what stops a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 
 from mmalign import ConfigError, Record, Reward, Sample, TrainingError
-from mmalign.rewards import RewardScorer, WeightedReward
+from mmalign.components import RewardComponent
+from mmalign.reward_scoring import ScoreCache
+from mmalign.rewards import BoundReward, RewardScorer
 
 
 class Counting(Reward):
@@ -48,8 +50,9 @@ def make_sample(output: Any) -> Sample:
     return Sample(record, record.responses[0], output)
 
 
-def build(*rewards: Reward, **options: Any) -> RewardScorer:
-    return RewardScorer([WeightedReward(f"r{index}", reward) for index, reward in enumerate(rewards)], **options)
+def build(*rewards: Reward, **keys: Any) -> RewardScorer:
+    components = [RewardComponent(name=f"r{index}", **keys) for index in range(len(rewards))]
+    return RewardScorer([BoundReward(*pair) for pair in zip(components, rewards, strict=True)])
 
 
 def fail_on_bad(text: str) -> float:
@@ -85,6 +88,28 @@ def test_no_score_is_kept_for_the_next_call() -> None:
     scorer.score(make_samples("a", "bb"))
     assert scorer.score(make_samples("bb", "ccc")).flatten().tolist() == [2, 3]
     assert reward.calls == [["a", "bb"], ["bb", "ccc"]]
+
+
+def test_a_cache_keeps_scores_but_no_failures() -> None:
+    reward = Counting(fail_on_bad)
+    scorer = build(reward, cache=True)
+    scorer.score(make_samples("a", "bad"))
+    reward.function = len
+    assert scorer.score(make_samples("bad", "a", "bbbb")).flatten().tolist() == [3, 1, 4]
+    assert reward.calls[-1] == ["bad", "bbbb"]
+
+
+def test_a_cache_does_not_confuse_outputs_without_bytes() -> None:
+    reward = Counting(lambda output: output["a"])
+    scorer = build(reward, cache=True)
+    assert [scorer.score([make_sample({"a": value})]).item() for value in (1, 2)] == [1, 2]
+
+
+def test_a_full_cache_forgets_the_oldest() -> None:
+    cache = ScoreCache(size=2)
+    cache.add({b"a": 1.0, b"b": 2.0})
+    cache.add({b"c": 3.0})
+    assert cache.find([b"a", b"b", b"c"]) == {b"b": 2.0, b"c": 3.0}
 
 
 def test_the_same_response_to_another_prompt_is_another_sample() -> None:
@@ -137,24 +162,8 @@ def test_outputs_with_bytes_are_equal_by_content(name: str) -> None:
     assert [len(call) for call in reward.calls] == [1]
 
 
-# -- composing
-
-
-def test_the_composite_is_the_weighted_sum() -> None:
-    # 2 * 0.5 + 3 * -1 = -2; 4 * 0.5 + 1 * -1 = 1
-    scorer = RewardScorer([WeightedReward("a", Counting(len), 0.5), WeightedReward("b", Counting(len), -1.0)])
-    assert scorer.compose(torch.tensor([[2.0, 3.0], [4.0, 1.0]])).tolist() == [-2.0, 1.0]
-
-
-def test_a_missing_component_makes_the_composite_nan_unless_its_weight_is_zero() -> None:
-    scorer = RewardScorer([WeightedReward("a", Counting(len), 1.0), WeightedReward("report", Counting(len), 0.0)])
-    composed = scorer.compose(torch.tensor([[1.0, nan], [nan, 1.0]])).tolist()
-    assert composed[0] == 1.0
-    assert isnan(composed[1])
-
-
 def test_equal_names_are_numbered() -> None:
-    rewards = [WeightedReward(name, Counting(len)) for name in ("a", "b", "a", "a")]
+    rewards = [BoundReward(RewardComponent(name=name), Counting(len)) for name in ("a", "b", "a", "a")]
     assert RewardScorer(rewards).names == ("a", "b", "a_2", "a_3")
 
 
@@ -193,6 +202,14 @@ def test_a_returned_nan_is_a_counted_failure(caplog: pytest.LogCaptureFixture) -
         assert isnan(scorer.score(make_samples("a")).item())
     assert scorer.failures == {"r0": 1}
     assert "it returned NaN" in caplog.text
+
+
+def test_an_exception_in_place_of_a_score_is_its_cause(caplog: pytest.LogCaptureFixture) -> None:
+    scorer = build(Returning([1.0, TimeoutError("no answer in 5 s")]))
+    with caplog.at_level(logging.WARNING):
+        first, second = scorer.score(make_samples("a", "b")).flatten().tolist()
+    assert first == 1 and isnan(second)
+    assert "no score for 1 of 2 samples; first cause: TimeoutError: no answer in 5 s" in caplog.text
 
 
 def test_a_reward_that_fails_on_everything_stops_the_run() -> None:

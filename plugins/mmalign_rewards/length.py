@@ -31,6 +31,8 @@ class Length(Reward):
     scores -1 against a target, twice the target scores -1, and there is no lower bound.
     """
 
+    deterministic = True
+
     def __init__(self, target: int, mode: Literal["target", "maximum"] = "target", unit: Unit = "words") -> None:
         self.target = target
         self.mode = mode

@@ -15,6 +15,8 @@ class Vader(Reward):
     Source: Hutto and Gilbert, VADER (ICWSM 2014).
     """
 
+    deterministic = True
+
     def __init__(self) -> None:
         self._analyser: Any = None
 

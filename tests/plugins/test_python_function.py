@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from mmalign import ConfigError, Record, Response, Sample
-from mmalign.rewards import RewardScorer, WeightedReward
+from mmalign.components import RewardComponent
+from mmalign.rewards import BoundReward, RewardScorer
 from mmalign_rewards.python_function import PythonFunction
 
 
@@ -111,7 +112,7 @@ def test_a_bug_that_shows_while_importing_keeps_its_own_error(tmp_path: Path) ->
 
 def test_a_sample_it_raises_on_costs_that_sample_only(tmp_path: Path) -> None:
     file = write(tmp_path, "def inverse(responses):\n    return [1 / len(response) for response in responses]\n")
-    scorer = RewardScorer([WeightedReward("inverse", PythonFunction(f"{file}:inverse"))])
+    scorer = RewardScorer([BoundReward(RewardComponent(name="inverse"), PythonFunction(f"{file}:inverse"))])
     record = Record.from_text("Write.", ["ab"])
     samples = [Sample(record, Response.from_text("r0", "x"), output) for output in ("ab", "", "abcd")]
     scores: list[Any] = scorer.score(samples).flatten().tolist()
