@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mmalign.api import train as train
     from mmalign.backend import StepContext as StepContext
     from mmalign.batch import Batch as Batch
+    from mmalign.caches import cache_folder as cache_folder
     from mmalign.config import RunConfig as RunConfig
     from mmalign.config import load_config as load_config
     from mmalign.conformance import ConformanceSpec as ConformanceSpec
@@ -78,6 +79,7 @@ _EXPORTS = {
     "api": ("check", "evaluate", "load_run", "train"),
     "backend": ("StepContext",),
     "batch": ("Batch",),
+    "caches": ("cache_folder",),
     "config": ("RunConfig", "load_config"),
     "conformance": ("ConformanceSpec",),
     "errors": (

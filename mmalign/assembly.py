@@ -113,6 +113,7 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
     advantage = _bind_advantage(builder, config)
     _check_online(config, source)
     plan = _plan(builder, objectives, modality_spec, advantage, config)
+    _check_reference(config, plan, source)
     modality = builder.build("modality", config.modality, "modality")
     _check_exports(config, modality, source)
     decoding = builder.build("decoding", config.decoding, "decoding")
@@ -246,6 +247,13 @@ def _check_online(config: RunConfig, source: str) -> None:
         raise ConfigError(
             f"{prefix}advantage: {config.advantage.name!r} works in online runs only; add `collector: {{name: group}}`"
         )
+
+
+def _check_reference(config: RunConfig, plan: Plan, source: str) -> None:
+    strategy = config.reference.strategy
+    if strategy != "auto" and not plan.needs_reference and not config.evaluation.evaluators:
+        prefix = f"{source}: " if source else ""
+        raise ConfigError(f"{prefix}reference.strategy: {strategy!r}, but no objective compares with a reference")
 
 
 def _check_exports(config: RunConfig, modality: Modality, source: str) -> None:

@@ -23,7 +23,8 @@ from mmalign.policy import Policy, evaluation_mode
 from mmalign.quantities import DERIVED, POLICY_OUTPUTS, Plan, Provider
 from mmalign.records import Record
 from mmalign.reductions import masked_sum
-from mmalign.reference import Reference
+from mmalign.reference import MovingReference, Reference
+from mmalign.reference_cache import ReferenceCache
 from mmalign.registry import load_object
 from mmalign.rewards import RewardScorer
 
@@ -35,7 +36,8 @@ class Backend:
     Attributes:
         assembly: the parts and the plan of the run.
         policy: the module to score with; in a distributed run, the wrapped one.
-        reference: the frozen anchor, or None if the plan needs none.
+        reference: the anchor, or None if the plan needs none.
+        reference_cache: keeps log-probs of stored responses under a reference that never changes; None to keep none.
         device: where scoring happens.
         micro_batch_size: responses per forward pass.
         sum_over_processes: adds a tensor up over all processes.
@@ -48,6 +50,7 @@ class Backend:
     device: torch.device
     micro_batch_size: int
     sum_over_processes: SumOverProcesses
+    reference_cache: ReferenceCache | None = None
 
     # -- building batches
 
@@ -85,7 +88,7 @@ class Backend:
 
     def _add_frozen(self, batch: Batch, provider: Provider, rollouts: Sequence[Rollout]) -> Batch:
         if provider.name == "reference_logps":
-            return _add(batch, provider, self.reference_logps(batch))
+            return _add(batch, provider, self.score_with_reference(batch.responses, stored=not rollouts))
         if provider.name in ("rewards", "composite_rewards"):
             return self.score_rewards(batch, rollouts)
         needs = [batch.quantities[name] for name in provider.needs]
@@ -95,11 +98,24 @@ class Backend:
         return _add(batch, provider, load_object(provider.compute)(*needs))
 
     def reference_logps(self, batch: Batch) -> Tensor:
-        """Computes `reference_logps` [N, T] of a batch, float32."""
-        if self.reference is None:
-            raise TrainingError("reference log-probs were not planned, so no reference was built")
-        with self.reference.active() as network:
-            return self._logps_without_gradient(network, batch.responses)
+        """Computes `reference_logps` [N, T] of a batch, float32, whatever is kept of them."""
+        return self.score_with_reference(batch.responses, stored=False)
+
+    def score_with_reference(self, responses: Sequence[EncodedResponse], *, stored: bool) -> Tensor:
+        """Computes log-probs [N, T] of encoded responses under the reference, float32.
+
+        Args:
+            stored: the responses come from a data set, so what was computed for them is kept and found again.
+        """
+        if self.reference_cache is None or not stored:
+            return self._score_with_reference(responses)
+        temperature = self.assembly.modality.temperature
+        return self.reference_cache.logps(responses, temperature, self._score_with_reference).to(self.device)
+
+    def follow_policy(self, step: int) -> None:
+        """Lets a moving reference follow the policy after optimiser step `step`."""
+        if isinstance(self.reference, MovingReference):
+            self.reference.update(step)
 
     # -- once an optimiser step
 
@@ -139,6 +155,11 @@ class Backend:
     def has_reference(self) -> bool:
         """True if reference log-probs can be computed."""
         return self.reference is not None
+
+    @property
+    def reference_moves(self) -> bool:
+        """True if reference log-probs change during training."""
+        return isinstance(self.reference, MovingReference)
 
     def score_rollouts(self, rollouts: Sequence[Rollout]) -> Tensor:
         """Scores every response of every rollout: [N, K], float32, NaN where a scorer could not score."""
@@ -201,6 +222,12 @@ class Backend:
         finally:
             modality.temperature = before
 
+    def _score_with_reference(self, responses: Sequence[EncodedResponse]) -> Tensor:
+        if self.reference is None:
+            raise TrainingError("reference log-probs were not planned; let the quantity need `reference_logps`")
+        with self.reference.active() as network:
+            return self._logps_without_gradient(network, responses)
+
     def _logps_without_gradient(self, network: Callable[..., Any], responses: Sequence[EncodedResponse]) -> Tensor:
         order = sorted(range(len(responses)), key=lambda row: -responses[row].size)
         rows: list[Tensor] = [torch.empty(0)] * len(responses)
@@ -241,10 +268,7 @@ class StepContext:
             return torch.zeros(0), torch.zeros(0)
         mask = torch.arange(max(item.steps for item in encoded)) < torch.tensor([[item.steps] for item in encoded])
         policy = self.backend.policy_logps(encoded)
-        if self.backend.reference is None:
-            raise TrainingError("a mismatched estimate needs a reference; let the quantity need reference_logps")
-        with self.backend.reference.active() as network:
-            reference = self.backend._logps_without_gradient(network, encoded)
+        reference = self.backend.score_with_reference(encoded, stored=not self.backend.assembly.online)
         mask = mask.to(policy.device)
         return masked_sum(policy, mask), masked_sum(reference, mask)
 

@@ -39,6 +39,7 @@ COMMANDS = {
     "list": LazyCommand("mmalign.cli_parts", "list_parts", "List the parts of a kind: objectives, rewards, ..."),
     "explain": LazyCommand("mmalign.cli_parts", "explain", "Explain a part: equation, needs, parameters, paper."),
     "schema": LazyCommand("mmalign.cli_parts", "schema", "Write the JSON Schema of run configurations."),
+    "cache": LazyCommand("mmalign.cli_cache", "app", "Show and clear what is kept between runs."),
     "conformance": LazyCommand("mmalign.cli_conformance", "conformance", "Check the plugins against golden vectors."),
 }
 

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mmalign.assembly import Assembly
 from mmalign.inspection import DataStatistics, Inspection
 from mmalign.progress import before_after_table, examples_table
 from mmalign.run import Run
@@ -103,9 +104,7 @@ def _format_statistics(statistics: DataStatistics) -> list[str]:
 def _size_lines(inspection: Inspection) -> list[str]:
     assembly, train = inspection.assembly, inspection.assembly.config.train
     plan = assembly.plan
-    reference = "no reference"
-    if plan.needs_reference:
-        reference = "reference: adapter off" if assembly.modality.adapter else "reference: frozen copy"
+    reference = f"reference: {_describe_reference(assembly)}" if plan.needs_reference else "no reference"
     lines = [
         f"{inspection.total_steps} steps of {train.batch_size} prompts in micro-batches of {train.micro_batch_size}",
         f"forward pass gives: {', '.join(plan.policy_outputs) or 'nothing'}; {reference}",
@@ -119,3 +118,12 @@ def _size_lines(inspection: Inspection) -> list[str]:
             f"{inspection.memory / 2**30:.2f} GiB for weights, gradients and optimiser; activations come on top"
         )
     return lines
+
+
+def _describe_reference(assembly: Assembly) -> str:
+    config = assembly.config.reference
+    if config.decay is not None:
+        return f"moving average of the policy, decay {config.decay}"
+    if config.every is not None:
+        return f"the policy of every {config.every} steps"
+    return "adapter off" if assembly.modality.adapter else "frozen copy"

@@ -88,6 +88,27 @@ class TrainConfig(Parameters):
     """Steps between lines of the metrics log."""
 
 
+class ReferenceConfig(Parameters):
+    """What the policy is compared with, where an objective asks for it."""
+
+    strategy: Literal["auto", "ema", "sync"] = "auto"
+    """auto: the start, by adapter off or a frozen copy; ema: a moving average; sync: a recent policy."""
+    decay: float | None = Field(default=None, gt=0, lt=1)
+    """ema: share of the average that stays at every optimiser step, e.g. 0.99."""
+    every: int | None = Field(default=None, ge=1)
+    """sync: optimiser steps after which the reference becomes the policy."""
+    cache: bool = True
+    """Keep log-probs of stored responses under a reference that never changes on the disk; other runs share them."""
+
+    @model_validator(mode="after")
+    def _check_parameters(self) -> ReferenceConfig:
+        for name, strategy in (("decay", "ema"), ("every", "sync")):
+            given = getattr(self, name) is not None
+            if given != (self.strategy == strategy):
+                raise ValueError(f"strategy {self.strategy!r} {'takes no' if given else 'needs'} `{name}`")
+        return self
+
+
 class EvaluationConfig(Parameters):
     """Held-out evaluation; always before and after training, if there are held-out data."""
 
@@ -133,6 +154,8 @@ class RunConfig(Parameters):
     """How responses are sampled, in training and evaluation."""
     engine: Component = Component(name="hf")
     """Where responses are sampled: in this process, or by a server."""
+    reference: ReferenceConfig = ReferenceConfig()
+    """What the policy is compared with."""
     train: TrainConfig = TrainConfig()
     """Optimisation."""
     evaluation: EvaluationConfig = EvaluationConfig()

@@ -68,8 +68,8 @@ def _measure_objectives(run: Run) -> dict[str, float]:
 
 
 def _held_out_batch(run: Run) -> Batch:
-    """Prepares the held-out batch once: what it holds does not depend on the trained weights."""
-    if run.held_out_batch is None:
+    """Prepares the held-out batch, once unless the reference moves: nothing else in it depends on trained weights."""
+    if run.held_out_batch is None or run.backend.reference_moves:
         processes, rank = run.accelerator.num_processes, run.accelerator.process_index
         records = take_share(run.held_out, rank, processes, "data.eval")
         run.held_out_batch = run.backend.prepare(run.backend.encode(records))

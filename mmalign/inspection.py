@@ -61,7 +61,7 @@ class Inspection:
         data: statistics by split.
         total_steps: optimiser steps.
         parameters: (all, trained), or None if only loading would tell.
-        memory: bytes of weights, gradients, moments and a reference copy; activations come on top. None as above.
+        memory: bytes of weights, gradients, moments and a reference; activations come on top. None as above.
         dtype: of the frozen weights.
     """
 
@@ -137,5 +137,9 @@ def _encode(assembly: Assembly, source: Source, records: Sequence[Record]) -> li
 
 def _estimate_memory(assembly: Assembly, parameters: tuple[int, int], dtype: torch.dtype) -> int:
     every, trained = parameters
-    frozen_copy = every if assembly.plan.needs_reference and not assembly.modality.adapter else 0
-    return (every + frozen_copy) * dtype.itemsize + trained * _TRAINED_BYTES
+    reference = 0
+    if assembly.plan.needs_reference and assembly.config.reference.strategy != "auto":
+        reference = trained * torch.float32.itemsize
+    elif assembly.plan.needs_reference and not assembly.modality.adapter:
+        reference = every * dtype.itemsize
+    return every * dtype.itemsize + reference + trained * _TRAINED_BYTES

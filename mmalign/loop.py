@@ -73,6 +73,7 @@ def _run_round(run: Run, progress: Progress) -> None:
             break
         step_metrics = metrics | optimiser_step(run, minibatch, fresh=index == 0)
         run.step += 1
+        run.backend.follow_policy(run.step)
         run.log.write(run.step, "train", step_metrics, skip=run.step % run.config.train.log_every != 0)
         run.hooks.on_step_ended(run=run, metrics=step_metrics)
         progress.advance(run.step, step_metrics, responses=len(minibatch) * processes)

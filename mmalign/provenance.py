@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ from accelerate.utils import gather_object
 from mmalign.errors import PluginError
 from mmalign.plugins import provenance
 from mmalign.run import Run
-
-_PACKAGES = ("mmalign", "torch", "transformers", "diffusers", "accelerate", "peft", "datasets")
+from mmalign.versions import installed_versions
 
 
 def write_provenance(run: Run) -> None:
@@ -26,7 +24,7 @@ def write_provenance(run: Run) -> None:
 def collect_provenance(run: Run) -> dict[str, Any]:
     """Collects what somebody needs to repeat the run, as JSON values."""
     return {
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"python": platform.python_version(), **installed_versions()},
         "plugins": provenance(run.assembly.registry.plugin_set),
         "seed": run.config.train.seed,
         "model": run.model.name,
@@ -50,13 +48,3 @@ def check_same_plugins(run: Run) -> None:
     everyone = gather_object([mine])
     if any(other != everyone[0] for other in everyone):
         raise PluginError(f"processes loaded different plugins: {everyone}; install the same versions everywhere")
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -26,6 +26,7 @@ from mmalign.objectives import Objective
 from mmalign.parts import Model
 from mmalign.policy import Policy
 from mmalign.records import Record
+from mmalign.reference import MovingReference
 from mmalign.sources import RecordStream
 
 logger = logging.getLogger(__name__)
@@ -119,11 +120,12 @@ class Run:
             "config": self.config.model_dump(mode="json"),
             "data": self.source.fingerprint,
             "rewards": self.assembly.scorer.composition.state() if self.assembly.scorer else None,
+            "reference_cache": cache.identity() if (cache := self.backend.reference_cache) else None,
             "plugins": self._plugin_states(),
         }
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """The tensor part of a checkpoint: trained weights with buffers, and the optimiser's moments."""
+        """The tensor part of a checkpoint: trained weights, buffers, the optimiser's moments, a moving reference."""
         trainable = self.trainable()
         buffers = {name for name, _ in self.policy.named_buffers()}
         weights = {k: v for k, v in self.policy.state_dict().items() if k in trainable or k in buffers}
@@ -132,7 +134,9 @@ class Run:
             for name, parameter in trainable.items()
             for key, value in self.optimiser.state.get(parameter, {}).items()
         }
-        return {"policy": weights, "optimiser": moments}
+        reference = self.backend.reference
+        anchor = {"reference": reference.tensors()} if isinstance(reference, MovingReference) else {}
+        return {"policy": weights, "optimiser": moments, **anchor}
 
     def restore(self, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
         """Puts a checkpoint back.
@@ -141,13 +145,16 @@ class Run:
             CheckpointError: it belongs to another model, other data or another objective.
         """
         parts = ("objective", "collector", "rewards", "composition", "advantage", "decoding")
+        anchor = [f"reference.{key}" for key in ("strategy", "decay", "every")]
         # What decides which records come next; the content of the files is in the fingerprint.
         order = [f"data.train.{key}" for key in ("limit", "shuffle", "columns", "transforms")]
-        self._check_same(state, (*parts, *order, "train.seed"))
+        self._check_same(state, (*parts, *anchor, *order, "train.seed"))
         if self.source.fingerprint != state["data"]:
             raise CheckpointError(f"{self.output}: the training data have changed since the checkpoint was written")
         self.restore_weights(tensors, state)
         self._restore_moments(tensors["optimiser"])
+        if self.backend.reference_cache:
+            self.backend.reference_cache.check_identity(state["reference_cache"])
         if self.assembly.scorer:
             self.assembly.scorer.composition.restore(state["rewards"])
         self.round = state["round"]
@@ -167,6 +174,8 @@ class Run:
         if missing:
             raise CheckpointError(f"the checkpoint lacks trained weights of this model, e.g. {sorted(missing)[0]!r}")
         self.policy.load_state_dict(dict(tensors["policy"]), strict=False)
+        if isinstance(self.backend.reference, MovingReference):
+            self.backend.reference.restore(tensors.get("reference", {}))
         self.step = state["step"]
 
     def _restore_moments(self, moments: Mapping[str, Tensor]) -> None:

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedType, set_seed
 from torch import Tensor
 
 from mmalign.assembly import Assembly, build_transforms
@@ -17,12 +17,14 @@ from mmalign.backend import Backend
 from mmalign.config import RunConfig
 from mmalign.data import Source, open_source
 from mmalign.errors import ConfigError
+from mmalign.fingerprints import describe_scoring, hash_tensors
 from mmalign.hardware import choose_dtype
 from mmalign.metrics_log import MetricsLog, check_trackers
 from mmalign.optimisation import build_optimiser
 from mmalign.parts import Model
 from mmalign.policy import Policy
-from mmalign.reference import AdapterOff, FrozenCopy, Reference
+from mmalign.reference import AdapterOff, FixedReference, FrozenCopy, MovingAverage, PeriodicSync, Reference
+from mmalign.reference_cache import ReferenceCache
 from mmalign.run import Run
 from mmalign.sources import RecordStream
 
@@ -65,6 +67,7 @@ def build_run(assembly: Assembly, output: Path, *, resumed_step: int | None = No
             device=accelerator.device,
             micro_batch_size=config.train.micro_batch_size,
             sum_over_processes=lambda value: cast(Tensor, accelerator.reduce(value, "sum")),
+            reference_cache=_build_reference_cache(assembly, policy, reference, accelerator),
         ),
         stream=RecordStream(source, shuffle=config.data.train.shuffle, seed=config.train.seed),
         source=source,
@@ -123,10 +126,40 @@ def _load_model(assembly: Assembly, device: torch.device) -> Model:
 
 
 def _build_reference(assembly: Assembly, policy: Policy, accelerator: Accelerator) -> Reference | None:
+    config = assembly.config.reference
+    wanted = assembly.plan.needs_reference or bool(assembly.evaluators)
+    if config.strategy != "auto" and _is_sharded(accelerator):
+        raise ConfigError(f"reference.strategy: {config.strategy!r} needs the whole weights in every process; use auto")
+    if config.decay is not None:
+        return MovingAverage(policy, config.decay)
+    if config.every is not None:
+        return PeriodicSync(policy, config.every)
     if assembly.modality.adapter:
         return AdapterOff(policy)
-    wanted = assembly.plan.needs_reference or bool(assembly.evaluators)
     return FrozenCopy(policy, accelerator.autocast) if wanted else None
+
+
+def _build_reference_cache(
+    assembly: Assembly, policy: Policy, reference: Reference | None, accelerator: Accelerator
+) -> ReferenceCache | None:
+    """Builds the cache of a fixed reference; where weights are sharded, all processes would have to miss together."""
+    config = assembly.config
+    if not config.reference.cache or not isinstance(reference, FixedReference) or _is_sharded(accelerator):
+        return None
+    return ReferenceCache(
+        lambda: {
+            **describe_scoring(assembly.modality, policy.network),
+            "weights": hash_tensors(reference.weights()),
+            # How the adapter is shaped does not matter to the network without it.
+            "modality": {key: value for key, value in config.modality.model_dump().items() if key != "lora"},
+            "mixed_precision": config.train.mixed_precision,
+            "device": accelerator.device.type,
+        }
+    )
+
+
+def _is_sharded(accelerator: Accelerator) -> bool:
+    return accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
 
 def count_steps(config: RunConfig, source: Source) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,14 @@ TOY_PLUGIN = Path(__file__).with_name("toy_plugin.py")
 
 WriteRecords = Callable[..., Path]
 WriteConfig = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps tests from finding what earlier ones, or the user's own runs, have left in the cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMALIGN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,8 @@ class Environment:
     def run(self, program: str, *arguments: str | Path) -> str:
         """Runs a program of the environment; returns what it printed."""
         # Neither a search path nor switched-off plugins may leak in from the shell that runs the tests.
-        variables = {k: v for k, v in os.environ.items() if k != "PYTHONPATH" and not k.startswith("MMALIGN_")}
+        leaks = {"PYTHONPATH", *(name for name in os.environ if name.startswith("MMALIGN_"))} - {"MMALIGN_CACHE"}
+        variables = {name: value for name, value in os.environ.items() if name not in leaks}
         command = [str(self.bin / program), *map(str, arguments)]
         result = subprocess.run(command, cwd=self.work, env=variables, capture_output=True, text=True)
         assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"

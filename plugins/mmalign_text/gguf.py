@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import secrets
 import shutil
 from collections.abc import Callable
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from mmalign import cache_folder
 
 logger = logging.getLogger(__name__)
 
@@ -30,13 +31,8 @@ def cached_network(file: Path, dtype: torch.dtype) -> Path:
     return _cached(file, str(dtype).removeprefix("torch."), lambda target: _convert_network(file, dtype, target))
 
 
-def cache_folder() -> Path:
-    """Returns `MMALIGN_CACHE`, or `~/.cache/mmalign`."""
-    return Path(os.environ.get("MMALIGN_CACHE") or "~/.cache/mmalign").expanduser()
-
-
 def _cached(file: Path, part: str, convert: Callable[[Path], None]) -> Path:
-    folder = cache_folder() / "gguf" / f"{file.stem}-{_digest(file)[:16]}"
+    folder = cache_folder("gguf") / f"{file.stem}-{_digest(file)[:16]}"
     target = folder / part
     if target.is_dir():
         return target
