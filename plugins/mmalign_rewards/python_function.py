@@ -13,7 +13,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pydantic import Field, model_validator
+
 from mmalign import ConfigError, Parameters, Reward, Sample, suggest
+from mmalign_rewards.worker_pool import WorkerPool
 
 _ARGUMENTS = ("prompts", "responses", "records")
 _CALL = ", ".join(_ARGUMENTS)
@@ -26,6 +29,20 @@ class PythonFunctionConfig(Parameters):
 
     function: str
     """`package.module.function`, `package.module:function`, or `path/file.py:function` (from the working folder)."""
+    workers: int = Field(default=0, ge=0)
+    """Processes that call the function, each on one sample at a time; 0 calls it in the run's own, on all samples."""
+    timeout: float | None = Field(default=None, gt=0)
+    """Seconds a call in a worker may take; then the sample has no score, and the worker is replaced."""
+    deterministic: bool = False
+    """The function always gives equal samples equal scores, so that `cache: true` may keep them."""
+
+    @model_validator(mode="after")
+    def _check_timeout(self) -> PythonFunctionConfig:
+        if self.timeout is not None and not self.workers:
+            raise ValueError(
+                "timeout: needs workers, e.g. workers: 2; in the run's own process nothing can stop a call"
+            )
+        return self
 
 
 class PythonFunction(Reward):
@@ -40,21 +57,34 @@ class PythonFunction(Reward):
 
         def brevity(responses):
             return [-len(response) / 100 for response in responses]
+
+    With workers it is called on lists of one sample, in processes that import it anew.
     """
 
-    def __init__(self, function: str) -> None:
+    def __init__(
+        self, function: str, workers: int = 0, timeout: float | None = None, deterministic: bool = False
+    ) -> None:
         self.function = load_function(function)
+        self.deterministic = deterministic
         self._arguments = _accepted_arguments(self.function, function)
+        folder = _plugin_folder(self.function)
+        load = load_function
+        self._pool = WorkerPool(load, function, folder=folder, size=workers, timeout=timeout) if workers else None
 
-    def score(self, samples: Sequence[Sample]) -> Sequence[float]:
+    def score(self, samples: Sequence[Sample]) -> Sequence[float | Exception]:
         """Returns what the function returns; the engine checks it."""
-        columns = {
+        if self._pool is not None:
+            return self._pool.call([self._columns([sample]) for sample in samples])
+        scores: Sequence[float] = self.function(**self._columns(samples))
+        return scores
+
+    def _columns(self, samples: Sequence[Sample]) -> dict[str, list[Any]]:
+        columns: dict[str, list[Any]] = {
             "prompts": [sample.record.prompt_text for sample in samples],
             "responses": [sample.output for sample in samples],
             "records": [sample.record for sample in samples],
         }
-        scores: Sequence[float] = self.function(**{name: columns[name] for name in self._arguments})
-        return scores
+        return {name: columns[name] for name in self._arguments}
 
 
 def load_function(path: str) -> Callable[..., Any]:
@@ -118,6 +148,13 @@ def _find(module: ModuleType, attribute: str, path: str) -> Any:
     except AttributeError:
         names = [name for name, value in vars(module).items() if inspect.isroutine(value) and name[0] != "_"]
         raise ConfigError(f"{_WHERE}: {path!r} has no {attribute!r}{suggest(attribute, names)}") from None
+
+
+def _plugin_folder(function: Callable[..., Any]) -> str:
+    """The folder of the function's module, which for one in a plugin file is on no module search path."""
+    module = sys.modules.get(getattr(function, "__module__", ""))
+    file = getattr(module, "__file__", None)
+    return str(Path(file).parent) if file and module is not None and "." not in module.__name__ else ""
 
 
 def _accepted_arguments(function: Callable[..., Any], path: str) -> tuple[str, ...]:
