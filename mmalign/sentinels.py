@@ -41,7 +41,8 @@ def check_same_sampler(values: Mapping[str, Tensor]) -> None:
         if gap > MAX_START_GAP:
             raise TrainingError(
                 f"fresh rollouts were sampled with log-probs that differ by {gap:.2f} nats a step from the policy's; "
-                "likely causes: generation and scoring disagree on temperature, dropout, masking or position ids"
+                "likely causes: generation and scoring disagree on temperature, dropout, masking or position ids, or "
+                "the engine is a server with other weights than the policy's"
             )
 
 

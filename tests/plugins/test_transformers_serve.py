@@ -1,0 +1,83 @@
+"""The `openai` engine against `transformers serve`, the server that comes with transformers."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+import torch
+
+from mmalign import Decoding, Record
+from mmalign.registry import load_object
+from mmalign.testing import build_tiny_text_model
+
+RECORDS = [Record.from_text("Count to ten.", id="a"), Record.from_text("What is the capital of France?", id="b")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model whose own settings say that it samples: the server does not take that from the request."""
+    folder = build_tiny_text_model(tmp_path_factory.mktemp("served") / "model")
+    settings = folder / "generation_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "do_sample": True, "top_k": 0}))
+    return folder
+
+
+@pytest.mark.slow
+def test_transformers_serve(folder: Path) -> None:
+    """It takes chats only and tells no log-probs: the texts are encoded again and scored by the policy."""
+    for module in ("fastapi", "uvicorn", "openai"):
+        pytest.importorskip(module)
+    modality = load_object("mmalign_text.modality:TextModality")(model=str(folder))
+    network = modality.load(device=torch.device("cpu"), dtype=torch.float32).network.eval()
+    with running_server(folder) as url:
+        engine = load_object("mmalign_engines.openai:OpenAIEngine")(
+            model=str(folder), base_url=url, prompts="chat", logprobs="off", concurrency=2
+        )
+        groups = engine.generate(modality, network, RECORDS, Decoding(temperature=0.7, max_steps=6), 2)
+    generated = [one for group in groups for one in group]
+    assert [len(group) for group in groups] == [2, 2] and all(one.rescored for one in generated)
+    assert len({one.response.text for one in generated}) > 1
+    modality.temperature = 0.7
+    with torch.no_grad():
+        expected = [modality.step_log_probs(network, [one.encoded])[0][0] for one in generated]
+    for one, logps in zip(generated, expected, strict=True):
+        torch.testing.assert_close(one.behaviour_logps, logps, atol=1e-4, rtol=0)
+
+
+@contextmanager
+def running_server(folder: Path) -> Iterator[str]:
+    """Runs the server on a free port, offline; gives its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("transformers")), "serve", str(folder), "--device", "cpu"]
+    options = ["--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen([*command, *options], env={**os.environ, "HF_HUB_OFFLINE": "1"}) as process:
+        try:
+            wait_for(f"http://127.0.0.1:{port}/health", process)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            process.terminate()
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Waits up to two minutes for an answer."""
+    for _ in range(600):
+        try:
+            with urlopen(url, timeout=5):
+                return
+        except URLError:
+            assert process.poll() is None, "the server ended"
+            time.sleep(0.2)
+    pytest.fail("the server did not start in two minutes")
