@@ -1,7 +1,8 @@
-"""References: frozen where the policy moves, the policy itself with its adapter off, and never in training mode."""
+"""References: fixed where the policy moves, or following it, and never in training mode."""
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmalign import EncodedResponse, Modality, Model, Policy
-from mmalign.reference import AdapterOff, FrozenCopy
+import mmalign
+from mmalign import CheckpointError, ConfigError, EncodedResponse, Modality, Model, Policy
+from mmalign.reference import AdapterOff, FrozenCopy, MovingAverage, PeriodicSync, Reference
 
 
 class Scaled(nn.Module):
@@ -99,3 +101,114 @@ def test_the_policy_is_back_in_training_after_an_error(policy: Policy) -> None:
     with pytest.raises(ValueError, match="in the middle"), AdapterOff(policy).active():
         raise ValueError("in the middle")
     assert policy.training
+
+
+def train_to(policy: Policy, value: float) -> None:
+    with torch.no_grad():
+        policy.network.weight.fill_(value)
+
+
+def score_of(reference: Reference) -> float:
+    with reference.active() as network:
+        return score(network)
+
+
+def test_an_average_follows_the_policy_by_one_minus_decay(policy: Policy) -> None:
+    reference = MovingAverage(policy, decay=0.75)
+    assert score_of(reference) == 2.0 + 1  # the adapter, which is not among the weights, stays on
+    train_to(policy, 6.0)
+    assert score_of(reference) == 3.0
+    reference.update(step=1)
+    assert score_of(reference) == 0.75 * 2 + 0.25 * 6 + 1
+    reference.update(step=2)
+    assert score_of(reference) == 0.75 * 3 + 0.25 * 6 + 1
+
+
+def test_an_average_keeps_steps_that_the_weights_dtype_would_lose(policy: Policy) -> None:
+    policy.to(torch.bfloat16)
+    reference = MovingAverage(policy, decay=0.999)
+    train_to(policy, 3.0)
+    for step in range(1000):
+        reference.update(step + 1)
+    # In bfloat16 numbers near 2 are 1/64 apart and an average would never leave 2.
+    assert float(reference.tensors()["network.weight"]) == pytest.approx(3 - 0.999**1000, abs=1e-3)
+    with reference.active() as network:
+        assert network.network.weight.dtype == torch.bfloat16
+
+
+def test_a_synced_reference_becomes_the_policy_every_few_steps(policy: Policy) -> None:
+    reference = PeriodicSync(policy, every=3)
+    seen = []
+    for step in range(1, 8):
+        train_to(policy, 10.0 + step)
+        reference.update(step)
+        seen.append(score_of(reference) - 1)
+    assert seen == [2, 2, 13, 13, 13, 16, 16]
+
+
+def test_the_policy_has_its_own_weights_outside_of_the_reference(policy: Policy) -> None:
+    reference, weight = PeriodicSync(policy, every=1), policy.network.weight
+    train_to(policy, 5.0)
+    with pytest.raises(ValueError, match="in the middle"), reference.active():
+        raise ValueError("in the middle")
+    assert policy.network.weight is weight and weight.item() == 5.0
+    assert policy.training and weight.requires_grad
+
+
+def test_only_trained_weights_are_kept(policy: Policy) -> None:
+    policy.network.base = nn.Parameter(torch.zeros(3), requires_grad=False)
+    assert list(PeriodicSync(policy, every=1).tensors()) == ["network.weight"]
+
+
+def test_a_moving_reference_goes_on_from_a_checkpoint(policy: Policy) -> None:
+    reference = MovingAverage(policy, decay=0.5)
+    train_to(policy, 8.0)
+    reference.update(step=1)
+    saved = {name: value.clone() for name, value in reference.tensors().items()}
+    again = MovingAverage(policy, decay=0.5)
+    again.restore(saved)
+    assert score_of(again) == score_of(reference) == 6.0
+
+
+def test_a_checkpoint_without_the_reference_is_refused(policy: Policy) -> None:
+    with pytest.raises(CheckpointError, match="another `reference`"):
+        PeriodicSync(policy, every=1).restore({})
+
+
+def test_fixed_references_hash_what_is_not_trained(policy: Policy) -> None:
+    policy.network.base = nn.Parameter(torch.zeros(3), requires_grad=False)
+    assert [tensor.shape for tensor in AdapterOff(policy).weights()] == [(3,)]
+    assert [tensor.shape for tensor in FrozenCopy(policy, nullcontext).weights()] == [(), (3,)]
+
+
+WRONG = {
+    "needs `decay`": {"strategy": "ema"},
+    "needs `every`": {"strategy": "sync"},
+    "takes no `decay`": {"decay": 0.9},
+    "takes no `every`": {"strategy": "ema", "decay": 0.9, "every": 2},
+    "less than 1": {"strategy": "ema", "decay": 1.0},
+    "unknown": {"strategy": "ema", "decay": 0.9, "alpha": 0.1},
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_a_wrong_section_is_refused(message: str, toy_config: Any, write_config: Any) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        mmalign.check(write_config(toy_config(reference=WRONG[message])))
+    assert "reference" in str(error.value)
+
+
+def test_a_moving_reference_that_nothing_uses_is_refused(toy_config: Any, write_config: Any) -> None:
+    moving = {"strategy": "sync", "every": 2}
+    with pytest.raises(ConfigError, match="no objective compares with a reference"):
+        mmalign.check(write_config(toy_config(objective={"name": "sft"}, reference=moving)))
+
+
+def test_a_run_whose_reference_follows_stays_at_the_start_of_dpo(toy_config: Any, write_config: Any) -> None:
+    """A reference that is the policy leaves no margin: the loss on held-out pairs is ln 2, also after training."""
+    run = mmalign.train(write_config(toy_config(reference={"strategy": "sync", "every": 1})))
+    assert run.before["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert run.after["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert mmalign.evaluate(run.output)["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    fixed = mmalign.train(write_config(toy_config(output=f"{run.output}-fixed")))
+    assert fixed.after["loss"] < math.log(2) - 0.01

@@ -42,6 +42,9 @@ VARIANTS = {
             {"name": "length", "target": 2, "unit": "steps", "constraint": {"at_least": 0.0, "multiplier_rate": 0.1}},
         ],
     },
+    "ema": {**OFFLINE, "reference": {"strategy": "ema", "decay": 0.9}},
+    "sync": {**ONLINE, "reference": {"strategy": "sync", "every": 5}},
+    "sync_full": {**OFFLINE, "lora": None, "reference": {"strategy": "sync", "every": 3}},
     # A round of 4 steps; a run may only stop at the end of one.
     "grpo_several_steps": {**ONLINE, "train": {"prompts_per_round": 6, "epochs_per_round": 2}},
 }
@@ -129,6 +132,39 @@ def test_killed_at_random_moments_equals_one_go(folder: Path, name: str, seed: i
     assert_identical(folder / f"{name}-{seed}-calm", output)
     steps = [row["step"] for row in read_metrics(output) if row["kind"] == "train"]
     assert steps == list(range(1, STEPS + 1))
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "separate"])
+def test_kept_log_probs_change_no_resumed_run(folder: Path, shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, halves = (write_config(folder, f"cache-{shared}-{name}", OFFLINE) for name in ("whole", "halves"))
+    monkeypatch.setenv("MMALIGN_CACHE", str(folder / f"cache-{shared}"))
+    mmalign.train(whole)
+    if not shared:
+        monkeypatch.setenv("MMALIGN_CACHE", str(folder / "cache-other"))
+    mmalign.train(halves, {"train.steps": 5})
+    mmalign.train(halves, resume=True)
+    assert_identical(folder / f"cache-{shared}-whole", folder / f"cache-{shared}-halves")
+
+
+def test_going_on_with_another_cache_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = write_config(folder, "cache-moved", OFFLINE)
+    mmalign.train(config, {"train.steps": 2})
+    mmalign.train(config, {"train.steps": 4}, resume=True)
+    assert "reference log-probs" not in caplog.text
+    monkeypatch.setenv("MMALIGN_CACHE", str(folder / "cache-new"))
+    mmalign.train(config, {"train.steps": 6}, resume=True)
+    assert "the cache of reference log-probs is not the one" in caplog.text
+
+
+@pytest.mark.parametrize("reference", [{}, {"strategy": "sync", "every": 2}], ids=["fixed", "other period"])
+def test_another_reference_is_refused(folder: Path, reference: dict) -> None:
+    name = f"reference-{len(reference)}"
+    config = write_config(folder, name, {**OFFLINE, "reference": {"strategy": "sync", "every": 3}}, steps=2)
+    mmalign.train(config)
+    with pytest.raises(mmalign.CheckpointError, match=r"trained with another `reference\."):
+        mmalign.train(config, {"reference": {"strategy": "auto", "every": None, **reference}}, resume=True)
 
 
 def test_another_objective_is_refused(folder: Path) -> None:
