@@ -1,0 +1,51 @@
+"""docs/generation.md: its configurations are valid, its metrics are logged, and its error is what a user sees."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mmalign import TrainingError, check, train
+
+PAGE = (Path(__file__).parents[1] / "docs" / "generation.md").read_text(encoding="utf-8")
+HF, OPENAI = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL))
+
+Build = Callable[..., dict[str, Any]]
+WriteConfig = Callable[..., Path]
+
+
+@pytest.mark.parametrize("engine", [HF, OPENAI], ids=["hf", "openai"])
+def test_the_configurations_are_valid(
+    tiny_text_model: Path, toy_online: Build, write_config: WriteConfig, engine: dict[str, Any]
+) -> None:
+    modality = {"name": "text", "model": str(tiny_text_model)}
+    check(write_config(toy_online(modality=modality, **engine)))
+
+
+def test_the_metrics_are_those_that_are_logged(toy_online: Build, write_config: WriteConfig, tmp_path: Path) -> None:
+    train(write_config(toy_online(train={"steps": 1, "batch_size": 4})))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    logged = {name for row in rows for name in row if name.startswith("sampler_gap/")}
+    assert set(re.findall(r"\| `(sampler_gap/\w+)`", PAGE)) == logged
+
+
+def test_the_error_is_what_a_user_sees(
+    tiny_text_model: Path, toy_online: Build, write_config: WriteConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmalign_engines.http_client.FIRST_PAUSE", 0.0)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    engine = {**OPENAI["engine"], "base_url": url}
+    config = toy_online(modality={"name": "text", "model": str(tiny_text_model)}, engine=engine)
+    with pytest.raises(TrainingError) as caught:
+        train(write_config(config))
+    (shown,) = re.findall(r"```text\nerror: (.*?)\n```", PAGE)
+    assert str(caught.value).replace(url, "http://localhost:8000/v1") == shown
