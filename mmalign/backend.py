@@ -18,6 +18,7 @@ from mmalign.assembly import Assembly
 from mmalign.batch import Batch, build_batch
 from mmalign.distribution import SumOverProcesses
 from mmalign.errors import TrainingError
+from mmalign.memory import MicroBatchSize
 from mmalign.parts import EncodedResponse, Generated, Rollout, Sample
 from mmalign.policy import Policy, evaluation_mode
 from mmalign.quantities import DERIVED, POLICY_OUTPUTS, Plan, Provider
@@ -39,7 +40,7 @@ class Backend:
         reference: the anchor, or None if the plan needs none.
         reference_cache: keeps log-probs of stored responses under a reference that never changes; None to keep none.
         device: where scoring happens.
-        micro_batch_size: responses per forward pass.
+        micro_batch_size: responses per forward pass; halves when memory runs out.
         sum_over_processes: adds a tensor up over all processes.
     """
 
@@ -48,7 +49,7 @@ class Backend:
     unwrapped: Policy
     reference: Reference | None
     device: torch.device
-    micro_batch_size: int
+    micro_batch_size: MicroBatchSize
     sum_over_processes: SumOverProcesses
     reference_cache: ReferenceCache | None = None
 
@@ -229,15 +230,7 @@ class Backend:
             return self._logps_without_gradient(network, responses)
 
     def _logps_without_gradient(self, network: Callable[..., Any], responses: Sequence[EncodedResponse]) -> Tensor:
-        order = sorted(range(len(responses)), key=lambda row: -responses[row].size)
-        rows: list[Tensor] = [torch.empty(0)] * len(responses)
-        with torch.no_grad():
-            for start in range(0, len(order), self.micro_batch_size):
-                part = order[start : start + self.micro_batch_size]
-                logps = network([responses[row] for row in part], ("logps",))["logps"].float()
-                for row, own in zip(part, logps, strict=True):
-                    rows[row] = own[: responses[row].steps]
-        return _pad(rows)
+        return self.micro_batch_size.fit(len(responses), lambda size: _score(network, responses, size))
 
 
 @dataclass(frozen=True)
@@ -286,6 +279,19 @@ class StepContext:
             record.with_responses(other.responses)
             for record, other in zip(records, [*records[1:], records[0]], strict=True)
         ]
+
+
+@torch.no_grad()
+def _score(network: Callable[..., Any], responses: Sequence[EncodedResponse], size: int) -> Tensor:
+    """Scores `size` responses at a time, of similar length; returns log-probs [N, T] in the order of `responses`."""
+    order = sorted(range(len(responses)), key=lambda row: -responses[row].size)
+    rows: list[Tensor] = [torch.empty(0)] * len(responses)
+    for start in range(0, len(order), size):
+        part = order[start : start + size]
+        logps = network([responses[row] for row in part], ("logps",))["logps"].float()
+        for row, own in zip(part, logps, strict=True):
+            rows[row] = own[: responses[row].steps]
+    return _pad(rows)
 
 
 def compute_derived(values: dict[str, Tensor], plan: Plan, stage: Any) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from accelerate.utils import set_seed
+from torch import Tensor
 
 from mmalign.batch import Batch
 from mmalign.distribution import take_share
@@ -60,11 +61,18 @@ def _measure_objectives(run: Run) -> dict[str, float]:
     with evaluation_mode(run.policy):
         batch = backend.prepare_step(_held_out_batch(run))
         totals = [backend.sum_over_processes(objective.totals(batch)) for objective in run.objectives]
-        sums = MetricSums()
-        for part in batch.micro_batches(run.config.train.micro_batch_size):
-            with torch.no_grad():
-                weighted_loss(run.objectives, backend.policy_values(part), totals, sums)
+        sums = backend.micro_batch_size.fit(
+            len(batch), lambda size: _add_metrics(run, batch.micro_batches(size), totals)
+        )
     return sums.compute(backend.sum_over_processes)
+
+
+@torch.no_grad()
+def _add_metrics(run: Run, parts: Sequence[Batch], totals: Sequence[Tensor]) -> MetricSums:
+    sums = MetricSums()
+    for part in parts:
+        weighted_loss(run.objectives, run.backend.policy_values(part), totals, sums)
+    return sums
 
 
 def _held_out_batch(run: Run) -> Batch:

@@ -10,7 +10,10 @@ A round is what the source hands over at a time: offline one batch, online one c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
+
+from torch import Tensor
 
 from mmalign.batch import Batch
 from mmalign.checkpoint import save_checkpoint
@@ -101,13 +104,23 @@ def optimiser_step(run: Run, batch: Batch, *, fresh: bool = False) -> dict[str, 
 
 
 def accumulate_gradients(run: Run, batch: Batch, *, fresh: bool = False) -> MetricSums:
-    """Adds up the gradient of the mean loss over the global batch, micro-batch by micro-batch."""
+    """Adds up the gradient of the mean loss over the global batch, micro-batch by micro-batch.
+
+    Where memory runs out, all starts again with smaller micro-batches; see `mmalign.memory`.
+    """
     batch = run.backend.prepare_step(batch)
     totals = [run.backend.sum_over_processes(objective.totals(batch)) for objective in run.objectives]
     if run.step == 0:
         check_covered(run.objectives, totals, batch)
+    return run.backend.micro_batch_size.fit(
+        len(batch),
+        lambda size: _add_gradients(run, batch.micro_batches(size), totals, fresh=fresh),
+        reset=lambda: run.optimiser.zero_grad(set_to_none=True),
+    )
+
+
+def _add_gradients(run: Run, parts: Sequence[Batch], totals: Sequence[Tensor], *, fresh: bool) -> MetricSums:
     sums = MetricSums()
-    parts = batch.micro_batches(run.config.train.micro_batch_size)
     for index, part in enumerate(parts):
         last = index == len(parts) - 1
         with nullcontext() if last else run.accelerator.no_sync(run.backend.policy):

@@ -19,6 +19,7 @@ from mmalign.data import Source, open_source
 from mmalign.errors import ConfigError
 from mmalign.fingerprints import describe_scoring, hash_tensors
 from mmalign.hardware import choose_dtype
+from mmalign.memory import MicroBatchSize
 from mmalign.metrics_log import MetricsLog, check_trackers
 from mmalign.optimisation import build_optimiser
 from mmalign.parts import Model
@@ -65,7 +66,7 @@ def build_run(assembly: Assembly, output: Path, *, resumed_step: int | None = No
             unwrapped=policy,
             reference=reference,
             device=accelerator.device,
-            micro_batch_size=config.train.micro_batch_size,
+            micro_batch_size=MicroBatchSize(config.train.micro_batch_size, accelerator.num_processes),
             sum_over_processes=lambda value: cast(Tensor, accelerator.reduce(value, "sum")),
             reference_cache=_build_reference_cache(assembly, policy, reference, accelerator),
         ),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mmalign.api import load_assembly
 from mmalign.config import RunConfig
 from mmalign.loop import accumulate_gradients
+from mmalign.memory import MicroBatchSize
 from mmalign.records import Label, Record
 from mmalign.run import Run
 from mmalign.startup import build_run
@@ -76,9 +77,7 @@ def to_records(batch) -> list[Record]:
 
 def measure(run: Run, records: list[Record], *, micro: int = 1000, side: str = "right"):
     """Returns the loss and the gradient, flattened."""
-    train = run.config.train.model_copy(update={"micro_batch_size": micro})
-    run.assembly = replace(run.assembly, config=run.config.model_copy(update={"train": train}))
-    run.backend = replace(run.backend, assembly=run.assembly, micro_batch_size=micro)
+    run.backend = replace(run.backend, micro_batch_size=MicroBatchSize(micro))
     run.assembly.modality.padding_side = side
     run.optimiser.zero_grad(set_to_none=True)
     batch = run.backend.prepare(run.backend.encode(records))
