@@ -283,8 +283,8 @@ class StepContext:
 
 @torch.no_grad()
 def _score(network: Callable[..., Any], responses: Sequence[EncodedResponse], size: int) -> Tensor:
-    """Scores `size` responses at a time, of similar length; returns log-probs [N, T] in the order of `responses`."""
-    order = sorted(range(len(responses)), key=lambda row: -responses[row].size)
+    """Scores `size` responses at a time, a prompt's side by side; returns log-probs [N, T] in the given order."""
+    order = sorted(range(len(responses)), key=lambda row: -responses[row].shared or -responses[row].size)
     rows: list[Tensor] = [torch.empty(0)] * len(responses)
     for start in range(0, len(order), size):
         part = order[start : start + size]
