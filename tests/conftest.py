@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from scoring_server import ScoringServer
 
 from mmalign.testing import build_tiny_text_model
 
@@ -128,3 +129,11 @@ def saved_steps() -> Callable[[Path], list[int]]:
 def tables() -> Callable[[Any], list[float]]:
     """Returns the weights of a run on the toy modality."""
     return lambda run: list(run.policy.network.table.flatten().tolist())
+
+
+@pytest.fixture
+def scoring_server() -> Iterator[ScoringServer]:
+    """A server that scores texts, and fails as a test wants it to."""
+    server = ScoringServer()
+    yield server
+    server.close()

@@ -16,6 +16,23 @@ def register_rewards() -> list[RewardSpec]:
             config="mmalign_rewards.python_function:PythonFunctionConfig",
         ),
         RewardSpec(
+            name="http",
+            summary="Scores of a reward server of your own.",
+            target="mmalign_rewards.http:Http",
+            config="mmalign_rewards.http:HttpConfig",
+            requires=("httpx2",),
+            extra="rewards",
+        ),
+        RewardSpec(
+            name="judge",
+            summary="Score that a chat model writes, behind any OpenAI-compatible endpoint.",
+            target="mmalign_rewards.judge:Judge",
+            config="mmalign_rewards.judge:JudgeConfig",
+            paper="Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena (arXiv:2306.05685)",
+            requires=("httpx2",),
+            extra="rewards",
+        ),
+        RewardSpec(
             name="classifier",
             summary="One logit or probability of a transformers sequence classifier or reward model.",
             target="mmalign_rewards.classifier:Classifier",

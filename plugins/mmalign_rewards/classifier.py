@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, field_validator
 
 from mmalign import ConfigError, Parameters, Reward, Sample, suggest
-from mmalign_rewards.texts import response_text
+from mmalign_rewards.texts import check_template, response_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,16 +36,7 @@ class ClassifierConfig(Parameters):
     max_length: int = Field(default=512, ge=2)
     """Longest text in tokens; of longer ones the beginning is cut off, counted and warned of."""
 
-    @field_validator("template")
-    @classmethod
-    def _check_template(cls, template: str) -> str:
-        try:
-            template.format(prompt="", response="")
-        except (KeyError, IndexError, ValueError):
-            raise ValueError("expected {prompt} and {response} as the only names in braces") from None
-        if "{response}" not in template:
-            raise ValueError("expected {response} in it")
-        return template
+    _check_template = field_validator("template")(check_template)
 
 
 class Classifier(Reward):

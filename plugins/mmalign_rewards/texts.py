@@ -1,4 +1,4 @@
-"""What text rewards read of a sample."""
+"""What text rewards read of a sample, and how they put it into a text of their own."""
 
 from __future__ import annotations
 
@@ -10,3 +10,14 @@ def response_text(sample: Sample) -> str:
     if not isinstance(sample.output, str):
         raise TypeError(f"this reward reads text, but the response decodes to {type(sample.output).__name__}")
     return sample.output
+
+
+def check_template(template: str) -> str:
+    """Returns a template that `str.format` fills with `prompt` and `response`; raises ValueError for another."""
+    try:
+        template.format(prompt="", response="")
+    except (KeyError, IndexError, ValueError):
+        raise ValueError("expected {prompt} and {response} as the only names in braces") from None
+    if "{response}" not in template:
+        raise ValueError("expected {response} in it")
+    return template

@@ -1,0 +1,165 @@
+"""Many JSON requests to a scoring server at once: limits, time-outs, retries.
+
+A request that fails for good becomes an exception in place of its answer, for the engine to count; it never raises.
+Too many requests (429), server errors (5xx), time-outs and lost connections are tried again, after a pause that doubles
+each time and is shortened by chance, so that many clients do not come back together. Other failures would only repeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import re
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from mmalign import ConfigError, Parameters
+
+if TYPE_CHECKING:
+    import httpx2
+
+LONGEST_PAUSE = 60.0
+"""Seconds; no pause before a retry is longer, whatever the server asks for."""
+
+_SHOWN = 120  # characters of an answer that a message quotes
+
+
+def _check_url(url: str) -> str:
+    if not re.match(r"https?://[^/]", url):
+        raise ValueError(f"expected http://... or https://..., got {url!r}")
+    if "@" in url.split("/")[2]:
+        raise ValueError("holds a password, which would be written to the run's folder; use api_key_env")
+    return url
+
+
+Url = Annotated[str, AfterValidator(_check_url)]
+
+
+class RequestConfig(Parameters):
+    """How requests are made."""
+
+    concurrency: int = Field(default=8, ge=1)
+    """Requests that are under way at a time."""
+    per_second: float | None = Field(default=None, gt=0)
+    """Requests that are started in a second, retries included; null for no limit."""
+    timeout: float = Field(default=30.0, gt=0)
+    """Seconds an answer may take."""
+    retries: int = Field(default=4, ge=0)
+    """How often a request is tried again."""
+    backoff: float = Field(default=0.5, ge=0)
+    """Seconds before the first retry, at most; doubles with each."""
+
+
+class RequestFailed(Exception):
+    """A request without a usable answer."""
+
+
+class JsonPoster:
+    """Posts JSON to one address.
+
+    Args:
+        url: the address.
+        api_key_env: the environment variable that holds the key, sent as a bearer token; None sends none.
+        requests: limits and retries.
+        where: key path of the reward, for errors.
+
+    Raises:
+        ConfigError: the environment variable is not set.
+    """
+
+    def __init__(self, url: str, api_key_env: str | None, requests: RequestConfig, where: str) -> None:
+        self.url = url
+        self.requests = requests
+        self._key = read_key(api_key_env, where)
+        # A generator of its own: chance here must not shift that of training.
+        self._random = random.Random()
+        self._next_start = 0.0
+
+    def post_all(self, payloads: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """Returns, for each payload, the decoded answer or the exception that says why there is none."""
+        # A thread of its own: a notebook already runs an event loop in the caller's.
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            return thread.submit(asyncio.run, self._post_all(payloads)).result()
+
+    async def _post_all(self, payloads: Sequence[Mapping[str, Any]]) -> list[Any]:
+        import httpx2
+
+        gate = asyncio.Semaphore(self.requests.concurrency)
+        headers = {"Content-Type": "application/json"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        connections = httpx2.Limits(max_connections=self.requests.concurrency)
+        async with httpx2.AsyncClient(headers=headers, timeout=self.requests.timeout, limits=connections) as client:
+            return await asyncio.gather(*(self._post(client, gate, payload) for payload in payloads))
+
+    async def _post(self, client: httpx2.AsyncClient, gate: asyncio.Semaphore, payload: Mapping[str, Any]) -> Any:
+        for attempt in range(self.requests.retries + 1):
+            async with gate:
+                answer, pause = await self._try(client, payload)
+            if pause is None:
+                return answer
+            if attempt < self.requests.retries:
+                chosen = self.requests.backoff * 2**attempt * self._random.uniform(0.5, 1.0)
+                await asyncio.sleep(min(max(chosen, pause), LONGEST_PAUSE))
+        return RequestFailed(f"{answer} (tried {self.requests.retries + 1} times)")
+
+    async def _try(self, client: httpx2.AsyncClient, payload: Mapping[str, Any]) -> tuple[Any, float | None]:
+        """Makes one request: (answer or exception, None), or (exception, shortest pause in seconds) to try again."""
+        import httpx2
+
+        await self._wait_for_turn()
+        try:
+            # In ASCII: half a surrogate pair, which models do write, has no UTF-8.
+            response = await asyncio.wait_for(client.post(self.url, content=json.dumps(payload)), self.requests.timeout)
+        except (asyncio.TimeoutError, httpx2.TimeoutException):
+            return RequestFailed(f"no answer within {self.requests.timeout:g} s"), 0.0
+        except httpx2.RequestError as error:
+            return RequestFailed(f"no connection: {type(error).__name__}: {error}"), 0.0
+        if response.is_success:
+            return self._decode(response), None
+        failure = RequestFailed(f"HTTP {response.status_code}: {self._quote(response)}")
+        again = response.status_code in (408, 429) or response.is_server_error
+        return failure, _asked_pause(response) if again else None
+
+    async def _wait_for_turn(self) -> None:
+        if self.requests.per_second is None:
+            return
+        start = max(time.monotonic(), self._next_start)
+        self._next_start = start + 1 / self.requests.per_second
+        await asyncio.sleep(start - time.monotonic())
+
+    def _decode(self, response: httpx2.Response) -> Any:
+        try:
+            return json.loads(self._read(response))
+        except ValueError:
+            return RequestFailed(f"expected JSON, got {self._quote(response)}")
+
+    def _quote(self, response: httpx2.Response) -> str:
+        text = " ".join(self._read(response).split())
+        return repr(text[:_SHOWN]) if text else "nothing"
+
+    def _read(self, response: httpx2.Response) -> str:
+        """The text of an answer without the key: some servers send it back, and no log may hold it."""
+        return response.text.replace(self._key, "***") if self._key else response.text
+
+
+def read_key(variable: str | None, where: str) -> str | None:
+    """Reads a secret from the environment; raises ConfigError if it is named but not set."""
+    if variable is None:
+        return None
+    key = os.environ.get(variable)
+    if not key:
+        raise ConfigError(f"{where}.api_key_env: the environment variable {variable!r} is not set")
+    return key
+
+
+def _asked_pause(response: httpx2.Response) -> float:
+    """Reads `Retry-After` in seconds; its other form, a date, counts as no wish."""
+    value = response.headers.get("Retry-After", "")
+    return float(value) if re.fullmatch(r"\d+(\.\d+)?", value) else 0.0
