@@ -178,18 +178,25 @@ def _bind_advantage(builder: _Builder, config: RunConfig) -> BoundAdvantage | No
 
 
 def _build_scorer(builder: _Builder, config: RunConfig) -> RewardScorer | None:
-    rewards = []
-    for index, component in enumerate(config.rewards):
-        where = _place("rewards", index, config.rewards)
-        spec, parameters = builder.bind("reward", component, where)
-        reserved = sorted(parameters.keys() & RewardComponent.model_fields.keys())
-        if reserved:
-            raise PluginError(f"reward {spec.name!r} has a parameter {reserved[0]!r}, a key that all rewards have")
-        reward: Reward = load_object(cast(TargetSpec, spec).target)(**parameters)
-        if component.cache and not reward.deterministic:
-            raise ConfigError(f"{where}.cache: reward {spec.name!r} may score equal samples differently; drop it")
-        rewards.append(BoundReward(component, reward))
+    rewards = [
+        BoundReward(component, _build_reward(builder, component, _place("rewards", index, config.rewards)))
+        for index, component in enumerate(config.rewards)
+    ]
     return RewardScorer(rewards, config.composition) if rewards else None
+
+
+def _build_reward(builder: _Builder, component: RewardComponent, where: str) -> Reward:
+    spec, parameters = builder.bind("reward", component, where)
+    reserved = sorted(parameters.keys() & RewardComponent.model_fields.keys())
+    if reserved:
+        raise PluginError(f"reward {spec.name!r} has a parameter {reserved[0]!r}, a key that all rewards have")
+    reward: Reward = load_object(cast(TargetSpec, spec).target)(**parameters)
+    if component.cache and not reward.deterministic:
+        prefix = f"{builder.source}: " if builder.source else ""
+        raise ConfigError(
+            f"{prefix}{where}.cache: reward {spec.name!r} is not declared deterministic, so its scores may not be kept"
+        )
+    return reward
 
 
 def _build_engine(builder: _Builder, config: RunConfig, modality: Modality, decoding: Decoding) -> Engine:

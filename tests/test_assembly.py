@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmalign import ConfigError, DataError, MmalignError, PlanError, RunConfig, StepContext, TrainingError
+from mmalign import ConfigError, DataError, MmalignError, PlanError, PluginError, RunConfig, StepContext, TrainingError
 from mmalign.api import load_assembly, load_run
 from mmalign.assembly import Assembly
 from mmalign.inspection import inspect_run
@@ -91,6 +91,29 @@ def test_what_does_not_fit_is_refused_before_anything_loads(
 def test_an_online_run_without_its_parts_is_refused(toy_online: Build, sections: dict[str, Any], expected: str) -> None:
     with pytest.raises(MmalignError, match=expected):
         assemble(toy_online(**sections))
+
+
+def test_only_deterministic_rewards_may_be_cached(toy_online: Build) -> None:
+    assert assemble(toy_online(rewards={"name": "length", "target": 3, "cache": True})).scorer
+    message = r"rewards\.cache: reward 'zeros' is not declared deterministic, so its scores may not be kept"
+    with pytest.raises(ConfigError, match=message):
+        assemble(toy_online(rewards={"name": "zeros", "cache": True}))
+
+
+def test_a_reward_may_not_take_a_key_of_the_engine(toy_online: Build, tmp_path: Path) -> None:
+    plugin = tmp_path / "greedy_reward.py"
+    plugin.write_text(
+        "import mmalign\n"
+        "class Config(mmalign.Parameters):\n    threshold: float = 0.5\n"
+        "@mmalign.hookimpl\ndef register_rewards():\n"
+        "    target = 'greedy_reward:Config'\n"
+        "    return [mmalign.RewardSpec(name='greedy', summary='.', target=target, config=target)]\n",
+        encoding="utf-8",
+    )
+    config = toy_online(rewards={"name": "greedy"})
+    config["plugins"].append(str(plugin))
+    with pytest.raises(PluginError, match="reward 'greedy' has a parameter 'threshold', a key that all rewards have"):
+        assemble(config)
 
 
 def test_the_constant_aggregation_needs_a_horizon(toy_config: Build, toy_online: Build) -> None:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -161,13 +162,10 @@ def _serve(connection: Connection, load: Load, path: str, folder: str) -> None:
     if folder:
         sys.path.append(folder)
     function = load(path)
-    connection.send(None)
-    while True:
-        try:
-            arguments = connection.recv()
-        except EOFError:
-            return
-        connection.send(_answer(function, arguments))
+    with suppress(EOFError, BrokenPipeError):  # the run is gone
+        connection.send(None)
+        while True:
+            connection.send(_answer(function, connection.recv()))
 
 
 def _answer(function: Callable[..., Any], arguments: Arguments) -> Any:
