@@ -71,18 +71,27 @@ class Batch:
         }
         return replace(self, responses=responses, quantities={**values, "pairs": pairs})
 
-    def micro_batches(self, size: int) -> list[Batch]:
-        """Cuts the batch into parts of about `size` responses; a pair is never torn apart.
+    def micro_batches(self, size: int, positions: int | None = None) -> list[Batch]:
+        """Cuts the batch into parts of about `size` responses and `positions` positions; a pair is never torn apart.
 
         Responses to one prompt stay together, so that it need not be computed again, and prompts of similar size, so
         that little is padded. The result of a step does not depend on it.
         """
         parts: list[list[int]] = [[]]
         for rows in sorted(self._coupled_rows(), key=self._nearness):
-            if parts[-1] and len(parts[-1]) + len(rows) > size:
-                parts.append([])
-            parts[-1].extend(rows)
+            longer = [*parts[-1], *rows]
+            too_many = positions is not None and self._count_positions(longer) > positions
+            if parts[-1] and (len(longer) > size or too_many):
+                parts.append(list(rows))
+            else:
+                parts[-1] = longer
         return [self.select(sorted(part)) for part in parts if part]
+
+    def _count_positions(self, rows: Sequence[int]) -> int:
+        """Counts what a packed forward pass computes: a prompt once for all of its responses."""
+        prompts = self.quantities["prompt_index"][list(rows)].tolist()
+        shared = {prompt: self.responses[row].shared for prompt, row in zip(prompts, rows, strict=True)}
+        return sum(shared.values()) + sum(self.responses[row].size - self.responses[row].shared for row in rows)
 
     def _nearness(self, rows: Sequence[int]) -> tuple[int, int, int]:
         """Sorts prompts by falling size, and what shares a prompt side by side."""

@@ -60,6 +60,8 @@ class TrainConfig(Parameters):
     """Prompts per optimiser step, over all processes and micro-batches."""
     micro_batch_size: int = Field(default=8, ge=1)
     """Responses per forward pass on one device; changes memory and speed, never the result."""
+    micro_batch_tokens: int | None = Field(default=None, ge=1)
+    """Also at most so many tokens (or other positions) per training pass; a prompt counts once for its responses."""
     prompts_per_round: int | None = Field(default=None, ge=1)
     """Online: prompts sampled before each round of updates; default one batch."""
     epochs_per_round: int = Field(default=1, ge=1)

@@ -114,7 +114,9 @@ def accumulate_gradients(run: Run, batch: Batch, *, fresh: bool = False) -> Metr
         check_covered(run.objectives, totals, batch)
     return run.backend.micro_batch_size.fit(
         len(batch),
-        lambda size: _add_gradients(run, batch.micro_batches(size), totals, fresh=fresh),
+        lambda size: _add_gradients(
+            run, batch.micro_batches(size, run.config.train.micro_batch_tokens), totals, fresh=fresh
+        ),
         reset=lambda: run.optimiser.zero_grad(set_to_none=True),
     )
 

@@ -124,3 +124,12 @@ def test_a_changed_copy_leaves_the_batch_alone(batch: Batch) -> None:
     assert changed.quantities["lengths"].sum() == 0
     assert batch.quantities["lengths"].sum() == 15
     assert "extra" not in batch.axes
+
+
+def test_a_position_budget_counts_a_prompt_once() -> None:
+    prompt = Record.from_text("q", ["a", "b", "c"], id="p")
+    encoded = [EncodedResponse({}, steps=2, size=12, shared=10) for _ in range(3)]
+    batch = build_batch([prompt], [encoded], targets_only=False)
+    assert [len(part) for part in batch.micro_batches(9, 16)] == [3]  # 10 + 3 * 2
+    assert [len(part) for part in batch.micro_batches(9, 15)] == [2, 1]
+    assert [len(part) for part in batch.micro_batches(9, 1)] == [1, 1, 1]

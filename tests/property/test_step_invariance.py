@@ -1,4 +1,4 @@
-"""Micro-batch size, batch order and padding side change neither loss nor gradient: the engine's central promise."""
+"""How a batch is cut, ordered, packed or padded changes neither loss nor gradient: the engine's central promise."""
 
 from __future__ import annotations
 
@@ -75,10 +75,13 @@ def to_records(batch) -> list[Record]:
     return records
 
 
-def measure(run: Run, records: list[Record], *, micro: int = 1000, side: str = "right"):
-    """Returns the loss and the gradient, flattened."""
-    run.backend = replace(run.backend, micro_batch_size=MicroBatchSize(micro))
-    run.assembly.modality.padding_side = side
+def measure(run: Run, records: list[Record], *, micro: int = 1000, tokens: int | None = None, rows: str = "packed"):
+    """Returns the loss and the gradient, flattened; `rows` are packed, or padded on the left or on the right."""
+    train = run.config.train.model_copy(update={"micro_batch_tokens": tokens})
+    run.assembly = replace(run.assembly, config=run.config.model_copy(update={"train": train}))
+    run.backend = replace(run.backend, assembly=run.assembly, micro_batch_size=MicroBatchSize(micro))
+    run.assembly.modality.packing = "auto" if rows == "packed" else "off"
+    run.assembly.modality.padding_side = "left" if rows == "left" else "right"
     run.optimiser.zero_grad(set_to_none=True)
     batch = run.backend.prepare(run.backend.encode(records))
     sums = accumulate_gradients(run, batch)
@@ -102,6 +105,14 @@ def test_micro_batch_size_changes_nothing(build, name: str, batch, micro: int) -
     assert_same(measure(run, records), measure(run, records, micro=micro))
 
 
+@pytest.mark.parametrize("name", OBJECTIVES)
+@quick
+@given(batch=batches, tokens=st.integers(1, 120))
+def test_a_token_budget_changes_nothing(build, name: str, batch, tokens: int) -> None:
+    run, records = build(name), to_records(batch)
+    assert_same(measure(run, records), measure(run, records, tokens=tokens))
+
+
 # KTO is left out: its reference point pairs every prompt with the next one's responses, so order is part of it.
 @pytest.mark.parametrize("name", [name for name in OBJECTIVES if name != "kto"])
 @quick
@@ -115,6 +126,8 @@ def test_batch_order_changes_nothing(build, name: str, batch, seed: int) -> None
 @pytest.mark.parametrize("name", OBJECTIVES)
 @quick
 @given(batch=batches)
-def test_padding_side_changes_nothing(build, name: str, batch) -> None:
+def test_packing_and_padding_side_change_nothing(build, name: str, batch) -> None:
     run, records = build(name), to_records(batch)
-    assert_same(measure(run, records), measure(run, records, side="left"))
+    padded = measure(run, records, rows="right")
+    assert_same(padded, measure(run, records, rows="left"))
+    assert_same(padded, measure(run, records, rows="packed"))
