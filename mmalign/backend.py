@@ -189,12 +189,18 @@ class Backend:
         return self.assembly.scorer
 
     def generate(self, records: Sequence[Record], count: int) -> list[list[Generated]]:
-        """Samples `count` responses to every prompt with the run's decoding, without gradient."""
-        network = self.unwrapped.network
+        """Samples `count` responses to every prompt with the run's engine and decoding, without gradient."""
+        parts = self.assembly
         with evaluation_mode(self.unwrapped):
-            return self.assembly.engine.generate(
-                self.assembly.modality, network, records, self.assembly.decoding, count
-            )
+            return parts.engine.generate(parts.modality, self.unwrapped.network, records, parts.decoding, count)
+
+    def generate_by_policy(self, records: Sequence[Record], count: int) -> list[list[Generated]]:
+        """Samples as `generate` does, but surely with the policy as it now is: for measuring it."""
+        if self.assembly.engine.follows_policy:
+            return self.generate(records, count)
+        with evaluation_mode(self.unwrapped):
+            network = self.unwrapped.network
+            return self.assembly.modality.generate(network, records, self.assembly.decoding, count)
 
     def quantities_of(self, rollouts: Sequence[Rollout], names: Sequence[str]) -> dict[str, Tensor]:
         """Computes log-prob quantities of rollouts at the temperature they were sampled at, without gradient.

@@ -47,7 +47,7 @@ def measure(run: Run) -> tuple[dict[str, float], list[Example]]:
     with evaluation_mode(run.policy):
         for name, evaluator in run.assembly.evaluators.items():
             # Every process evaluates all records: a sharded network needs all processes in every forward pass.
-            result = evaluator.evaluate(EvaluationContext(run.held_out, run.backend, run.backend.generate))
+            result = evaluator.evaluate(EvaluationContext(run.held_out, run.backend, run.backend.generate_by_policy))
             metrics |= {f"{name}/{key}": value for key, value in result.items()}
             examples = examples or _render(run, evaluator.examples)
     return metrics, examples

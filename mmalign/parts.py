@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmalign.errors import ConfigError
 
@@ -252,7 +252,14 @@ class Decoding:
 
 
 class Engine(ABC):
-    """Where responses are sampled: in this process, or by a server. Built with the fields of its config model."""
+    """Where responses are sampled: in this process, or by a server. Built with the fields of its config model.
+
+    Attributes:
+        follows_policy: False if it may sample with other weights than the policy's as they now are; held-out
+            evaluation then samples in this process.
+    """
+
+    follows_policy: ClassVar[bool] = True
 
     def check(self, modality: Modality, decoding: Decoding) -> None:  # noqa: B027 (an author need not override it)
         """Checks, before anything is loaded, that this engine can sample for the other parts of the run.

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
@@ -53,6 +53,8 @@ class OpenAIConfig(Parameters):
 @dataclass
 class OpenAIEngine(Engine):
     """Sends one request for each response. The fields are those of `OpenAIConfig`, which says what they mean."""
+
+    follows_policy: ClassVar[bool] = False
 
     model: str
     base_url: str = "http://localhost:8000/v1"

@@ -131,9 +131,8 @@ def loaded(tiny_text_model: Path) -> Loaded:
 def sample(loaded: Loaded, server: TinyServer, **parameters: Any) -> list[Generated]:
     """Eight responses to each of two prompts, of at most six tokens, at temperature 0.7 or another."""
     temperature = parameters.pop("temperature", 0.7)
-    engine = load_object("mmalign_engines.openai:OpenAIEngine")(
-        **{"model": "tiny", "base_url": server.url, "retries": 0, "logprobs": "sampled", **parameters}
-    )
+    settings = {"model": "tiny", "base_url": server.url, "retries": 0, "logprobs": "sampled", **parameters}
+    engine = load_object("mmalign_engines.openai:OpenAIEngine")(**settings)
     decoding = load_object("mmalign_decodings.sampling:SampleDecoding")(temperature=temperature, max_steps=6)
     modality, network = loaded
     engine.check(modality, decoding)
@@ -196,8 +195,7 @@ def test_a_seed_is_sent_from_torchs_generator(loaded: Loaded, server: TinyServer
 
 
 def drop_logprobs(answer: dict[str, Any]) -> dict[str, Any]:
-    answer["choices"][0]["logprobs"] = None
-    return answer
+    return {"choices": [{**answer["choices"][0], "logprobs": None}]}
 
 
 def one_is_missing(answer: dict[str, Any]) -> dict[str, Any]:
@@ -262,21 +260,23 @@ def online(tiny_text_model: Path, server: TinyServer, toy_online: Build, write_c
             "rewards": [{"name": "length", "target": 2, "unit": "characters"}],
             "engine": {"name": "openai", "model": "tiny", "base_url": server.url, **engine},
             "train": {"steps": 3, "batch_size": 4, "learning_rate": 1e-4},
+            "evaluation": {"evaluators": [{"name": "generation"}]},
         }
         return write_config(toy_online(**sections))
 
     return write
 
 
-def test_an_online_run_learns_from_the_server(online: WriteConfig, tmp_path: Path) -> None:
+def test_an_online_run_learns_from_the_server(online: WriteConfig, server: TinyServer, tmp_path: Path) -> None:
     """The first round agrees; the policy then moves away from the server's weights, and the gap shows it."""
     train(online())
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     steps = [row for row in rows if row["kind"] == "train"]
     assert [step["sampler_gap/rescored"] for step in steps] == [0.0] * 3
-    gaps = [step["sampler_gap/mean"] for step in steps]
-    assert gaps[0] < 1e-4 < gaps[1] < gaps[2] < 0.1
+    first, second, third = (step["sampler_gap/mean"] for step in steps)
+    assert first < 1e-4 < second < third < 0.1
     assert all(step["sampler_gap/max"] > step["sampler_gap/mean"] for step in steps)
+    assert len(server.requests) == 3 * 4 * 4  # held-out evaluation asks the policy, not the server
 
 
 def test_a_server_with_other_weights_stops_the_run(online: WriteConfig, server: TinyServer) -> None:
