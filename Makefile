@@ -1,6 +1,7 @@
 # Every target makes .venv if there is none and installs what it needs: `make quickstart` on a fresh machine is enough.
 #   make quickstart   align a small language model and print held-out metrics before and after
 #   make test         all tests;  make test-fast: without the slow ones
+#   make bench        time mmalign against TRL (hours on a CPU); benchmarks/compare.py --help says how to shorten it
 #   make check        what has to pass before a commit: lint and the fast tests
 
 PYTHON ?= python3
@@ -50,7 +51,8 @@ format: install
 check: lint test-fast
 
 bench: install
-	$(BIN)/python tests/bench/startup.py
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/compare.py
 
 docs: install
 	$(BIN)/python docs/generate.py

@@ -1,6 +1,6 @@
 """Times the commands that must answer at once: the median of five runs, in seconds; exit code 1 above the limit.
 
-python tests/bench/startup.py
+python benchmarks/startup.py
 """
 
 from __future__ import annotations

