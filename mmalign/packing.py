@@ -25,8 +25,8 @@ ATTENTION = "mmalign_packed"
 """Name of `packed_attention` in transformers' attention interface."""
 
 SMALL = 2**14
-"""Query-key pairs of a block up to which plain products beat the CPU's fused kernel in half precision: its backward pass
-takes 2 to 4 times as long there (16 blocks of 9 heads, 40 queries, 80 keys: 43 against 13 ms)."""
+"""Query-key pairs of a block up to which plain products beat the CPU's fused kernel in half precision: its backward
+pass takes 2 to 4 times as long there (16 blocks of 9 heads, 40 queries, 80 keys: 43 against 13 ms)."""
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,8 @@ def packed_attention(
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
     """Attends by `mask`, or causally without one: [blocks, H, queries, D]."""
-    area = queries.shape[2] * keys.shape[2]
-    if not (queries.device.type == "cpu" and queries.dtype != torch.float32 and queries.requires_grad and area <= SMALL):
+    small = queries.shape[2] * keys.shape[2] <= SMALL and queries.requires_grad
+    if not (small and queries.device.type == "cpu" and queries.dtype != torch.float32):
         return scaled_dot_product_attention(queries, keys, values, mask, is_causal=mask is None, scale=scale)
     if mask is None:
         mask = torch.ones(queries.shape[2], keys.shape[2], dtype=torch.bool).tril()
