@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from mmalign.api import evaluate as evaluate
     from mmalign.api import load_run as load_run
     from mmalign.api import train as train
-    from mmalign.backend import StepContext as StepContext
     from mmalign.batch import Batch as Batch
     from mmalign.caches import cache_folder as cache_folder
     from mmalign.config import RunConfig as RunConfig
@@ -35,17 +34,12 @@ if TYPE_CHECKING:
     from mmalign.objectives import Objective as Objective
     from mmalign.parts import Collector as Collector
     from mmalign.parts import Decoding as Decoding
-    from mmalign.parts import EncodedResponse as EncodedResponse
     from mmalign.parts import Engine as Engine
     from mmalign.parts import EvaluationContext as EvaluationContext
     from mmalign.parts import Evaluator as Evaluator
     from mmalign.parts import Generate as Generate
-    from mmalign.parts import Generated as Generated
     from mmalign.parts import Modality as Modality
-    from mmalign.parts import Model as Model
     from mmalign.parts import Reward as Reward
-    from mmalign.parts import Rollout as Rollout
-    from mmalign.parts import Sample as Sample
     from mmalign.parts import Transform as Transform
     from mmalign.policy import Policy as Policy
     from mmalign.quiet import quiet_loading as quiet_loading
@@ -69,15 +63,20 @@ if TYPE_CHECKING:
     from mmalign.specs import QuantitySpec as QuantitySpec
     from mmalign.specs import RewardSpec as RewardSpec
     from mmalign.specs import TransformSpec as TransformSpec
+    from mmalign.step_context import StepContext as StepContext
     from mmalign.testing import build_tiny_text_model as build_tiny_text_model
     from mmalign.tokens import TokenModality as TokenModality
+    from mmalign.values import EncodedResponse as EncodedResponse
+    from mmalign.values import Generated as Generated
+    from mmalign.values import Model as Model
+    from mmalign.values import Rollout as Rollout
+    from mmalign.values import Sample as Sample
 
 __version__ = "0.1.0.dev0"
 
 _EXPORTS = {
     "adapters": ("LoRAParameters", "add_lora"),
     "api": ("check", "evaluate", "load_run", "train"),
-    "backend": ("StepContext",),
     "batch": ("Batch",),
     "caches": ("cache_folder",),
     "config": ("RunConfig", "load_config"),
@@ -97,23 +96,19 @@ _EXPORTS = {
     "parts": (
         "Collector",
         "Decoding",
-        "EncodedResponse",
         "Engine",
         "EvaluationContext",
         "Evaluator",
         "Generate",
-        "Generated",
         "Modality",
-        "Model",
         "Reward",
-        "Rollout",
-        "Sample",
         "Transform",
     ),
     "policy": ("Policy",),
     "quiet": ("quiet_loading",),
     "records": ("Message", "Part", "Record", "Response"),
     "reductions": ("aggregation_weights", "masked_mean", "masked_sum", "step_mask", "weighted_sum"),
+    "step_context": ("StepContext",),
     "testing": ("build_tiny_text_model",),
     "tokens": ("TokenModality",),
     "specs": (
@@ -128,6 +123,13 @@ _EXPORTS = {
         "QuantitySpec",
         "RewardSpec",
         "TransformSpec",
+    ),
+    "values": (
+        "EncodedResponse",
+        "Generated",
+        "Model",
+        "Rollout",
+        "Sample",
     ),
 }
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}

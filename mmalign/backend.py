@@ -19,15 +19,15 @@ from mmalign.batch import Batch, build_batch
 from mmalign.distribution import SumOverProcesses
 from mmalign.errors import TrainingError
 from mmalign.memory import MicroBatchSize
-from mmalign.parts import EncodedResponse, Generated, Rollout, Sample
 from mmalign.policy import Policy, evaluation_mode
 from mmalign.quantities import DERIVED, POLICY_OUTPUTS, Plan, Provider
 from mmalign.records import Record
-from mmalign.reductions import masked_sum
 from mmalign.reference import MovingReference, Reference
 from mmalign.reference_cache import ReferenceCache
 from mmalign.registry import load_object
 from mmalign.rewards import RewardScorer
+from mmalign.step_context import StepContext
+from mmalign.values import EncodedResponse, Generated, Rollout, Sample
 
 
 @dataclass(frozen=True)
@@ -237,54 +237,6 @@ class Backend:
 
     def _logps_without_gradient(self, network: Callable[..., Any], responses: Sequence[EncodedResponse]) -> Tensor:
         return self.micro_batch_size.fit(len(responses), lambda size: _score(network, responses, size))
-
-
-@dataclass(frozen=True)
-class StepContext:
-    """What the provider of a `step` quantity may use.
-
-    Attributes:
-        backend: computes log-probs of any encoded responses.
-        batch: this process's share of the global batch.
-    """
-
-    backend: Backend
-    batch: Batch
-
-    @property
-    def records(self) -> tuple[Record, ...]:
-        """The records whose responses are in this process's share; a mini-batch of a round holds some of them."""
-        present = torch.unique(self.batch.quantities["prompt_index"]).tolist()
-        return tuple(self.batch.records[prompt] for prompt in present)
-
-    def mismatched(self) -> tuple[Tensor, Tensor]:
-        """Scores every response under the next record's prompt: policy and reference sequence log-probs [n].
-
-        A response is skipped if its own prompt is the only one.
-        """
-        encoded = [item for record in self._shifted_records() for item in self.backend.assembly.modality.encode(record)]
-        if not encoded:
-            return torch.zeros(0), torch.zeros(0)
-        mask = torch.arange(max(item.steps for item in encoded)) < torch.tensor([[item.steps] for item in encoded])
-        policy = self.backend.policy_logps(encoded)
-        reference = self.backend.score_with_reference(encoded, stored=not self.backend.assembly.online)
-        mask = mask.to(policy.device)
-        return masked_sum(policy, mask), masked_sum(reference, mask)
-
-    def mean(self, values: Tensor) -> Tensor:
-        """Averages over the values of all processes; 0 if there are none."""
-        local = torch.stack([values.sum().double(), torch.tensor(float(len(values)), device=values.device).double()])
-        total = self.backend.sum_over_processes(local.to(self.backend.device))
-        return (total[0] / total[1].clamp(min=1)).float()
-
-    def _shifted_records(self) -> list[Record]:
-        records = self.records
-        if len(records) < 2:
-            return []
-        return [
-            record.with_responses(other.responses)
-            for record, other in zip(records, [*records[1:], records[0]], strict=True)
-        ]
 
 
 @torch.no_grad()

@@ -13,8 +13,8 @@ from math import isnan
 import torch
 from torch import Tensor
 
-from mmalign.parts import EncodedResponse
 from mmalign.records import Record
+from mmalign.values import EncodedResponse
 
 DATA_AXES = {
     "lengths": "N",

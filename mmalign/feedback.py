@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from math import isnan
 from typing import Any
 
-from mmalign.parts import Rollout
 from mmalign.records import Label, Record, Score
 from mmalign.run import Run
+from mmalign.values import Rollout
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,6 @@ import pluggy
 if TYPE_CHECKING:
     from mmalign.batch import Batch
     from mmalign.conformance import ConformanceSpec
-    from mmalign.parts import Rollout
     from mmalign.run import Run
     from mmalign.specs import (
         AdvantageSpec,
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
         RewardSpec,
         TransformSpec,
     )
+    from mmalign.values import Rollout
 
 API_VERSION = 1
 GROUP = "mmalign"

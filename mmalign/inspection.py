@@ -14,10 +14,10 @@ from mmalign.data import Source
 from mmalign.errors import DataError
 from mmalign.hardware import choose_dtype
 from mmalign.objectives import Objective
-from mmalign.parts import EncodedResponse
 from mmalign.records import Record
 from mmalign.sentinels import check_covered
 from mmalign.startup import check_machine, count_steps, open_data
+from mmalign.values import EncodedResponse
 
 _SAMPLE = 1000
 """Records that are encoded for the statistics."""

@@ -1,8 +1,7 @@
-"""What a plugin author writes: base classes of the parts, and the values that travel between them.
+"""What a plugin author writes: the base classes of the parts.
 
-Read the values first (`EncodedResponse`, `Generated`, `Rollout`, `Sample`), then the base classes (`Modality`,
-`Reward`, `Collector`, `Transform`, `Decoding`, `Engine`, `Evaluator`). Objectives and advantages have no base class:
-they are pure functions of tensors. What announces a part is in `mmalign.specs`.
+Objectives and advantages have no base class: they are pure functions of tensors. What announces a part is in
+`mmalign.specs`, what travels between parts in `mmalign.values`.
 
 Shapes: P prompts, N responses, T steps, M pairs, K reward dimensions.
 """
@@ -11,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmalign.errors import ConfigError
@@ -23,98 +22,7 @@ if TYPE_CHECKING:
     from mmalign.backend import Backend
     from mmalign.policy import Policy
     from mmalign.records import Record, Response
-
-# -- values that travel between parts -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class EncodedResponse:
-    """One response with its prompt, as the model reads it. Tensors are on the CPU.
-
-    Attributes:
-        tensors: the modality's own inputs, e.g. `prompt_ids` [P], `response_ids` [R].
-        steps: T of this response, the number of scored steps; never 0.
-        size: positions in the forward pass (tokens, frames), for batching by budget.
-        shared: those of them that other responses to the same prompt have, too.
-        truncated: positions that were cut off to fit a limit.
-    """
-
-    tensors: Mapping[str, Tensor]
-    steps: int
-    size: int
-    shared: int = 0
-    truncated: int = 0
-
-
-@dataclass(frozen=True)
-class Generated:
-    """A response that the policy sampled.
-
-    Attributes:
-        response: what records store and rewards see.
-        encoded: exactly the sampled steps; encoding `response` again need not give the same tokens.
-        behaviour_logps: [T], log-prob of every step under the distribution it was sampled from, float32, CPU.
-        finished: False when the step limit cut the response off.
-        rescored: True if the engine could not tell `behaviour_logps`, so the policy as it now is computed them.
-    """
-
-    response: Response
-    encoded: EncodedResponse
-    behaviour_logps: Tensor
-    finished: bool = True
-    rescored: bool = False
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """A prompt with the responses sampled for it; `record.responses` are those of `responses`, in order."""
-
-    record: Record
-    responses: tuple[Generated, ...]
-
-    @classmethod
-    def build(cls, record: Record, responses: Sequence[Generated]) -> Rollout:
-        """Joins a prompt with what was sampled for it; the responses are renamed `r0`, `r1`, ... in order."""
-        renamed = tuple(
-            replace(one, response=one.response.model_copy(update={"rid": f"r{index}"}))
-            for index, one in enumerate(responses)
-        )
-        return cls(record.with_responses([one.response for one in renamed]), renamed)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What a reward sees of a response: the record it answers, the response, and the decoded output.
-
-    Attributes:
-        record: the prompt with its metadata (`record.prompt_text`, `record.metadata`).
-        response: the response as a record stores it.
-        output: what the modality decodes it to: a string, a PIL image, a waveform, an array.
-        steps: its scored steps; None where it was not encoded.
-    """
-
-    record: Record
-    response: Response
-    output: Any
-    steps: int | None = None
-
-
-@dataclass
-class Model:
-    """A loaded policy network.
-
-    Attributes:
-        network: the trainable module; with an adapter, the peft model.
-        hidden_size: width of the hidden states that score and value heads read; 0 if there are none.
-        name: where the weights came from, for reports.
-    """
-
-    network: nn.Module
-    hidden_size: int = 0
-    name: str = ""
-
-
-# -- base classes -----------------------------------------------------------------------------------------------------
+    from mmalign.values import EncodedResponse, Generated, Model, Rollout, Sample
 
 
 class Modality(ABC):

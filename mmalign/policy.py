@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from mmalign.parts import EncodedResponse, Modality, Model
+from mmalign.parts import Modality
+from mmalign.values import EncodedResponse, Model
 
 
 class Policy(nn.Module):

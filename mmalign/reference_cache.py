@@ -26,8 +26,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmalign.caches import cache_folder
 from mmalign.fingerprints import hash_tensor
-from mmalign.parts import EncodedResponse
 from mmalign.row_store import RowStore
+from mmalign.values import EncodedResponse
 
 logger = logging.getLogger(__name__)
 

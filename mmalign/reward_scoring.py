@@ -8,8 +8,9 @@ from numbers import Real
 from typing import Any
 
 from mmalign.errors import MmalignError, TrainingError
-from mmalign.parts import Reward, Sample
+from mmalign.parts import Reward
 from mmalign.reward_failures import Outcome
+from mmalign.values import Sample
 
 Key = bytes | int
 """Digest of a sample's content, or its position where the content has no bytes."""

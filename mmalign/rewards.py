@@ -19,11 +19,12 @@ from torch import Tensor
 
 from mmalign.components import CompositionConfig, RewardComponent
 from mmalign.names import distinct_names
-from mmalign.parts import Reward, Sample
+from mmalign.parts import Reward
 from mmalign.reward_composition import Composition
 from mmalign.reward_failures import FailureCount
 from mmalign.reward_keys import content_key
 from mmalign.reward_scoring import Key, ScoreCache, score_distinct
+from mmalign.values import Sample
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ from mmalign.data import Source
 from mmalign.errors import CheckpointError
 from mmalign.metrics_log import MetricsLog
 from mmalign.objectives import Objective
-from mmalign.parts import Model
 from mmalign.policy import Policy
 from mmalign.records import Record
 from mmalign.reference import MovingReference
 from mmalign.sources import RecordStream
+from mmalign.values import Model
 
 logger = logging.getLogger(__name__)
 

@@ -22,12 +22,12 @@ from mmalign.hardware import choose_dtype
 from mmalign.memory import MicroBatchSize
 from mmalign.metrics_log import MetricsLog, check_trackers
 from mmalign.optimisation import build_optimiser
-from mmalign.parts import Model
 from mmalign.policy import Policy
 from mmalign.reference import AdapterOff, FixedReference, FrozenCopy, MovingAverage, PeriodicSync, Reference
 from mmalign.reference_cache import ReferenceCache
 from mmalign.run import Run
 from mmalign.sources import RecordStream
+from mmalign.values import Model
 
 
 def build_run(assembly: Assembly, output: Path, *, resumed_step: int | None = None, training: bool = True) -> Run:

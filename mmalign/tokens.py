@@ -20,11 +20,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmalign.packing import pack
 from mmalign.packing_support import can_pack, packed_inputs
-from mmalign.parts import Decoding, EncodedResponse, Generated, Modality
+from mmalign.parts import Decoding, Modality
 from mmalign.policy import Heads, Policy, evaluation_mode
 from mmalign.records import Record, Response
 from mmalign.token_generation import Sampled, sample_tokens
 from mmalign.token_logps import find_decoder, score_steps
+from mmalign.values import EncodedResponse, Generated
 
 
 @dataclass(frozen=True)

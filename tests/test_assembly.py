@@ -13,8 +13,8 @@ from mmalign import ConfigError, DataError, MmalignError, PlanError, PluginError
 from mmalign.api import load_assembly, load_run
 from mmalign.assembly import Assembly
 from mmalign.inspection import inspect_run
-from mmalign.parts import Rollout
 from mmalign.run import Run
+from mmalign.values import Rollout
 
 Build = Callable[..., dict[str, Any]]
 

@@ -7,7 +7,7 @@ import torch
 
 from mmalign import Record
 from mmalign.batch import Batch, build_batch
-from mmalign.parts import EncodedResponse
+from mmalign.values import EncodedResponse
 
 
 def make_record(id: str, responses: int, pairs: tuple[tuple[int, int], ...] = (), **feedback: object) -> Record:

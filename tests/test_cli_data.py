@@ -98,7 +98,7 @@ class TwoPieces:
     """A modality whose prompts are context and whose responses are trained on."""
 
     def encode(self, record: Record) -> list[Any]:
-        from mmalign.parts import EncodedResponse
+        from mmalign.values import EncodedResponse
 
         return [EncodedResponse({}, steps=2, size=5, truncated=1) for _ in record.responses]
 

@@ -12,7 +12,7 @@ from mmalign import ConfigError, ObjectiveSpec, PluginError, Record
 from mmalign.batch import Batch, build_batch
 from mmalign.metrics import MetricSums
 from mmalign.objectives import Objective, bind_objective, element_mask, label_metrics
-from mmalign.parts import EncodedResponse
+from mmalign.values import EncodedResponse
 from mmalign.weighting import weighted_loss
 
 

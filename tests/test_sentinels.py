@@ -10,7 +10,6 @@ import torch
 from mmalign import DataError, ObjectiveSpec, Record, TrainingError
 from mmalign.batch import build_batch
 from mmalign.objectives import Objective, bind_objective
-from mmalign.parts import EncodedResponse
 from mmalign.sentinels import (
     check_covered,
     check_finite,
@@ -19,6 +18,7 @@ from mmalign.sentinels import (
     check_same_start,
     flat_groups,
 )
+from mmalign.values import EncodedResponse
 
 MASK = torch.tensor([[True, True], [True, False]])
 LOGPS = torch.tensor([[-1.0, -2.0], [-3.0, nan]])

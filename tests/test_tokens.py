@@ -10,9 +10,9 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
 from mmalign import Decoding, EncodedResponse, Policy, Record, Response, TokenModality
-from mmalign.parts import Model
 from mmalign.testing import build_tiny_text_model
 from mmalign.token_logps import SplitDecoder, WholeDecoder, find_decoder
+from mmalign.values import Model
 
 END = 1
 ARCHITECTURES = ("llama", "qwen2", "gpt2")

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mmalign.packing_support import can_pack
-from mmalign.parts import EncodedResponse
 from mmalign.policy import Policy
 from mmalign.testing import build_tiny_text_model
+from mmalign.values import EncodedResponse
 from mmalign_text.modality import TextModality
 
 ARCHITECTURES = ("llama", "qwen2", "gpt2")

@@ -1,0 +1,102 @@
+"""The values that travel between parts: encoded and sampled responses, rollouts, what a reward sees, a loaded model.
+
+Shapes: P prompts, N responses, T steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from mmalign.records import Record, Response
+
+
+@dataclass(frozen=True)
+class EncodedResponse:
+    """One response with its prompt, as the model reads it. Tensors are on the CPU.
+
+    Attributes:
+        tensors: the modality's own inputs, e.g. `prompt_ids` [P], `response_ids` [R].
+        steps: T of this response, the number of scored steps; never 0.
+        size: positions in the forward pass (tokens, frames), for batching by budget.
+        shared: those of them that other responses to the same prompt have, too.
+        truncated: positions that were cut off to fit a limit.
+    """
+
+    tensors: Mapping[str, Tensor]
+    steps: int
+    size: int
+    shared: int = 0
+    truncated: int = 0
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A response that the policy sampled.
+
+    Attributes:
+        response: what records store and rewards see.
+        encoded: exactly the sampled steps; encoding `response` again need not give the same tokens.
+        behaviour_logps: [T], log-prob of every step under the distribution it was sampled from, float32, CPU.
+        finished: False when the step limit cut the response off.
+        rescored: True if the engine could not tell `behaviour_logps`, so the policy as it now is computed them.
+    """
+
+    response: Response
+    encoded: EncodedResponse
+    behaviour_logps: Tensor
+    finished: bool = True
+    rescored: bool = False
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A prompt with the responses sampled for it; `record.responses` are those of `responses`, in order."""
+
+    record: Record
+    responses: tuple[Generated, ...]
+
+    @classmethod
+    def build(cls, record: Record, responses: Sequence[Generated]) -> Rollout:
+        """Joins a prompt with what was sampled for it; the responses are renamed `r0`, `r1`, ... in order."""
+        renamed = tuple(
+            replace(one, response=one.response.model_copy(update={"rid": f"r{index}"}))
+            for index, one in enumerate(responses)
+        )
+        return cls(record.with_responses([one.response for one in renamed]), renamed)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a reward sees of a response: the record it answers, the response, and the decoded output.
+
+    Attributes:
+        record: the prompt with its metadata (`record.prompt_text`, `record.metadata`).
+        response: the response as a record stores it.
+        output: what the modality decodes it to: a string, a PIL image, a waveform, an array.
+        steps: its scored steps; None where it was not encoded.
+    """
+
+    record: Record
+    response: Response
+    output: Any
+    steps: int | None = None
+
+
+@dataclass
+class Model:
+    """A loaded policy network.
+
+    Attributes:
+        network: the trainable module; with an adapter, the peft model.
+        hidden_size: width of the hidden states that score and value heads read; 0 if there are none.
+        name: where the weights came from, for reports.
+    """
+
+    network: nn.Module
+    hidden_size: int = 0
+    name: str = ""
