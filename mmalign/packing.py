@@ -165,7 +165,8 @@ def packed_attention(
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
     """Attends by `mask`, or causally without one: [blocks, H, queries, D]."""
-    small = queries.shape[2] * keys.shape[2] <= SMALL and queries.requires_grad
+    # Not by whether a gradient is wanted: the reference must round as the policy does.
+    small = queries.shape[2] * keys.shape[2] <= SMALL
     if not (small and queries.device.type == "cpu" and queries.dtype != torch.float32):
         return scaled_dot_product_attention(queries, keys, values, mask, is_causal=mask is None, scale=scale)
     if mask is None:
