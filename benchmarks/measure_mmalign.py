@@ -64,7 +64,7 @@ def build_config(case: Case, network: Path, tokenizer: Path, data: Path, output:
         "micro_batch_size": responses,
         "learning_rate": LEARNING_RATE,
         "dtype": "bfloat16" if case.lora else "float32",
-        "mixed_precision": "bf16" if torch.cuda.is_available() and not case.lora else "no",
+        "mixed_precision": "bf16" if torch.cuda.is_available() and not case.lora else "auto",
     }
     return {
         "modality": modality | ({"lora": {"rank": LORA_RANK, "alpha": LORA_ALPHA}} if case.lora else {}),

@@ -7,7 +7,7 @@ loss needs of the global batch, `policy_values` what carries gradient. The same 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,7 @@ class Backend:
         reference: the anchor, or None if the plan needs none.
         reference_cache: keeps log-probs of stored responses under a reference that never changes; None to keep none.
         device: where scoring happens.
+        autocast: the precision context of forward passes, for sampling; `policy` has it of its own.
         micro_batch_size: responses per forward pass; halves when memory runs out.
         sum_over_processes: adds a tensor up over all processes.
     """
@@ -49,6 +50,7 @@ class Backend:
     unwrapped: Policy
     reference: Reference | None
     device: torch.device
+    autocast: Callable[[], AbstractContextManager[Any]]
     micro_batch_size: MicroBatchSize
     sum_over_processes: SumOverProcesses
     reference_cache: ReferenceCache | None = None
@@ -191,14 +193,14 @@ class Backend:
     def generate(self, records: Sequence[Record], count: int) -> list[list[Generated]]:
         """Samples `count` responses to every prompt with the run's engine and decoding, without gradient."""
         parts = self.assembly
-        with evaluation_mode(self.unwrapped):
+        with evaluation_mode(self.unwrapped), self.autocast():
             return parts.engine.generate(parts.modality, self.unwrapped.network, records, parts.decoding, count)
 
     def generate_by_policy(self, records: Sequence[Record], count: int) -> list[list[Generated]]:
         """Samples as `generate` does, but surely with the policy as it now is: for measuring it."""
         if self.assembly.engine.follows_policy:
             return self.generate(records, count)
-        with evaluation_mode(self.unwrapped):
+        with evaluation_mode(self.unwrapped), self.autocast():
             network = self.unwrapped.network
             return self.assembly.modality.generate(network, records, self.assembly.decoding, count)
 

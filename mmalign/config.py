@@ -78,8 +78,8 @@ class TrainConfig(Parameters):
     """Decay rates of AdamW's moments."""
     max_grad_norm: float | None = Field(default=1.0, gt=0)
     """Gradients are clipped to this global norm; null switches clipping off."""
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    """Autocast of the forward pass while the weights stay in `dtype`."""
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    """Autocast of forward passes while weights stay as they are; auto: bf16 over frozen bfloat16 weights, else no."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Weights of the frozen network; auto: bfloat16 where the hardware multiplies it fast, if an adapter is trained."""
     gradient_checkpointing: bool = False

@@ -21,6 +21,22 @@ def choose_dtype(name: str, device: torch.device, *, adapter: bool) -> torch.dty
     return torch.bfloat16 if adapter and has_fast_bfloat16(device) else torch.float32
 
 
+def default_device() -> torch.device:
+    """Returns the device that a run takes unless accelerate is told otherwise; asks before there is an accelerator."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def choose_precision(name: str, dtype: torch.dtype, *, adapter: bool) -> str:
+    """Turns a precision name into one of accelerate's.
+
+    `auto` is `bf16` for an adapter on bfloat16 weights: its own weights are float32, and without autocast every
+    activation would be turned into float32 and back for them.
+    """
+    if name != "auto":
+        return name
+    return "bf16" if adapter and dtype == torch.bfloat16 else "no"
+
+
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Tells whether matrix products in bfloat16 run on dedicated units of `device`."""
     if device.type == "cuda":

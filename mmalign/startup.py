@@ -18,7 +18,7 @@ from mmalign.config import RunConfig
 from mmalign.data import Source, open_source
 from mmalign.errors import ConfigError
 from mmalign.fingerprints import describe_scoring, hash_tensors
-from mmalign.hardware import choose_dtype
+from mmalign.hardware import choose_dtype, choose_precision, default_device
 from mmalign.memory import MicroBatchSize
 from mmalign.metrics_log import MetricsLog, check_trackers
 from mmalign.optimisation import build_optimiser
@@ -41,7 +41,7 @@ def build_run(assembly: Assembly, output: Path, *, resumed_step: int | None = No
     """
     config = assembly.config
     check_machine(config)
-    accelerator = _build_accelerator(config, output)
+    accelerator = _build_accelerator(assembly, output)
     _check_shares(config, accelerator.num_processes)
     set_seed(config.train.seed)
     source = open_data(assembly, "train") if training else Source("", "", lambda source: iter(()))
@@ -66,6 +66,7 @@ def build_run(assembly: Assembly, output: Path, *, resumed_step: int | None = No
             unwrapped=policy,
             reference=reference,
             device=accelerator.device,
+            autocast=accelerator.autocast,
             micro_batch_size=MicroBatchSize(config.train.micro_batch_size, accelerator.num_processes),
             sum_over_processes=lambda value: cast(Tensor, accelerator.reduce(value, "sum")),
             reference_cache=_build_reference_cache(assembly, policy, reference, accelerator),
@@ -90,11 +91,14 @@ def check_machine(config: RunConfig) -> None:
         raise ConfigError("train.mixed_precision: fp16 needs a GPU; use bf16 or no")
 
 
-def _build_accelerator(config: RunConfig, output: Path) -> Accelerator:
+def _build_accelerator(assembly: Assembly, output: Path) -> Accelerator:
+    config, adapter = assembly.config, assembly.modality.adapter
+    dtype = choose_dtype(config.train.dtype, default_device(), adapter=adapter)
+    precision = choose_precision(config.train.mixed_precision, dtype, adapter=adapter)
     # The state is global and would refuse a second run of this process with another precision.
     AcceleratorState._reset_state()
     trackers = list(config.trackers) or None
-    return Accelerator(mixed_precision=config.train.mixed_precision, log_with=trackers, project_dir=str(output))
+    return Accelerator(mixed_precision=precision, log_with=trackers, project_dir=str(output))
 
 
 def _check_shares(config: RunConfig, processes: int) -> None:
@@ -153,7 +157,7 @@ def _build_reference_cache(
             "weights": hash_tensors(reference.weights()),
             # How the adapter is shaped does not matter to the network without it.
             "modality": {key: value for key, value in config.modality.model_dump().items() if key != "lora"},
-            "mixed_precision": config.train.mixed_precision,
+            "mixed_precision": accelerator.mixed_precision,
             "device": accelerator.device.type,
         }
     )

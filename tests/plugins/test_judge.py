@@ -32,11 +32,12 @@ def test_one_question_a_sample_and_one_score_each(scoring_server: ScoringServer)
     scoring_server.behave = judge
     reward = Judge(scoring_server.url + "/", "wise-1", "Rate {{0-10}}: {prompt}|{response}", options={"max_tokens": 9})
     assert reward.score(make_samples("good", "be{}st")) == [4, 6]
-    assert scoring_server.requests[0] == {
+    # The two requests go out together; either may arrive first.
+    assert {
         "model": "wise-1",
         "max_tokens": 9,
         "messages": [{"role": "user", "content": "Rate {0-10}: Say {it}.|good"}],
-    }
+    } in scoring_server.requests
 
 
 def test_the_default_question_shows_prompt_and_response(scoring_server: ScoringServer) -> None:
