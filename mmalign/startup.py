@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, set_seed
 from torch import Tensor
 
 from mmalign.assembly import Assembly, build_transforms
@@ -98,7 +98,9 @@ def _build_accelerator(assembly: Assembly, output: Path) -> Accelerator:
     # The state is global and would refuse a second run of this process with another precision.
     AcceleratorState._reset_state()
     trackers = list(config.trackers) or None
-    return Accelerator(mixed_precision=precision, log_with=trackers, project_dir=str(output))
+    # Buffers never differ here, and a forward pass that waits for other processes would need equally many of each.
+    alone = DistributedDataParallelKwargs(broadcast_buffers=False)
+    return Accelerator(mixed_precision=precision, log_with=trackers, project_dir=str(output), kwargs_handlers=[alone])
 
 
 def _check_shares(config: RunConfig, processes: int) -> None:
