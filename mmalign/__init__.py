@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from mmalign.errors import suggest as suggest
     from mmalign.hookspecs import API_VERSION as API_VERSION
     from mmalign.hookspecs import hookimpl as hookimpl
+    from mmalign.json_requests import JsonPoster as JsonPoster
+    from mmalign.json_requests import RequestConfig as RequestConfig
+    from mmalign.json_requests import RequestFailed as RequestFailed
+    from mmalign.json_requests import Url as Url
+    from mmalign.json_requests import read_key as read_key
     from mmalign.objectives import Objective as Objective
     from mmalign.parts import Collector as Collector
     from mmalign.parts import Decoding as Decoding
@@ -92,6 +97,7 @@ _EXPORTS = {
         "suggest",
     ),
     "hookspecs": ("API_VERSION", "hookimpl"),
+    "json_requests": ("JsonPoster", "RequestConfig", "RequestFailed", "Url", "read_key"),
     "objectives": ("Objective",),
     "parts": (
         "Collector",

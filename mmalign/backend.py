@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -67,7 +67,7 @@ class Backend:
         records = [rollout.record for rollout in rollouts]
         generated = [response for rollout in rollouts for response in rollout.responses]
         batch = build_batch(records, [[item.encoded for item in r.responses] for r in rollouts], targets_only=False)
-        behaviour = {"behaviour_logps": _pad([item.behaviour_logps for item in generated])}
+        behaviour = {"behaviour_logps": _pad([cast(Tensor, item.behaviour_logps) for item in generated])}
         return batch.with_quantities(behaviour, {"behaviour_logps": "NT"}).to(self.device)
 
     # -- once a round
@@ -194,7 +194,25 @@ class Backend:
         """Samples `count` responses to every prompt with the run's engine and decoding, without gradient."""
         parts = self.assembly
         with evaluation_mode(self.unwrapped), self.autocast():
-            return parts.engine.generate(parts.modality, self.unwrapped.network, records, parts.decoding, count)
+            groups = parts.engine.generate(parts.modality, self.unwrapped.network, records, parts.decoding, count)
+        return self._fill_in_logps(groups)
+
+    def _fill_in_logps(self, groups: list[list[Generated]]) -> list[list[Generated]]:
+        """Computes behaviour log-probs that an engine could not tell, by the policy at the sampling temperature."""
+        missing = [one.encoded for group in groups for one in group if one.behaviour_logps is None]
+        if not missing:
+            return groups
+        with self._at_sampling_temperature():
+            rows = iter(self.policy_logps(missing).cpu())
+        return [
+            [
+                replace(one, behaviour_logps=next(rows)[: one.encoded.steps], rescored=True)
+                if one.behaviour_logps is None
+                else one
+                for one in group
+            ]
+            for group in groups
+        ]
 
     def generate_by_policy(self, records: Sequence[Record], count: int) -> list[list[Generated]]:
         """Samples as `generate` does, but surely with the policy as it now is: for measuring it."""

@@ -41,14 +41,15 @@ class Generated:
     Attributes:
         response: what records store and rewards see.
         encoded: exactly the sampled steps; encoding `response` again need not give the same tokens.
-        behaviour_logps: [T], log-prob of every step under the distribution it was sampled from, float32, CPU.
+        behaviour_logps: [T], log-prob of every step under the distribution it was sampled from, float32, CPU; None
+            where the engine could not tell, until the backend has filled them in.
         finished: False when the step limit cut the response off.
-        rescored: True if the engine could not tell `behaviour_logps`, so the policy as it now is computed them.
+        rescored: True if the engine could not tell, so the policy as it now is computed `behaviour_logps`.
     """
 
     response: Response
     encoded: EncodedResponse
-    behaviour_logps: Tensor
+    behaviour_logps: Tensor | None
     finished: bool = True
     rescored: bool = False
 

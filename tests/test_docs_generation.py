@@ -36,14 +36,11 @@ def test_the_metrics_are_those_that_are_logged(toy_online: Build, write_config: 
     assert set(re.findall(r"\| `(sampler_gap/\w+)`", PAGE)) == logged
 
 
-def test_the_error_is_what_a_user_sees(
-    tiny_text_model: Path, toy_online: Build, write_config: WriteConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mmalign_engines.http_client.FIRST_PAUSE", 0.0)
+def test_the_error_is_what_a_user_sees(tiny_text_model: Path, toy_online: Build, write_config: WriteConfig) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-    engine = {**OPENAI["engine"], "base_url": url}
+    engine = {**OPENAI["engine"], "base_url": url, "requests": {"retries": 3, "backoff": 0.0}}
     config = toy_online(modality={"name": "text", "model": str(tiny_text_model)}, engine=engine)
     with pytest.raises(TrainingError) as caught:
         train(write_config(config))

@@ -5,12 +5,11 @@ Shapes: N responses, T steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmalign import EncodedResponse, Record, Response, TokenModality
 from mmalign_engines.replies import Reply
@@ -44,26 +43,6 @@ def match_logps(modality: TokenModality, encoded: EncodedResponse, reply: Reply)
     return torch.tensor(reply.logps, dtype=torch.float32)
 
 
-def compute_policy_logps(
-    modality: TokenModality,
-    network: nn.Module,
-    responses: Sequence[EncodedResponse],
-    *,
-    temperature: float,
-    batch_size: int,
-) -> list[Tensor]:
-    """Computes the log-probs [T] of each response under the policy at `temperature`, float32, on the CPU."""
-    order = sorted(range(len(responses)), key=lambda row: -responses[row].size)
-    rows = [torch.empty(0)] * len(responses)
-    with torch.no_grad(), _at_temperature(modality, temperature):
-        for start in range(0, len(order), batch_size):
-            part = order[start : start + batch_size]
-            logps, _ = modality.step_log_probs(network, [responses[row] for row in part])
-            for row, own in zip(part, logps.float().cpu(), strict=True):
-                rows[row] = own[: responses[row].steps].clone()
-    return rows
-
-
 def _encode_ids(modality: TokenModality, record: Record, ids: Sequence[int]) -> EncodedResponse:
     prompt, truncated = modality.encode_prompt(record)
     tensors = {**prompt, "response_ids": torch.tensor(ids), "response_mask": torch.ones(len(ids), dtype=torch.bool)}
@@ -85,12 +64,3 @@ def _same_strings(modality: TokenModality, ids: Sequence[int], tokens: Sequence[
     last = len(ids) - 1 if ids[-1] in modality.end_ids else len(ids)
     pairs = zip(ids[:last], tokens, strict=False)
     return all(modality.build_response("r", [step]).text.lstrip(" ") == token.lstrip(" ") for step, token in pairs)
-
-
-@contextmanager
-def _at_temperature(modality: TokenModality, temperature: float) -> Iterator[None]:
-    before, modality.temperature = modality.temperature, temperature
-    try:
-        yield
-    finally:
-        modality.temperature = before

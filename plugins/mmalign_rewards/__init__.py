@@ -20,8 +20,6 @@ def register_rewards() -> list[RewardSpec]:
             summary="Scores of a reward server of your own.",
             target="mmalign_rewards.http:Http",
             config="mmalign_rewards.http:HttpConfig",
-            requires=("httpx2",),
-            extra="rewards",
         ),
         RewardSpec(
             name="judge",
@@ -29,8 +27,6 @@ def register_rewards() -> list[RewardSpec]:
             target="mmalign_rewards.judge:Judge",
             config="mmalign_rewards.judge:JudgeConfig",
             paper="Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena (arXiv:2306.05685)",
-            requires=("httpx2",),
-            extra="rewards",
         ),
         RewardSpec(
             name="classifier",

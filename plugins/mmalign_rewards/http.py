@@ -8,8 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from mmalign import Parameters, Reward, Sample
-from mmalign_rewards.remote import JsonPoster, RequestConfig, RequestFailed, Url
+from mmalign import JsonPoster, Parameters, RequestConfig, RequestFailed, Reward, Sample, Url
 from mmalign_rewards.texts import response_text
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from mmalign import Parameters, Reward, Sample
-from mmalign_rewards.remote import JsonPoster, RequestConfig, RequestFailed, Url
+from mmalign import JsonPoster, Parameters, RequestConfig, RequestFailed, Reward, Sample, Url
 from mmalign_rewards.texts import check_template, response_text
 
 TEMPLATE = """\

@@ -19,11 +19,11 @@ from scoring_server import Answer, ScoringServer, score_lengths
 
 from mmalign import Record, Reward, Sample, TrainingError
 from mmalign.components import RewardComponent
+from mmalign.json_requests import RequestConfig
 from mmalign.rewards import BoundReward, RewardScorer
 from mmalign_rewards.http import Http
 from mmalign_rewards.judge import Judge
 from mmalign_rewards.python_function import PythonFunction
-from mmalign_rewards.remote import RequestConfig
 
 PAGE = Path(__file__).parents[2] / "docs" / "rewards.md"
 REQUESTS = RequestConfig(retries=2, backoff=0.01, timeout=1.0)

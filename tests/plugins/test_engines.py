@@ -65,7 +65,7 @@ def test_a_plugin_can_bring_an_engine(toy_online: Build, write_config: WriteConf
         ({"name": "opnai"}, "engine.name: unknown 'opnai'; did you mean 'openai'? known: hf, openai"),
         ({"name": "hf", "model": "m"}, "engine.model: unknown key"),
         ({"name": "openai"}, "engine.model: missing"),
-        ({"name": "openai", "model": "m", "base_url": "localhost:8000"}, "engine.base_url: got 'localhost:8000'"),
+        ({"name": "openai", "model": "m", "base_url": "localhost:8000"}, "got 'localhost:8000'"),
         ({"name": "openai", "model": "m"}, "engine.name: 'openai' samples tokens, which Toy has not; use 'hf'"),
     ],
 )

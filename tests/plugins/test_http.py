@@ -16,11 +16,11 @@ from scoring_server import Answer, ScoringServer, score_lengths
 import mmalign
 from mmalign import ConfigError, Record, Response, Sample
 from mmalign.components import RewardComponent
+from mmalign.json_requests import RequestConfig
 from mmalign.metrics_log import read_metrics
 from mmalign.rewards import BoundReward, RewardScorer
 from mmalign.validation import validate
 from mmalign_rewards.http import Http, HttpConfig, read_scores
-from mmalign_rewards.remote import RequestConfig
 
 QUICK = {"backoff": 0.01, "retries": 2, "timeout": 5.0}
 

@@ -9,9 +9,9 @@ import pytest
 from scoring_server import Answer, ScoringServer
 
 from mmalign import ConfigError, Record, Sample
+from mmalign.json_requests import RequestConfig
 from mmalign.validation import validate
 from mmalign_rewards.judge import PATTERN, Judge, JudgeConfig, read_score
-from mmalign_rewards.remote import RequestConfig
 
 
 def make_samples(*texts: str) -> list[Sample]:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmalign import ConfigError, Decoding, Generated, Record, TrainingError, train
+from mmalign import ConfigError, Decoding, Generated, Record, RequestConfig, TrainingError, load_run, train
 from mmalign.registry import load_object
 from mmalign.token_generation import Sampled, sample_tokens
 from mmalign.token_logps import find_decoder
@@ -131,7 +131,8 @@ def loaded(tiny_text_model: Path) -> Loaded:
 def sample(loaded: Loaded, server: TinyServer, **parameters: Any) -> list[Generated]:
     """Eight responses to each of two prompts, of at most six tokens, at temperature 0.7 or another."""
     temperature = parameters.pop("temperature", 0.7)
-    settings = {"model": "tiny", "base_url": server.url, "retries": 0, "logprobs": "sampled", **parameters}
+    requests = RequestConfig(retries=0, **parameters.pop("requests", {}))
+    settings = {"model": "tiny", "base_url": server.url, "requests": requests, "logprobs": "sampled", **parameters}
     engine = load_object("mmalign_engines.openai:OpenAIEngine")(**settings)
     decoding = load_object("mmalign_decodings.sampling:SampleDecoding")(temperature=temperature, max_steps=6)
     modality, network = loaded
@@ -159,7 +160,6 @@ def test_the_servers_log_probs_are_those_of_the_policy(
 ) -> None:
     """Same weights, same prompt, same temperature: what the server says is what the trainer computes."""
     generated = sample(loaded, server, prompts=prompts)
-    assert not any(one.rescored for one in generated)
     for one, expected in zip(generated, policy_logps(loaded, generated), strict=True):
         torch.testing.assert_close(one.behaviour_logps, expected, atol=1e-4, rtol=0)
     assert {asked for asked, _, _ in server.requests} == {path}
@@ -189,7 +189,7 @@ def test_responses_end_as_they_were_sampled(loaded: Loaded, server: TinyServer) 
 
 
 def test_a_seed_is_sent_from_torchs_generator(loaded: Loaded, server: TinyServer) -> None:
-    one_by_one, at_once = (sample(loaded, server, concurrency=count) for count in (1, 16))
+    one_by_one, at_once = (sample(loaded, server, requests={"concurrency": count}) for count in (1, 16))
     assert [one.response for one in one_by_one] == [one.response for one in at_once]
     assert len({body["seed"] for _, body, _ in server.requests}) == 16
 
@@ -216,23 +216,25 @@ def other_strings(answer: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("spoil", [drop_logprobs, one_is_missing, one_is_null, other_strings])
 def test_log_probs_that_do_not_fit_are_computed_by_the_policy(
-    loaded: Loaded, server: TinyServer, spoil: Callable[..., Any]
+    online: WriteConfig, loaded: Loaded, server: TinyServer, spoil: Callable[..., Any]
 ) -> None:
     server.offset, server.spoil = -0.25, spoil
-    long = [one for one in sample(loaded, server, scoring_batch_size=3) if one.encoded.steps > 1]
+    run = load_run(online(logprobs="sampled"), {"decoding.temperature": 0.7, "train.micro_batch_size": 3})
+    generated = [one for group in run.backend.generate(RECORDS, 8) for one in group]
+    long = [one for one in generated if one.encoded.steps > 1]
     assert long and all(one.rescored for one in long)
     for one, expected in zip(long, policy_logps(loaded, long), strict=True):
         torch.testing.assert_close(one.behaviour_logps, expected, atol=1e-4, rtol=0)
-    assert loaded[0].temperature == 1.0
 
 
 @pytest.mark.parametrize(
     ("logprobs", "temperature", "used"), [("raw", 1.0, True), ("raw", 0.7, False), ("off", 1.0, False)]
 )
 def test_log_probs_at_another_temperature_are_not_asked_for(
-    loaded: Loaded, server: TinyServer, logprobs: str, temperature: float, used: bool
+    online: WriteConfig, loaded: Loaded, server: TinyServer, logprobs: str, temperature: float, used: bool
 ) -> None:
-    generated = sample(loaded, server, logprobs=logprobs, temperature=temperature)
+    run = load_run(online(logprobs=logprobs), {"decoding.temperature": temperature})
+    generated = [one for group in run.backend.generate(RECORDS, 8) for one in group]
     assert [one.rescored for one in generated] == [not used] * 16
     assert all(("logprobs" in body) == used for _, body, _ in server.requests)
     for one, expected in zip(generated, policy_logps(loaded, generated, temperature), strict=True):

@@ -35,24 +35,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_transformers_serve(folder: Path) -> None:
-    """It takes chats only and tells no log-probs: the texts are encoded again and scored by the policy."""
+    """It takes chats only and tells no log-probs: the texts are encoded again, to steps that can be scored."""
     for module in ("fastapi", "uvicorn", "openai"):
         pytest.importorskip(module)
     modality = load_object("mmalign_text.modality:TextModality")(model=str(folder))
     network = modality.load(device=torch.device("cpu"), dtype=torch.float32).network.eval()
     with running_server(folder) as url:
         engine = load_object("mmalign_engines.openai:OpenAIEngine")(
-            model=str(folder), base_url=url, prompts="chat", logprobs="off", concurrency=2
+            model=str(folder), base_url=url, prompts="chat", logprobs="off"
         )
         groups = engine.generate(modality, network, RECORDS, Decoding(temperature=0.7, max_steps=6), 2)
     generated = [one for group in groups for one in group]
-    assert [len(group) for group in groups] == [2, 2] and all(one.rescored for one in generated)
+    assert [len(group) for group in groups] == [2, 2] and all(one.behaviour_logps is None for one in generated)
     assert len({one.response.text for one in generated}) > 1
-    modality.temperature = 0.7
     with torch.no_grad():
-        expected = [modality.step_log_probs(network, [one.encoded])[0][0] for one in generated]
-    for one, logps in zip(generated, expected, strict=True):
-        torch.testing.assert_close(one.behaviour_logps, logps, atol=1e-4, rtol=0)
+        logps, mask = modality.step_log_probs(network, [one.encoded for one in generated])
+    assert mask.sum(dim=1).tolist() == [one.encoded.steps for one in generated] and bool((logps[mask] < 0).all())
 
 
 @contextmanager

@@ -1,8 +1,8 @@
-"""Many JSON requests to a scoring server at once: limits, time-outs, retries.
+"""Many JSON requests to a server at once: limits, time-outs, retries. For rewards and engines behind a server.
 
-A request that fails for good becomes an exception in place of its answer, for the engine to count; it never raises.
-Too many requests (429), server errors (5xx), time-outs and lost connections are tried again, after a pause that doubles
-each time and is shortened by chance, so that many clients do not come back together. Other failures would only repeat.
+Too many requests (429), server errors (5xx), time-outs, lost connections and answers that are no JSON (a proxy's page)
+are tried again, after a pause that doubles each time and is shortened by chance, so that many clients do not come back
+together. Other failures would only repeat.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from mmalign import ConfigError, Parameters
+from mmalign.errors import ConfigError
+from mmalign.specs import Parameters
 
 if TYPE_CHECKING:
     import httpx2
@@ -67,7 +68,7 @@ class JsonPoster:
         url: the address.
         api_key_env: the environment variable that holds the key, sent as a bearer token; None sends none.
         requests: limits and retries.
-        where: key path of the reward, for errors.
+        where: key path of the component, for errors.
 
     Raises:
         ConfigError: the environment variable is not set.
@@ -81,13 +82,23 @@ class JsonPoster:
         self._random = random.Random()
         self._next_start = 0.0
 
-    def post_all(self, payloads: Sequence[Mapping[str, Any]]) -> list[Any]:
-        """Returns, for each payload, the decoded answer or the exception that says why there is none."""
+    def post_all(self, payloads: Sequence[Mapping[str, Any]], *, stop_at_failure: bool = False) -> list[Any]:
+        """Posts every payload.
+
+        Args:
+            stop_at_failure: raise the first failure and make no more requests, where one missing answer spoils all.
+
+        Returns:
+            for each payload the decoded answer, or the `RequestFailed` that says why there is none.
+
+        Raises:
+            RequestFailed: a request failed for good, if `stop_at_failure`.
+        """
         # A thread of its own: a notebook already runs an event loop in the caller's.
         with ThreadPoolExecutor(max_workers=1) as thread:
-            return thread.submit(asyncio.run, self._post_all(payloads)).result()
+            return thread.submit(asyncio.run, self._post_all(payloads, stop_at_failure)).result()
 
-    async def _post_all(self, payloads: Sequence[Mapping[str, Any]]) -> list[Any]:
+    async def _post_all(self, payloads: Sequence[Mapping[str, Any]], stop_at_failure: bool) -> list[Any]:
         import httpx2
 
         gate = asyncio.Semaphore(self.requests.concurrency)
@@ -96,7 +107,16 @@ class JsonPoster:
             headers["Authorization"] = f"Bearer {self._key}"
         connections = httpx2.Limits(max_connections=self.requests.concurrency)
         async with httpx2.AsyncClient(headers=headers, timeout=self.requests.timeout, limits=connections) as client:
-            return await asyncio.gather(*(self._post(client, gate, payload) for payload in payloads))
+            post = self._post_or_raise if stop_at_failure else self._post
+            return await asyncio.gather(*(post(client, gate, payload) for payload in payloads))
+
+    async def _post_or_raise(
+        self, client: httpx2.AsyncClient, gate: asyncio.Semaphore, payload: Mapping[str, Any]
+    ) -> Any:
+        answer = await self._post(client, gate, payload)
+        if isinstance(answer, RequestFailed):
+            raise answer
+        return answer
 
     async def _post(self, client: httpx2.AsyncClient, gate: asyncio.Semaphore, payload: Mapping[str, Any]) -> Any:
         for attempt in range(self.requests.retries + 1):
@@ -122,7 +142,8 @@ class JsonPoster:
         except httpx2.RequestError as error:
             return RequestFailed(f"no connection: {type(error).__name__}: {error}"), 0.0
         if response.is_success:
-            return self._decode(response), None
+            answer = self._decode(response)
+            return answer, 0.0 if isinstance(answer, RequestFailed) else None
         failure = RequestFailed(f"HTTP {response.status_code}: {self._quote(response)}")
         again = response.status_code in (408, 429) or response.is_server_error
         return failure, _asked_pause(response) if again else None
