@@ -70,6 +70,11 @@ class Assembly:
         """True if no objective looks at responses beside the supervised targets."""
         return all(objective.spec.over == "targets" for objective in self.objectives)
 
+    @property
+    def whole_prompts(self) -> bool:
+        """True if an objective compares all responses to a prompt."""
+        return any(objective.spec.per == "prompt" for objective in self.objectives)
+
 
 class _Builder:
     """Looks parts up, validates their parameters and remembers what they implement."""

@@ -60,15 +60,22 @@ class Backend:
     def encode(self, records: Sequence[Record]) -> Batch:
         """Encodes records with their stored responses and feedback."""
         encoded = [self.assembly.modality.encode(record) for record in records]
-        return build_batch(records, encoded, targets_only=self.assembly.targets_only).to(self.device)
+        return self._build_batch(records, encoded, targets_only=self.assembly.targets_only)
 
     def collect(self, rollouts: Sequence[Rollout]) -> Batch:
         """Builds a batch of sampled responses with their behaviour log-probs."""
         records = [rollout.record for rollout in rollouts]
         generated = [response for rollout in rollouts for response in rollout.responses]
-        batch = build_batch(records, [[item.encoded for item in r.responses] for r in rollouts], targets_only=False)
+        encoded = [[item.encoded for item in rollout.responses] for rollout in rollouts]
         behaviour = {"behaviour_logps": _pad([cast(Tensor, item.behaviour_logps) for item in generated])}
+        batch = self._build_batch(records, encoded, targets_only=False)
         return batch.with_quantities(behaviour, {"behaviour_logps": "NT"}).to(self.device)
+
+    def _build_batch(
+        self, records: Sequence[Record], encoded: Sequence[Sequence[EncodedResponse]], *, targets_only: bool
+    ) -> Batch:
+        whole = self.assembly.whole_prompts
+        return build_batch(records, encoded, targets_only=targets_only, whole_prompts=whole).to(self.device)
 
     # -- once a round
 

@@ -40,12 +40,14 @@ class Batch:
         responses: N encoded responses; `quantities["prompt_index"]` says which record each answers.
         quantities: tensors on the CPU or on the model's device.
         axes: the axes of every quantity.
+        whole_prompts: an objective compares all responses to a prompt, so micro-batches must not part them.
     """
 
     records: tuple[Record, ...]
     responses: tuple[EncodedResponse, ...]
     quantities: Mapping[str, Tensor]
     axes: Mapping[str, str]
+    whole_prompts: bool = False
 
     def __len__(self) -> int:
         return len(self.responses)
@@ -72,7 +74,8 @@ class Batch:
         return replace(self, responses=responses, quantities={**values, "pairs": pairs})
 
     def micro_batches(self, size: int, positions: int | None = None) -> list[Batch]:
-        """Cuts the batch into parts of about `size` responses and `positions` positions; a pair is never torn apart.
+        """Cuts the batch into parts of about `size` responses and `positions` positions; what is compared is never
+        torn apart: a pair, or with `whole_prompts` all responses to a prompt.
 
         Responses to one prompt stay together, so that it need not be computed again, and prompts of similar size, so
         that little is padded. The result of a step does not depend on it.
@@ -100,7 +103,10 @@ class Batch:
         return -max(response.shared for response in responses), prompt, -max(response.size for response in responses)
 
     def _coupled_rows(self) -> list[list[int]]:
-        group = list(range(len(self)))
+        if self.whole_prompts:
+            group = [int(prompt) for prompt in self.quantities["prompt_index"].tolist()]
+        else:
+            group = list(range(len(self)))
         for chosen, rejected in self.quantities["pairs"].tolist():
             low, high = sorted((group[chosen], group[rejected]))
             group = [low if label == high else label for label in group]
@@ -111,7 +117,11 @@ class Batch:
 
 
 def build_batch(
-    records: Sequence[Record], encoded: Sequence[Sequence[EncodedResponse]], *, targets_only: bool
+    records: Sequence[Record],
+    encoded: Sequence[Sequence[EncodedResponse]],
+    *,
+    targets_only: bool,
+    whole_prompts: bool = False,
 ) -> Batch:
     """Flattens records and their encoded responses into a batch with the quantities of `DATA_AXES`.
 
@@ -119,6 +129,7 @@ def build_batch(
         records: P records.
         encoded: for every record its encoded responses, in the order of `record.responses`.
         targets_only: leave out responses that no supervised objective would train on.
+        whole_prompts: see `Batch`.
     """
     responses: list[EncodedResponse] = []
     columns: dict[str, list[float]] = {name: [] for name in ("labels", "targets", "ratings", "ranks", "prompt_index")}
@@ -137,7 +148,8 @@ def build_batch(
             if chosen in place and rejected in place:
                 pairs.append((place[chosen], place[rejected]))
                 strengths.append(strength)
-    return Batch(tuple(records), tuple(responses), _data_quantities(responses, columns, pairs, strengths), DATA_AXES)
+    quantities = _data_quantities(responses, columns, pairs, strengths)
+    return Batch(tuple(records), tuple(responses), quantities, DATA_AXES, whole_prompts)
 
 
 def _data_quantities(

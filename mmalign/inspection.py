@@ -109,7 +109,7 @@ def _describe_data(assembly: Assembly, source: Source, objectives: Sequence[Obje
     encoded = _encode(assembly, source, records)
     if prompts_only:
         return DataStatistics(source.name, len(records), partial, quarantined=source.quarantined)
-    batch = build_batch(records, encoded, targets_only=assembly.targets_only)
+    batch = build_batch(records, encoded, targets_only=assembly.targets_only, whole_prompts=assembly.whole_prompts)
     check_covered(objectives, [objective.totals(batch) for objective in objectives], batch)
     sizes = [response.size for response in batch.responses]
     return DataStatistics(

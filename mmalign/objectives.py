@@ -103,8 +103,10 @@ def label_metrics(objectives: Sequence[Objective]) -> tuple[Objective, ...]:
 
 
 def element_mask(spec: ObjectiveSpec, values: Mapping[str, Tensor]) -> Tensor:
-    """Marks the elements that count: [M], [N] or [N, T] bool."""
+    """Marks the elements that count: [M], [P], [N] or [N, T] bool."""
     if spec.per == "pair":
         return torch.ones(len(values["pairs"]), dtype=torch.bool, device=values["pairs"].device)
     covered = values[spec.over] if spec.over else torch.ones_like(values["lengths"], dtype=torch.bool)
+    if spec.per == "prompt":
+        return torch.isin(values["prompt_index"].unique(), values["prompt_index"][covered])
     return covered[:, None] & values["step_mask"] if spec.per == "step" else covered

@@ -89,16 +89,18 @@ class ObjectiveSpec(Spec):
     """A loss over quantities.
 
     The loss is a pure function: tensors positional in the order of `needs`, parameters keyword-only. It returns the
-    loss of every element ([M], [N] or [N, T] as `per` says; the engine masks, weights, reduces and scales) and a
-    dictionary of detached per-element metrics ([M], [N] or [N, T] alike; the engine averages them).
+    loss of every element ([M], [P], [N] or [N, T] as `per` says; the engine masks, weights, reduces and scales) and a
+    dictionary of detached per-element metrics (of the same shape; the engine averages them).
 
     Attributes:
         loss: import string of the loss function.
-        per: what one element of the loss is about: a `pair`, a `response` or a `step`.
+        per: what one element of the loss is about: a `pair`, a `prompt`, a `response` or a `step`. The elements of
+            `prompt` are the distinct values of `prompt_index`, ascending; all responses to one are given together.
         needs: quantity names. Beside those of the contract, `{source}_{sequence|mean}_logps` [N] and
             `{source}_{chosen|rejected}_{sequence|mean}_logps` [M] are derived from `{source}_logps`, and
             `{chosen|rejected}_X` [M] from any `X` [N] (`chosen_lengths`, `rejected_scores`, ...).
-        over: name of a boolean [N] quantity; only its responses count, also in the normalisation.
+        over: name of a boolean [N] quantity; only its responses count, also in the normalisation. A prompt counts
+            where one of its responses does.
         aggregation: default for `per="step"`: `step_mean`, `sequence_mean`, `sequence_sum` or `constant`.
         log_prob_kinds: the kinds of log-probs for which the loss means something.
         equation: the loss in one line of plain text.
@@ -106,7 +108,7 @@ class ObjectiveSpec(Spec):
 
     kind: ClassVar[str] = "objective"
     loss: str
-    per: Literal["pair", "response", "step"]
+    per: Literal["pair", "prompt", "response", "step"]
     needs: tuple[str, ...]
     over: str = ""
     aggregation: str = "step_mean"

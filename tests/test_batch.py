@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -106,6 +108,15 @@ def test_micro_batches_hold_every_response_and_pair_once(batch: Batch, size: int
     assert sorted(row for part in parts for row in part.quantities["row"].tolist()) == [0, 1, 2, 3, 4]
     pairs = [pair for part in parts for pair in part.quantities["row"][part.quantities["pairs"]].tolist()]
     assert sorted(pairs) == [[1, 0], [1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 100])
+def test_micro_batches_hold_whole_prompts_where_an_objective_compares_them(batch: Batch, size: int) -> None:
+    whole = replace(batch, whole_prompts=True, quantities={**batch.quantities, "pairs": torch.empty(0, 2).long()})
+    seen = [part.quantities["prompt_index"].unique().tolist() for part in whole.micro_batches(size)]
+    assert (
+        sorted(prompt for prompts in seen for prompt in prompts) == whole.quantities["prompt_index"].unique().tolist()
+    )
 
 
 def test_micro_batches_keep_to_their_size_where_pairs_allow(batch: Batch) -> None:

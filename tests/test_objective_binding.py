@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -43,12 +44,18 @@ def batch() -> Batch:
 
 def compute_loss(objective: Objective, batch: Batch, size: int) -> float:
     """The sum over the micro-batches of `size`."""
+    batch = replace(batch, whole_prompts=objective.spec.per == "prompt")
     totals = [objective.totals(batch)]
     sums = MetricSums()
     parts = batch.micro_batches(size)
     return float(sum(weighted_loss([objective], part.quantities, totals, sums) for part in parts))
 
 
+def sum_over_prompts(gains: Tensor, prompt_index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    return torch.stack([gains[prompt_index == prompt].sum() for prompt in prompt_index.unique()]), {}
+
+
+PER_PROMPT = bind_objective(make_spec("prompt", ("gains", "prompt_index"), over="labelled"), sum_over_prompts, {}, 1.0)
 PER_PAIR = bind_objective(make_spec("pair", ("margins",)), pass_on, {}, 1.0)
 PER_RESPONSE = bind_objective(make_spec("response", ("gains",), over="labelled"), pass_on, {}, 1.0)
 
@@ -65,6 +72,7 @@ def per_step(aggregation: str, over: str = "") -> Objective:
     [
         (PER_PAIR, (1 + 5) / 2),
         (PER_RESPONSE, (1 + 2 + 8) / 3),
+        (PER_PROMPT, (1 + 2 + 4 + 8) / 2),
         (per_step("step_mean"), (0 + 9 + 27 + 54) / 10),
         (per_step("sequence_mean"), (0 + 4.5 + 9 + 13.5) / 4),
         (per_step("sequence_sum"), (0 + 9 + 27 + 54) / 4),
@@ -91,6 +99,12 @@ def test_padding_may_hold_anything(batch: Batch) -> None:
     padded = batch.quantities["step_gains"].masked_fill(~batch.quantities["step_mask"], float("nan"))
     spoilt = batch.with_quantities({"step_gains": padded}, {})
     assert compute_loss(per_step("step_mean"), spoilt, 2) == pytest.approx(9.0)
+
+
+def test_a_prompt_counts_where_one_of_its_responses_does(batch: Batch) -> None:
+    for labelled, expected in (([True, False, False, False], 3.0), ([False, False, True, True], 12.0)):
+        half = batch.with_quantities({"labelled": torch.tensor(labelled)}, {})
+        assert compute_loss(PER_PROMPT, half, 4) == expected
 
 
 def test_totals_count_elements_and_responses(batch: Batch) -> None:
