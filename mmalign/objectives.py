@@ -108,5 +108,5 @@ def element_mask(spec: ObjectiveSpec, values: Mapping[str, Tensor]) -> Tensor:
         return torch.ones(len(values["pairs"]), dtype=torch.bool, device=values["pairs"].device)
     covered = values[spec.over] if spec.over else torch.ones_like(values["lengths"], dtype=torch.bool)
     if spec.per == "prompt":
-        return torch.isin(values["prompt_index"].unique(), values["prompt_index"][covered])
+        return torch.isin(torch.unique(values["prompt_index"]), values["prompt_index"][covered])
     return covered[:, None] & values["step_mask"] if spec.per == "step" else covered

@@ -1,0 +1,55 @@
+"""Pairs, without a reference. Imports no torch."""
+
+from __future__ import annotations
+
+from mmalign import ObjectiveSpec
+from mmalign_objectives.specs.needs import MEANS, SUMS
+
+
+def list_reference_free_pairs() -> list[ObjectiveSpec]:
+    """Lists the specs."""
+    return [
+        ObjectiveSpec(
+            name="slic_hf",
+            aliases=("slic",),
+            summary="Hinge loss of the log-prob margin plus the likelihood of the chosen response.",
+            loss="mmalign_objectives.slic_hf:slic_hf_loss",
+            config="mmalign_objectives.slic_hf:SLiCHFConfig",
+            per="pair",
+            needs=SUMS,
+            equation="max(0, delta - pc + pr) - nll_weight pc",
+            paper="SLiC-HF: Sequence Likelihood Calibration with Human Feedback (arXiv:2305.10425)",
+        ),
+        ObjectiveSpec(
+            name="simpo",
+            summary="Logistic loss of the margin of mean log-probs, less a required margin.",
+            loss="mmalign_objectives.simpo:simpo_loss",
+            config="mmalign_objectives.simpo:SimPOConfig",
+            per="pair",
+            needs=MEANS,
+            equation="-logsigmoid(beta (pc / lc - pr / lr) - gamma)",
+            paper="SimPO: Simple Preference Optimization with a Reference-Free Reward (arXiv:2405.14734)",
+        ),
+        ObjectiveSpec(
+            name="orpo",
+            summary="Likelihood of the chosen response plus a logistic loss of the log odds ratio.",
+            loss="mmalign_objectives.orpo:orpo_loss",
+            config="mmalign_objectives.orpo:ORPOConfig",
+            per="pair",
+            needs=MEANS,
+            # The odds are those of a probability, which a bound on a log-prob is not.
+            log_prob_kinds=("exact",),
+            equation="-pc / lc - odds_weight logsigmoid(log_odds(pc / lc) - log_odds(pr / lr))",
+            paper="ORPO: Monolithic Preference Optimization without Reference Model (arXiv:2403.07691)",
+        ),
+        ObjectiveSpec(
+            name="cpo",
+            summary="DPO with a uniform reference plus the likelihood of the chosen response.",
+            loss="mmalign_objectives.cpo:cpo_loss",
+            config="mmalign_objectives.cpo:CPOConfig",
+            per="pair",
+            needs=(*SUMS, "policy_chosen_mean_logps"),
+            equation="-logsigmoid(beta (pc - pr)) - nll_weight pc / lc",
+            paper="Contrastive Preference Optimization (arXiv:2401.08417)",
+        ),
+    ]

@@ -1,0 +1,32 @@
+"""Likelihood of responses, and of preferences under a score head. Imports no torch."""
+
+from __future__ import annotations
+
+from mmalign import ObjectiveSpec
+
+
+def list_supervised() -> list[ObjectiveSpec]:
+    """Lists the specs."""
+    return [
+        ObjectiveSpec(
+            name="sft",
+            summary="Maximum likelihood of the target responses.",
+            loss="mmalign_objectives.sft:sft_loss",
+            config="mmalign_objectives.sft:SFTConfig",
+            per="step",
+            needs=("policy_logps",),
+            over="targets",
+            equation="-policy_logps",
+        ),
+        ObjectiveSpec(
+            name="reward_model",
+            aliases=("bradley_terry",),
+            summary="Bradley-Terry likelihood of preferences under a score head.",
+            loss="mmalign_objectives.reward_model:reward_model_loss",
+            config="mmalign_objectives.reward_model:RewardModelConfig",
+            per="pair",
+            needs=("chosen_scores", "rejected_scores", "pair_strength"),
+            equation="-logsigmoid((chosen - rejected - margin) / temperature) + centering (chosen + rejected)^2",
+            paper="Training language models to follow instructions with human feedback (arXiv:2203.02155)",
+        ),
+    ]
