@@ -95,6 +95,18 @@ def add_lora(network: nn.Module, lora: LoRAParameters, *, task: str | None = Non
     return cast("PeftModel", adapted)
 
 
+def leave_casts_to_autocast(network: nn.Module) -> None:
+    """Stops adapter layers from turning every input into float32; the network then runs under autocast only.
+
+    Autocast would turn each of these copies back at once. Left out, a step is faster and keeps fewer activations.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for module in network.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.cast_input_dtype_enabled = False
+
+
 def _find_targets(network: nn.Module, targets: str | Sequence[str]) -> list[str]:
     present = {_leaf(name) for name in _iter_linear_names(network)}
     if targets == "auto":

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmalign.assembly import Assembly, assemble, load_registry_for
 from mmalign.checkpoint import find_latest, load_checkpoint
-from mmalign.config import Overrides, RunConfig, dump_config, load_config, read_config
+from mmalign.config import Overrides, RunConfig, dump_config, read_config
 from mmalign.errors import CheckpointError, ConfigError
 from mmalign.evaluation import measure
 from mmalign.export import MERGED, MODEL, export_run
@@ -19,8 +18,6 @@ from mmalign.provenance import check_same_plugins, write_provenance
 from mmalign.run import Run
 from mmalign.startup import build_run
 from mmalign.validation import validate
-
-logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
@@ -164,4 +161,4 @@ def _open_output(run: Run, *, anew: bool) -> None:
     write_provenance(run)
 
 
-__all__ = ["check", "evaluate", "load_assembly", "load_config", "load_run", "train"]
+__all__ = ["check", "evaluate", "load_assembly", "load_run", "train"]

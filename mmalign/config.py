@@ -242,7 +242,7 @@ def _iter_overrides(overrides: Overrides) -> list[tuple[str, Any]]:
 
 def _parse_value(text: str) -> Any:
     try:
-        return OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]  # type: ignore[index,call-overload]
+        return cast(Mapping[str, Any], OmegaConf.to_container(OmegaConf.create(f"value: {text}")))["value"]
     except yaml.YAMLError:
         return text
 

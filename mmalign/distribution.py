@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from mmalign.errors import DataError
@@ -13,6 +14,13 @@ SumOverProcesses = Callable[[Tensor], Tensor]
 """Adds a tensor up over all processes; every process gets the sum."""
 
 Item = TypeVar("Item")
+
+
+def count_and_mean(values: Tensor, sum_over_processes: SumOverProcesses) -> tuple[float, float]:
+    """Counts and averages the values [n] of all processes, NaN left out; the mean of none is 0."""
+    known = values[~values.isnan()].double()
+    count, total = sum_over_processes(torch.stack([torch.ones_like(known).sum(), known.sum()])).tolist()
+    return count, total / count if count else 0.0
 
 
 def take_share(items: Sequence[Item], rank: int, processes: int, where: str) -> list[Item]:

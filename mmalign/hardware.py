@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _CPU_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
@@ -21,9 +23,11 @@ def choose_dtype(name: str, device: torch.device, *, adapter: bool) -> torch.dty
     return torch.bfloat16 if adapter and has_fast_bfloat16(device) else torch.float32
 
 
-def default_device() -> torch.device:
-    """Returns the device that a run takes unless accelerate is told otherwise; asks before there is an accelerator."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def find_device() -> torch.device:
+    """Returns the device that this process trains on, which is accelerate's choice; starts the processes' group."""
+    # PartialState alone does not look at this flag, and would start nccl on a machine whose GPU is not to be used.
+    device: torch.device = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device
+    return device
 
 
 def choose_precision(name: str, dtype: torch.dtype, *, adapter: bool) -> str:

@@ -12,7 +12,7 @@ from mmalign.assembly import Assembly
 from mmalign.batch import build_batch
 from mmalign.data import Source
 from mmalign.errors import DataError
-from mmalign.hardware import choose_dtype, default_device
+from mmalign.hardware import choose_dtype, find_device
 from mmalign.objectives import Objective
 from mmalign.records import Record
 from mmalign.sentinels import check_covered
@@ -85,8 +85,7 @@ def inspect_run(assembly: Assembly) -> Inspection:
     statistics = {"train": _describe_data(assembly, train, assembly.objectives)}
     if config.data.eval:
         statistics["eval"] = _describe_data(assembly, open_data(assembly, "eval"), ())
-    device = default_device()
-    dtype = choose_dtype(config.train.dtype, device, adapter=assembly.modality.adapter)
+    dtype = choose_dtype(config.train.dtype, find_device(), adapter=assembly.modality.adapter)
     parameters = assembly.modality.parameter_counts()
     return Inspection(
         assembly=assembly,

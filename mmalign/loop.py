@@ -146,7 +146,7 @@ def _clip(run: Run) -> float:
     norm = run.accelerator.clip_grad_norm_(parameters, limit if limit is not None else float("inf"))
     if norm is None:
         raise TrainingError("no trained parameter got a gradient; the objective may not depend on the policy")
-    check_gradient(norm, scaled=run.config.train.mixed_precision == "fp16")
+    check_gradient(norm, scaled=run.accelerator.mixed_precision == "fp16")
     return float(norm)
 
 

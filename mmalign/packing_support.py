@@ -10,7 +10,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from mmalign.packing import ATTENTION, PackedRow, pack, register_attention
+from mmalign.packed_attention import ATTENTION, register_attention
+from mmalign.packing import PackedRow, pack
 from mmalign.policy import evaluation_mode
 from mmalign.token_logps import SplitDecoder, find_base, find_decoder
 

@@ -36,8 +36,10 @@ class Modality(ABC):
             in online runs, so that importance ratios compare like with like.
         adapter: True if `load` freezes the network and trains an adapter on it; switching that off (with the network's
             `disable_adapter()` context) gives the reference. Without an adapter the reference is a frozen copy.
+        adapter_parameters: names of the parameters that shape the adapter only; with it off they change nothing.
     """
 
+    adapter_parameters: ClassVar[frozenset[str]] = frozenset()
     temperature: float = 1.0
     adapter: bool = False
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -246,8 +246,8 @@ def _known_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]
 
 
 def _element_model(model: type[BaseModel], field: str) -> type[BaseModel]:
-    (element, *_) = model.model_fields[field].annotation.__args__  # type: ignore[union-attr]
-    return element  # type: ignore[no-any-return]
+    element, *_ = get_args(model.model_fields[field].annotation)
+    return cast("type[BaseModel]", element)
 
 
 def _short(value: Any) -> str:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mmalign.components import CompositionConfig, Constraint, RewardComponent
-from mmalign.distribution import SumOverProcesses
+from mmalign.distribution import SumOverProcesses, count_and_mean
 from mmalign.errors import TrainingError
 
 _EPSILON = 1e-8
@@ -38,7 +38,7 @@ class RunningMoments:
 
     def update(self, values: Tensor, sum_over_processes: SumOverProcesses) -> None:
         """Adds the values [N] of all processes; NaN entries are left out."""
-        count, mean = _count_and_mean(values, sum_over_processes)
+        count, mean = count_and_mean(values, sum_over_processes)
         deviations = (values.double() - mean)[~values.isnan()]
         squares = float(sum_over_processes(deviations.square().sum()))
         if count:
@@ -62,14 +62,12 @@ class Composition:
 
     Attributes:
         names: of the K components.
-        weights: [K] float32; 0 where a component is only reported, or under a constraint.
         moments: running moments of the normalised components, by name.
         multipliers: Lagrange multipliers of the constrained components, by name.
     """
 
     def __init__(self, names: Sequence[str], components: Sequence[RewardComponent], form: CompositionConfig) -> None:
         self.names = tuple(names)
-        self.weights = torch.tensor([one.weight if one.counted else 0.0 for one in components], dtype=torch.float32)
         self._components = dict(zip(self.names, components, strict=True))
         self._form = form.name
         self._constraints = {name: one.constraint for name, one in self._components.items() if one.constraint}
@@ -90,7 +88,7 @@ class Composition:
             if name in self.moments:
                 self.moments[name].update(scores, sum_over_processes)
             if name in self.multipliers:
-                count, mean = _count_and_mean(scores, sum_over_processes)
+                count, mean = count_and_mean(scores, sum_over_processes)
                 slack = _slack(self._constraints[name], mean) if count else 0.0
                 step = self._constraints[name].multiplier_rate * slack
                 self.multipliers[name] = max(0.0, self.multipliers[name] - step)
@@ -164,9 +162,3 @@ def _apply_threshold(scores: Tensor, threshold: float | None) -> Tensor:
     if threshold is None:
         return scores
     return torch.where(scores.isnan(), scores, (scores >= threshold).to(scores))
-
-
-def _count_and_mean(values: Tensor, sum_over_processes: SumOverProcesses) -> tuple[float, float]:
-    known = values[~values.isnan()].double()
-    count, total = sum_over_processes(torch.stack([torch.ones_like(known).sum(), known.sum()])).tolist()
-    return count, total / count if count else 0.0

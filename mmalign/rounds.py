@@ -6,6 +6,7 @@ round is seeded by (seed, round), so a checkpoint at the end of a round needs no
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import torch
@@ -21,17 +22,24 @@ from mmalign.records import Record
 from mmalign.run import Run
 from mmalign.sentinels import flat_groups
 
+logger = logging.getLogger(__name__)
+
 
 def begin_round(run: Run) -> tuple[Batch, dict[str, float]]:
     """Seeds the round and gets its batch with everything that needs no gradient.
 
     Returns:
-        this process's share, and what is known of it before training: rewards and lengths of fresh rollouts.
+        this process's share, and what is known of it before training: the share of responses that were cut to fit a
+        limit; of fresh rollouts rewards and lengths, too.
     """
     set_seed(_round_seed(run))
     if run.assembly.collector is not None:
-        return _collect(run, run.assembly.collector)
-    return _read(run), {}
+        batch, metrics = _collect(run, run.assembly.collector)
+    else:
+        batch, metrics = _read(run), {}
+    metrics["truncated"] = batch.quantities["lengths"].new_tensor(_is_truncated(batch), dtype=torch.float32)
+    _warn_of_truncation(run, batch)
+    return batch, compute_means(metrics, run.backend.sum_over_processes)
 
 
 def iter_minibatches(run: Run, batch: Batch) -> Iterator[Batch]:
@@ -59,7 +67,7 @@ def _read(run: Run) -> Batch:
     return run.backend.prepare(batch)
 
 
-def _collect(run: Run, collector: Collector) -> tuple[Batch, dict[str, float]]:
+def _collect(run: Run, collector: Collector) -> tuple[Batch, dict[str, Tensor]]:
     train = run.config.train
     prompts = _next_records(run, train.prompts_per_round or train.batch_size)
     rollouts = collector.collect(prompts, run.backend.generate)
@@ -72,7 +80,23 @@ def _collect(run: Run, collector: Collector) -> tuple[Batch, dict[str, float]]:
         batch = run.backend.score_rewards(batch, rollouts)
         run.hooks.on_rewards_computed(run=run, batch=batch)
         metrics |= _reward_metrics(run, batch)
-    return run.backend.prepare(batch, rollouts), compute_means(metrics, run.backend.sum_over_processes)
+    return run.backend.prepare(batch, rollouts), metrics
+
+
+def _is_truncated(batch: Batch) -> list[bool]:
+    return [response.truncated > 0 for response in batch.responses]
+
+
+def _warn_of_truncation(run: Run, batch: Batch) -> None:
+    cut = sum(_is_truncated(batch))
+    if cut and not run.truncation_told:
+        run.truncation_told = True
+        logger.warning(
+            "%d of the %d responses of this batch are cut, or their prompts are, to fit a limit of the modality; "
+            "said once, the metric `truncated` goes on counting",
+            cut,
+            len(batch),
+        )
 
 
 def _reward_metrics(run: Run, batch: Batch) -> dict[str, Tensor]:

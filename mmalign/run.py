@@ -56,6 +56,7 @@ class Run:
         examples_after: (prompt, response) rows of the latest evaluation.
         held_out_batch: the held-out records with what is computed once for them; filled in at the first evaluation.
         interrupted: True if a signal ended the run early.
+        truncation_told: True once the log has said that responses are cut.
     """
 
     assembly: Assembly
@@ -78,6 +79,7 @@ class Run:
     examples_after: list[tuple[str, str]] = field(default_factory=list)
     held_out_batch: Batch | None = None
     interrupted: bool = False
+    truncation_told: bool = False
 
     @property
     def config(self) -> RunConfig:

@@ -54,7 +54,8 @@ def check_covered(objectives: Sequence[Objective], totals: Sequence[Tensor], bat
     """
     for objective, total in zip(objectives, totals, strict=True):
         if not total[0]:
-            wanted = {"pair": "preference pairs", "response": "labelled responses", "step": "responses"}
+            wanted = {"pair": "preference pairs", "prompt": "prompts with feedback on their responses"}
+            wanted |= {"response": "labelled responses", "step": "responses"}
             example = f", e.g. {batch.records[0].id!r}" if batch.records else ""
             raise DataError(
                 f"data.train: objective {objective.spec.name!r} trains on {wanted[objective.spec.per]}, but the first "

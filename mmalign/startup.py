@@ -12,13 +12,14 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, set_seed
 from torch import Tensor
 
+from mmalign.adapters import leave_casts_to_autocast
 from mmalign.assembly import Assembly, build_transforms
 from mmalign.backend import Backend
 from mmalign.config import RunConfig
 from mmalign.data import Source, open_source
 from mmalign.errors import ConfigError
 from mmalign.fingerprints import describe_scoring, hash_tensors
-from mmalign.hardware import choose_dtype, choose_precision, default_device
+from mmalign.hardware import choose_dtype, choose_precision, find_device
 from mmalign.memory import MicroBatchSize
 from mmalign.metrics_log import MetricsLog, check_trackers
 from mmalign.optimisation import build_optimiser
@@ -41,14 +42,18 @@ def build_run(assembly: Assembly, output: Path, *, resumed_step: int | None = No
     """
     config = assembly.config
     check_machine(config)
-    accelerator = _build_accelerator(assembly, output)
+    device = find_device()
+    dtype = choose_dtype(config.train.dtype, device, adapter=assembly.modality.adapter)
+    accelerator = _build_accelerator(assembly, dtype, output)
     _check_shares(config, accelerator.num_processes)
     set_seed(config.train.seed)
     source = open_data(assembly, "train") if training else Source("", "", lambda source: iter(()))
     held_out = tuple(open_data(assembly, "eval")) if config.data.eval else ()
-    model = _load_model(assembly, accelerator.device)
+    model = _load_model(assembly, accelerator.device, dtype)
     heads = [name for name in ("scores", "values") if name in assembly.plan.policy_outputs]
     policy = Policy(assembly.modality, model, heads).to(accelerator.device)
+    if assembly.modality.adapter and accelerator.mixed_precision != "no":
+        leave_casts_to_autocast(policy)
     # A frozen copy must be taken before the network is wrapped or trained.
     reference = _build_reference(assembly, policy, accelerator)
     optimiser = build_optimiser(policy, config.train)
@@ -91,10 +96,9 @@ def check_machine(config: RunConfig) -> None:
         raise ConfigError("train.mixed_precision: fp16 needs a GPU; use bf16 or no")
 
 
-def _build_accelerator(assembly: Assembly, output: Path) -> Accelerator:
-    config, adapter = assembly.config, assembly.modality.adapter
-    dtype = choose_dtype(config.train.dtype, default_device(), adapter=adapter)
-    precision = choose_precision(config.train.mixed_precision, dtype, adapter=adapter)
+def _build_accelerator(assembly: Assembly, dtype: torch.dtype, output: Path) -> Accelerator:
+    config = assembly.config
+    precision = choose_precision(config.train.mixed_precision, dtype, adapter=assembly.modality.adapter)
     # The state is global and would refuse a second run of this process with another precision.
     AcceleratorState._reset_state()
     trackers = list(config.trackers) or None
@@ -118,11 +122,10 @@ def open_data(assembly: Assembly, split: str) -> Source:
     return open_source(data, transforms, where=f"data.{split}")
 
 
-def _load_model(assembly: Assembly, device: torch.device) -> Model:
+def _load_model(assembly: Assembly, device: torch.device, dtype: torch.dtype) -> Model:
     config = assembly.config.train
     if assembly.online:
         assembly.modality.temperature = assembly.decoding.temperature
-    dtype = choose_dtype(config.dtype, device, adapter=assembly.modality.adapter)
     model = assembly.modality.load(device=device, dtype=dtype)
     if config.gradient_checkpointing:
         enable = getattr(model.network, "gradient_checkpointing_enable", None)
@@ -157,8 +160,7 @@ def _build_reference_cache(
         lambda: {
             **describe_scoring(assembly.modality, policy.network),
             "weights": hash_tensors(reference.weights()),
-            # How the adapter is shaped does not matter to the network without it.
-            "modality": {key: value for key, value in config.modality.model_dump().items() if key != "lora"},
+            "modality": config.modality.model_dump(exclude=set(assembly.modality.adapter_parameters)),
             "mixed_precision": accelerator.mixed_precision,
             "device": accelerator.device.type,
         }

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mmalign.batch import Batch
+from mmalign.distribution import count_and_mean
 from mmalign.records import Record
 from mmalign.reductions import masked_sum
 
@@ -50,9 +51,9 @@ class StepContext:
 
     def mean(self, values: Tensor) -> Tensor:
         """Averages over the values of all processes; 0 if there are none."""
-        local = torch.stack([values.sum().double(), torch.tensor(float(len(values)), device=values.device).double()])
-        total = self.backend.sum_over_processes(local.to(self.backend.device))
-        return (total[0] / total[1].clamp(min=1)).float()
+        values = values.to(self.backend.device)
+        _, mean = count_and_mean(values, self.backend.sum_over_processes)
+        return values.new_tensor(mean)
 
     def _shifted_records(self) -> list[Record]:
         records = self.records

@@ -72,7 +72,7 @@ class TokenModality(Modality):
     """
 
     generation_batch_size: int = 64
-    chunk_size: int = 512
+    chunk_size: int = 256
     packing: Literal["auto", "off"] = "auto"
     padding_side: ClassVar[Literal["left", "right"]] = "right"
 

@@ -33,7 +33,8 @@ def test_parts_are_bound_to_their_parameters(toy_online: Build) -> None:
     assembly = assemble(toy_online(rewards=rewards, objective={"name": "grpo", "clip_low": 0.1}))
     assert assembly.online
     assert assembly.scorer is not None and assembly.scorer.names == ("zeros", "length")
-    assert assembly.scorer.composition.weights.tolist() == [2.0, 1.0]
+    rewards_of_one = torch.tensor([[0.5, -1.0]])
+    assert assembly.scorer.composition.compose(rewards_of_one).item() == 2.0 * 0.5 - 1.0
     assert assembly.objectives[0].parameters["clip_low"] == 0.1
     assert assembly.objectives[0].aggregation == "sequence_mean"
     assert assembly.decoding.max_steps == 6

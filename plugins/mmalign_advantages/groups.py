@@ -37,7 +37,7 @@ def centre_rewards(rewards: Tensor, prompt_index: Tensor) -> CentredRewards:
     if rewards.dim() != 1 or prompt_index.shape != rewards.shape:
         got = f"{tuple(rewards.shape)} and {tuple(prompt_index.shape)}"
         raise ValueError(f"rewards and prompt_index: expected two vectors of one length, got shapes {got}")
-    _, group = prompt_index.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    _, group = torch.unique(prompt_index, return_inverse=True)
     scored = ~rewards.isnan()
     counts = sum_by_group(scored.to(rewards.dtype), group)
     # Deviations are taken from the largest reward first: the mean of equal numbers need not equal them in floating

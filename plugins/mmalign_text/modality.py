@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
@@ -36,6 +36,8 @@ from mmalign_text.loading import build_skeleton, find_model, load_network, load_
 @dataclass(eq=False)
 class TextModality(TokenModality):
     """Text in, text out. The fields are those of `TextConfig`, which says what they mean."""
+
+    adapter_parameters: ClassVar[frozenset[str]] = frozenset({"lora"})
 
     model: str
     tokenizer: str | None = None
