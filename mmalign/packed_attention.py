@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,20 +25,28 @@ ATTENTION = "mmalign_packed"
 """Name of `packed_attention` in transformers' attention interface."""
 
 
+class Layout(Protocol):
+    """A layout that keeps keys and values itself."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Attends in layer number `layer`; see `packed_attention`."""
+
+
 def packed_attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    layout: PackedLayout | None = None,
+    layout: PackedLayout | Layout | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Attends within a packed row; without a layout, as transformers' own `sdpa` does.
+    """Attends as `layout` says; without one, as transformers' own `sdpa` does.
 
     Args:
         query: [1, H, L, D].
         key: [1, K, L, D]; `value` likewise.
+        layout: of a packed row, or one that attends by itself and may have another number of rows than 1.
 
     Returns:
         [1, L, H, D], and None for the attention weights.
@@ -51,9 +59,17 @@ def packed_attention(
     if torch.is_autocast_enabled(query.device.type):
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    attend = attend_by_flex if query.device.type == "cuda" else attend_by_segments
     scale = options.get("scaling")
-    return attend(query, key, value, layout, query.shape[-1] ** -0.5 if scale is None else scale), None
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    if isinstance(layout, PackedLayout):
+        return attend_packed(query, key, value, layout, scale), None
+    return layout.attend(cast(Any, module).layer_idx, query, key, value, scale), None
+
+
+def attend_packed(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, scale: float) -> Tensor:
+    """Attends within a packed row in the way that suits the device; see `packed_attention`."""
+    attend = attend_by_flex if query.device.type == "cuda" else attend_by_segments
+    return attend(query, key, value, layout, scale)
 
 
 def register_attention() -> None:

@@ -94,10 +94,18 @@ def pack(prompts: Sequence[Tensor], responses: Sequence[Tensor]) -> PackedRow:
     return PackedRow(
         ids=torch.cat(row.pieces),
         positions=torch.cat(row.positions),
-        layout=PackedLayout(tuple(row.segments), torch.cat(row.groups), torch.cat(row.branches)),
+        layout=row.layout(),
         prompt_ends=torch.tensor(ends),
         starts=torch.tensor([start for start, _ in spans]),
     )
+
+
+def pack_texts(texts: Sequence[Tensor]) -> tuple[Tensor, Tensor, PackedLayout]:
+    """Packs texts that share nothing: their ids [L], positions [L], and layout."""
+    row = _Row()
+    for group, text in enumerate(texts):
+        row.append(text, group)
+    return torch.cat(row.pieces), torch.cat(row.positions), row.layout()
 
 
 class _Row:
@@ -125,3 +133,7 @@ class _Row:
         ]
         self._length = stop
         return start, stop
+
+    def layout(self) -> PackedLayout:
+        """Returns the layout of what has been appended."""
+        return PackedLayout(tuple(self.segments), torch.cat(self.groups), torch.cat(self.branches))

@@ -22,14 +22,13 @@ _PACKS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 def packed_inputs(row: PackedRow) -> dict[str, Any]:
     """Returns what a network reads of a packed row: `input_ids`, `position_ids` [1, L], a mask that says nothing."""
+    return {"input_ids": row.ids[None], "position_ids": row.positions[None], **unmasked(row.layout)}
+
+
+def unmasked(layout: Any, device: torch.device | None = None) -> dict[str, Any]:
+    """Returns what makes a network attend by `layout` alone: the layout, and a mask that says nothing."""
     # transformers passes a mask of four dimensions on as it is and builds none of its own.
-    nothing = torch.zeros(1, 1, 1, 1)
-    return {
-        "input_ids": row.ids[None],
-        "position_ids": row.positions[None],
-        "attention_mask": nothing,
-        "layout": row.layout,
-    }
+    return {"layout": layout, "attention_mask": torch.zeros(1, 1, 1, 1, device=device)}
 
 
 def can_pack(network: nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""Batched sampling of tokens with a key-value cache.
+"""Batched sampling of tokens with transformers' key-value cache, for networks that cannot read packed rows.
 
 A prompt goes through the network once for all of its responses. Rows that have ended are dropped from the batch as soon
 as they are a quarter of it.
@@ -37,7 +37,7 @@ class Sampled:
     finished: bool
 
 
-class _Sequences:
+class Sequences:
     """What has been sampled so far.
 
     Attributes:
@@ -63,6 +63,7 @@ class _Sequences:
         self.finished[rows] = ended[going]
 
     def split(self) -> list[Sampled]:
+        """Returns the sequences by themselves."""
         ids, logps = self.ids.cpu(), self.logps.cpu()
         lengths, finished = self.lengths.tolist(), self.finished.tolist()
         return [
@@ -84,7 +85,7 @@ def sample_tokens(
     """
     device = owners.device
     ends = torch.tensor(sorted(end_ids), dtype=torch.long, device=device)
-    sequences = _Sequences(len(owners), decoding.max_steps, device)
+    sequences = Sequences(len(owners), decoding.max_steps, device)
     rows = torch.arange(len(owners), device=device)  # [b], which sequence each row of the batch is
     states, cache = _read(decoder, prompts)
     states = states[owners]
@@ -92,7 +93,7 @@ def sample_tokens(
     mask = prompts["attention_mask"][owners]  # [b, L + t]
     positions = mask.sum(dim=1)  # [b], position of the next token
     for step in range(decoding.max_steps):
-        ids, logps = _draw(decoder.logits(states), sequences.ids[rows, :step], decoding)
+        ids, logps = draw(decoder.logits(states), sequences.ids[rows, :step], decoding)
         sequences.append(rows, ids, logps, torch.isin(ids, ends))
         ended = sequences.finished[rows]
         if step + 1 == decoding.max_steps or bool(ended.all()):
@@ -113,7 +114,7 @@ def _read(decoder: Decoder, inputs: Mapping[str, Any]) -> tuple[Tensor, Any]:
     return output.states[:, -1], output.cache
 
 
-def _draw(logits: Tensor, generated: Tensor, decoding: Decoding) -> tuple[Tensor, Tensor]:
+def draw(logits: Tensor, generated: Tensor, decoding: Decoding) -> tuple[Tensor, Tensor]:
     """Draws one token a row from logits [b, V]; returns ids [b] and their log-probs [b] before `adjust`."""
     tempered = logits.float() / decoding.temperature
     log_probs = tempered.log_softmax(dim=-1)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from mmalign.group_sampling import sample_groups
 from mmalign.packing import pack
 from mmalign.packing_support import can_pack, packed_inputs
 from mmalign.parts import Decoding, Modality
@@ -200,24 +201,48 @@ class TokenModality(Modality):
         """
         prompts = [self.encode_prompt(record) for record in records]
         owners = [prompt for prompt in range(len(records)) for _ in range(count)]
-        sampled: list[Sampled] = []
+        tensors = [tensors for tensors, _ in prompts]
+        # A modality that pads its prompts itself has more in them than tokens.
+        plain = type(self).collate_prompts is TokenModality.collate_prompts
         with evaluation_mode(network):
-            for start in range(0, len(owners), self.generation_batch_size):
-                part = owners[start : start + self.generation_batch_size]
-                first, stop = part[0], part[-1] + 1
-                inputs = self.collate_prompts([tensors for tensors, _ in prompts[first:stop]])
-                sampled += sample_tokens(
-                    find_decoder(network),
-                    {name: value.to(_device(network)) for name, value in inputs.items()},
-                    torch.tensor(part, device=_device(network)) - first,
-                    decoding,
-                    self.end_ids,
-                )
+            in_groups = plain and self.packing == "auto" and can_pack(network)
+            sample = self._sample_in_groups if in_groups else self._sample_in_batches
+            sampled = sample(network, tensors, owners, decoding)
         generated = [
             self._build_generated(f"r{index % count}", *prompts[owner], one)
             for index, (owner, one) in enumerate(zip(owners, sampled, strict=True))
         ]
         return [generated[start : start + count] for start in range(0, len(generated), count)]
+
+    def _sample_in_groups(
+        self, network: nn.Module, prompts: Sequence[Mapping[str, Tensor]], owners: Sequence[int], decoding: Decoding
+    ) -> list[Sampled]:
+        return sample_groups(
+            find_decoder(network),
+            [prompt["prompt_ids"] for prompt in prompts],
+            owners,
+            decoding,
+            self.end_ids,
+            capacity=self.generation_batch_size,
+            device=_device(network),
+        )
+
+    def _sample_in_batches(
+        self, network: nn.Module, prompts: Sequence[Mapping[str, Tensor]], owners: Sequence[int], decoding: Decoding
+    ) -> list[Sampled]:
+        sampled: list[Sampled] = []
+        for start in range(0, len(owners), self.generation_batch_size):
+            part = owners[start : start + self.generation_batch_size]
+            first, stop = part[0], part[-1] + 1
+            inputs = self.collate_prompts(prompts[first:stop])
+            sampled += sample_tokens(
+                find_decoder(network),
+                {name: value.to(_device(network)) for name, value in inputs.items()},
+                torch.tensor(part, device=_device(network)) - first,
+                decoding,
+                self.end_ids,
+            )
+        return sampled
 
     def collate_prompts(self, prompts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Pads prompts on the left, so that all responses start at the same place."""

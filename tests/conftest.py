@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from scoring_server import ScoringServer
 
-from mmalign.testing import build_tiny_text_model
+from mmalign.testing import Architecture, build_tiny_text_model
 
 TOY_PLUGIN = Path(__file__).with_name("toy_plugin.py")
 
@@ -31,6 +31,32 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def tiny_text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a random language model of 40 thousand weights."""
     return build_tiny_text_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folders of random language models, by architecture."""
+    root = tmp_path_factory.mktemp("architectures")
+    return {name: build_tiny_text_model(root / name, architecture=name) for name in get_args(Architecture)}
+
+
+def load_network(folder: Path) -> Any:
+    """Loads a causal language model in float32."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
+
+
+@pytest.fixture(params=get_args(Architecture))
+def network(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Any:
+    """A random language model of every architecture."""
+    return load_network(folders[request.param])
+
+
+@pytest.fixture
+def llama(folders: dict[str, Path]) -> Any:
+    """A random language model."""
+    return load_network(folders["llama"])
 
 
 def paired_record(id: str, prompt: str, chosen: str, rejected: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The token core: scoring against a longhand computation, invariances, memory shape, sampling."""
+"""The token core: scoring against a longhand computation, invariances, memory shape."""
 
 from __future__ import annotations
 
@@ -6,67 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from token_models import END, IdTokens, encoded, score_longhand
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
-from mmalign import Decoding, EncodedResponse, Policy, Record, Response, TokenModality
-from mmalign.testing import build_tiny_text_model
+from mmalign import Decoding, Policy, Record
 from mmalign.token_logps import SplitDecoder, WholeDecoder, find_decoder
 from mmalign.values import Model
-
-END = 1
-ARCHITECTURES = ("llama", "qwen2", "gpt2")
-
-
-class IdTokens(TokenModality):
-    """Prompts and responses are token ids in text: `"5 7 9"`; padding and end are the same token."""
-
-    pad_id = END
-    end_ids = frozenset({END})
-
-    def __init__(self, network: torch.nn.Module) -> None:
-        self.network = network
-
-    def load(self, *, device: torch.device, dtype: torch.dtype) -> Model:
-        return Model(self.network.to(device, dtype), hidden_size=32)
-
-    def encode_prompt(self, record: Record) -> tuple[dict[str, Tensor], int]:
-        return {"prompt_ids": ids_of(record.prompt_text)}, 0
-
-    def encode(self, record: Record) -> list[EncodedResponse]:
-        return [encoded(ids_of(record.prompt_text), ids_of(response.text)) for response in record.responses]
-
-    def build_response(self, rid: str, ids: Any) -> Response:
-        return Response.from_text(rid, " ".join(map(str, ids)))
-
-    def decode(self, response: Response) -> str:
-        return response.text
-
-
-def ids_of(text: str) -> Tensor:
-    return torch.tensor([int(token) for token in text.split()])
-
-
-def encoded(prompt: Tensor, response: Tensor, mask: list[int] | None = None) -> EncodedResponse:
-    scored = torch.ones(len(response), dtype=torch.bool) if mask is None else torch.tensor(mask, dtype=torch.bool)
-    tensors = {"prompt_ids": prompt, "response_ids": response, "response_mask": scored}
-    return EncodedResponse(tensors, steps=int(scored.sum()), size=len(prompt) + len(response))
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    root = tmp_path_factory.mktemp("tiny")
-    return {name: build_tiny_text_model(root / name, architecture=name) for name in ARCHITECTURES}
-
-
-@pytest.fixture(params=ARCHITECTURES)
-def network(request, folders):
-    return AutoModelForCausalLM.from_pretrained(folders[request.param], dtype=torch.float32).eval()
-
-
-@pytest.fixture
-def llama(folders):
-    return AutoModelForCausalLM.from_pretrained(folders["llama"], dtype=torch.float32).eval()
 
 
 @pytest.fixture
@@ -77,19 +23,6 @@ def responses():
         encoded(torch.tensor([0, 43]), torch.tensor([60, END, 61, 62, 63, END]), [1, 1, 0, 0, 1, 1]),
         encoded(torch.tensor([0, 44, 45, 46, 47, 48]), torch.tensor([70])),
     ]
-
-
-def score_longhand(network, response: EncodedResponse, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Log-probs and entropies [T] of one response by itself, from the network's own logits, one step at a time."""
-    prompt, own = response.tensors["prompt_ids"], response.tensors["response_ids"]
-    ids = torch.cat([prompt, own])
-    logits = network(ids[None]).logits[0] / temperature
-    logps, entropies = [], []
-    for place in response.tensors["response_mask"].nonzero().flatten().tolist():
-        log_probs = logits[len(prompt) + place - 1].log_softmax(-1)
-        logps.append(log_probs[own[place]])
-        entropies.append(torch.distributions.Categorical(logits=log_probs).entropy())
-    return torch.stack(logps), torch.stack(entropies)
 
 
 def gradient(network, modality, responses) -> dict[str, Tensor]:
@@ -234,113 +167,3 @@ def test_a_network_whose_head_cannot_be_told_apart_stays_whole(folders, response
     modality = IdTokens(network)
     [[one]] = modality.generate(network, [Record.from_text("0 40 41")], Decoding(max_steps=4), 1)
     torch.testing.assert_close(modality.step_log_probs(network, [one.encoded])[0][0], one.behaviour_logps)
-
-
-# -- sampling
-
-
-PROMPTS = [Record.from_text("0 40 41 42 43 44"), Record.from_text("0 45"), Record.from_text("0 46 47 48")]
-
-
-def flat(groups):
-    return [one for group in groups for one in group]
-
-
-@pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_behaviour_logps_are_those_of_scoring(network, temperature):
-    modality = IdTokens(network)
-    modality.temperature = temperature
-    torch.manual_seed(0)
-    generated = flat(modality.generate(network, PROMPTS, Decoding(temperature=temperature, max_steps=9), 4))
-    logps, mask = modality.step_log_probs(network, [one.encoded for one in generated])
-    for row, one in enumerate(generated):
-        torch.testing.assert_close(logps[row][mask[row]], one.behaviour_logps, rtol=1e-4, atol=1e-4)
-        assert one.behaviour_logps.dtype == torch.float32 and not one.behaviour_logps.requires_grad
-
-
-class Ending(Decoding):
-    """Ends the first row at step 2, the others at step 5."""
-
-    def adjust(self, logits: Tensor, generated: Tensor) -> Tensor:
-        logits = logits.clone()
-        logits[:, END] = -torch.inf
-        ends = torch.zeros(len(logits), dtype=torch.bool)
-        ends[0] = generated.shape[1] >= 2
-        ends |= generated.shape[1] >= 5
-        logits[ends] = -torch.inf
-        logits[ends, END] = 0.0
-        return logits
-
-
-def test_a_response_ends_with_its_end_token_although_padding_is_the_same_token(llama):
-    modality = IdTokens(llama)
-    [group] = modality.generate(llama, PROMPTS[:1], Ending(max_steps=20), 5)
-    lengths = [one.encoded.steps for one in group]
-    assert lengths[0] == 3 and max(lengths) <= 6
-    for one in group:
-        ids = one.encoded.tensors["response_ids"].tolist()
-        assert ids[-1] == END and ids.count(END) == 1 and one.finished
-        assert one.encoded.tensors["response_mask"].all()
-        assert len(one.behaviour_logps) == one.encoded.steps == len(ids)
-        assert one.encoded.size == len(ids) + 6
-
-
-def test_the_step_limit_leaves_a_response_unfinished(llama):
-    class Endless(Decoding):
-        def adjust(self, logits: Tensor, generated: Tensor) -> Tensor:
-            return logits.index_fill(1, torch.tensor([END]), -torch.inf)
-
-    [[one]] = IdTokens(llama).generate(llama, PROMPTS[:1], Endless(max_steps=3), 1)
-    assert one.encoded.steps == 3 and not one.finished
-
-
-def test_sampling_is_reproduced_by_its_seed(llama):
-    def sample(seed: int) -> list[str]:
-        torch.manual_seed(seed)
-        return [one.response.text for one in flat(IdTokens(llama).generate(llama, PROMPTS, Decoding(max_steps=8), 2))]
-
-    assert sample(1) == sample(1)
-    assert sample(1) != sample(2)
-
-
-def test_groups_keep_the_order_of_records_whatever_the_batch_size(llama):
-    modality = IdTokens(llama)
-    modality.generation_batch_size = 4  # cuts groups of three apart
-    groups = modality.generate(llama, PROMPTS, Decoding(max_steps=4), 3)
-    assert [len(group) for group in groups] == [3, 3, 3]
-    for record, group in zip(PROMPTS, groups, strict=True):
-        assert [one.response.rid for one in group] == ["r0", "r1", "r2"]
-        for one in group:
-            assert one.encoded.tensors["prompt_ids"].tolist() == ids_of(record.prompt_text).tolist()
-            expected = score_longhand(llama, one.encoded)[0]
-            torch.testing.assert_close(one.behaviour_logps, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_a_prompt_is_read_once_for_all_its_responses(llama):
-    seen = []
-    llama.model.embed_tokens.register_forward_hook(lambda module, inputs, output: seen.append(tuple(inputs[0].shape)))
-    modality = IdTokens(llama)
-    find_decoder(llama)
-    seen.clear()
-    modality.generate(llama, PROMPTS[:2], Decoding(max_steps=2), 5)
-    assert seen[0] == (2, 6) and all(shape[1] == 1 for shape in seen[1:])
-
-
-def test_adjust_sees_tempered_logits_and_the_steps_so_far(llama):
-    seen: list[tuple[Tensor, Tensor]] = []
-
-    class Watching(Decoding):
-        def adjust(self, logits: Tensor, generated: Tensor) -> Tensor:
-            seen.append((logits.clone(), generated.clone()))
-            return logits.index_fill(1, torch.tensor([END]), -torch.inf)
-
-    [[one]] = IdTokens(llama).generate(llama, PROMPTS[:1], Watching(temperature=0.5, max_steps=3), 1)
-    ids = one.encoded.tensors["response_ids"]
-    assert [generated.tolist() for _, generated in seen] == [[[]], [ids[:1].tolist()], [ids[:2].tolist()]]
-    torch.testing.assert_close(seen[0][0][0], llama(one.encoded.tensors["prompt_ids"][None]).logits[0, -1] / 0.5)
-
-
-def test_generation_leaves_training_mode_and_gradients_as_they_were(llama):
-    llama.train()
-    IdTokens(llama).generate(llama, PROMPTS[:1], Decoding(max_steps=2), 1)
-    assert llama.training and torch.is_grad_enabled()
