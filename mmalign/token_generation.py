@@ -119,5 +119,13 @@ def draw(logits: Tensor, generated: Tensor, decoding: Decoding) -> tuple[Tensor,
     tempered = logits.float() / decoding.temperature
     log_probs = tempered.log_softmax(dim=-1)
     adjusted = decoding.adjust(tempered, generated)
-    ids = torch.multinomial(adjusted.softmax(dim=-1), 1)  # [b, 1]
+    ids = _choose(adjusted.softmax(dim=-1))  # [b, 1]
     return ids.squeeze(1), log_probs.gather(1, ids).squeeze(1)
+
+
+def _choose(probabilities: Tensor) -> Tensor:
+    """Draws one index a row, [b, V] to [b, 1], from one random number a row; `torch.multinomial` takes V of them."""
+    sums = probabilities.double().cumsum(dim=1)
+    thresholds = sums[:, -1:] * torch.rand(len(sums), 1, dtype=sums.dtype, device=sums.device)
+    # To the right of equal sums: what has probability 0 is never drawn.
+    return torch.searchsorted(sums, thresholds, right=True).clamp(max=sums.shape[1] - 1)

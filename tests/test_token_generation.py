@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mmalign import Decoding, Record
 from mmalign.packing_support import can_pack
+from mmalign.token_generation import draw
 
 PROMPTS = [Record.from_text("0 40 41 42 43 44"), Record.from_text("0 45"), Record.from_text("0 46 47 48")]
 
@@ -85,6 +86,17 @@ def test_groups_keep_the_order_of_records_whatever_the_batch_size(llama):
             assert one.encoded.tensors["prompt_ids"].tolist() == ids_of(record.prompt_text).tolist()
             expected = score_longhand(llama, one.encoded)[0]
             torch.testing.assert_close(one.behaviour_logps, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_tokens_are_drawn_with_their_probabilities_and_impossible_ones_never():
+    """100,000 draws: five standard deviations are 0.008 at most."""
+    torch.manual_seed(0)
+    logits = torch.tensor([-torch.inf, 0.5, 0.2, 0.3, -torch.inf]).log().nan_to_num(nan=-torch.inf).expand(100_000, -1)
+    ids, logps = draw(logits, torch.empty(len(logits), 0), Decoding())
+    shares = torch.bincount(ids, minlength=5) / len(ids)
+    assert shares[[0, 4]].tolist() == [0, 0]
+    torch.testing.assert_close(shares[1:4], torch.tensor([0.5, 0.2, 0.3]), rtol=0, atol=0.008)
+    torch.testing.assert_close(logps, logits[0].log_softmax(0)[ids])
 
 
 @pytest.mark.parametrize(("packing", "first"), [("auto", (1, 6 + 2)), ("off", (2, 6))])
