@@ -27,7 +27,7 @@ from mmalign.reference_cache import ReferenceCache
 from mmalign.registry import load_object
 from mmalign.rewards import RewardScorer
 from mmalign.step_context import StepContext
-from mmalign.values import EncodedResponse, Generated, Rollout, Sample
+from mmalign.values import Anchor, EncodedResponse, Generated, Rollout, Sample
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,8 @@ class Backend:
     def _add_frozen(self, batch: Batch, provider: Provider, rollouts: Sequence[Rollout]) -> Batch:
         if provider.name == "reference_logps":
             return _add(batch, provider, self.score_with_reference(batch.responses, stored=not rollouts))
+        if provider.name == "reference_states":
+            return _add(batch, provider, self._score_with_reference(batch.responses, "states"))
         if provider.name in ("rewards", "composite_rewards"):
             return self.score_rewards(batch, rollouts)
         needs = [batch.quantities[name] for name in provider.needs]
@@ -145,14 +147,20 @@ class Backend:
         plan = self.assembly.plan
         values = dict(batch.quantities)
         if plan.policy_outputs:
-            outputs = self.policy(batch.responses, plan.policy_outputs)
+            outputs = self.policy(batch.responses, plan.policy_outputs, *self._anchors(batch))
             values |= {name: outputs[output] for name, output in POLICY_OUTPUTS.items() if output in outputs}
         return compute_derived(values, plan, "policy")
+
+    def _anchors(self, batch: Batch) -> list[Anchor]:
+        if "reference_states" not in batch.quantities or self.reference is None:
+            return []
+        policy = self.reference.policy
+        return [Anchor(batch.quantities["reference_states"], policy.modality.head(policy.network))]
 
     def policy_logps(self, responses: Sequence[EncodedResponse]) -> Tensor:
         """Computes log-probs [N, T] of encoded responses under the current policy, without gradient or dropout."""
         with evaluation_mode(self.unwrapped):
-            return self._logps_without_gradient(self.policy, responses)
+            return self._score(self.policy, responses)
 
     # -- rewards and generation
 
@@ -256,25 +264,27 @@ class Backend:
         finally:
             modality.temperature = before
 
-    def _score_with_reference(self, responses: Sequence[EncodedResponse]) -> Tensor:
+    def _score_with_reference(self, responses: Sequence[EncodedResponse], output: str = "logps") -> Tensor:
         if self.reference is None:
             raise TrainingError("reference log-probs were not planned; let the quantity need `reference_logps`")
         with self.reference.active() as network:
-            return self._logps_without_gradient(network, responses)
+            return self._score(network, responses, output)
 
-    def _logps_without_gradient(self, network: Callable[..., Any], responses: Sequence[EncodedResponse]) -> Tensor:
-        return self.micro_batch_size.fit(len(responses), lambda size: _score(network, responses, size))
+    def _score(
+        self, network: Callable[..., Any], responses: Sequence[EncodedResponse], output: str = "logps"
+    ) -> Tensor:
+        return self.micro_batch_size.fit(len(responses), lambda size: _score(network, responses, size, output))
 
 
 @torch.no_grad()
-def _score(network: Callable[..., Any], responses: Sequence[EncodedResponse], size: int) -> Tensor:
-    """Scores `size` responses at a time, a prompt's side by side; returns log-probs [N, T] in the given order."""
+def _score(network: Callable[..., Any], responses: Sequence[EncodedResponse], size: int, output: str) -> Tensor:
+    """Scores `size` responses at a time, a prompt's side by side; returns the output [N, T, ...] in the given order."""
     order = sorted(range(len(responses)), key=lambda row: -responses[row].shared or -responses[row].size)
     rows: list[Tensor] = [torch.empty(0)] * len(responses)
     for start in range(0, len(order), size):
         part = order[start : start + size]
-        logps = network([responses[row] for row in part], ("logps",))["logps"].float()
-        for row, own in zip(part, logps, strict=True):
+        values = network([responses[row] for row in part], (output,))[output].float()
+        for row, own in zip(part, values, strict=True):
             rows[row] = own[: responses[row].steps]
     return _pad(rows)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mmalign.backend import Backend
     from mmalign.policy import Policy
     from mmalign.records import Record, Response
-    from mmalign.values import EncodedResponse, Generated, Model, Rollout, Sample
+    from mmalign.values import Anchor, EncodedResponse, Generated, Model, Rollout, Sample
 
 
 class Modality(ABC):
@@ -75,15 +75,28 @@ class Modality(ABC):
         """Turns a stored response into what rewards and people see."""
 
     def step_outputs(
-        self, policy: Policy, responses: Sequence[EncodedResponse], want: Collection[str]
+        self, policy: Policy, responses: Sequence[EncodedResponse], want: Collection[str], anchor: Anchor | None = None
     ) -> dict[str, Tensor]:
-        """Computes the outputs named in `want` (`logps`, `entropy`, `values`, `scores`) in one forward pass.
+        """Computes the outputs named in `want` in one forward pass.
+
+        Args:
+            want: any of `logps`, `entropy`, `values`, `scores`, `states` (which `head` turns into logits), and
+                `forward_kl` and `reverse_kl`: KL(anchor, policy) and KL(policy, anchor) of each step's distribution.
+            anchor: what the last two compare with.
 
         Returns:
-            the wanted tensors, each [N, T] (`scores`: [N]), and `step_mask` [N, T].
+            the wanted tensors, each [N, T] (`scores`: [N], `states`: [N, T, D]), and `step_mask` [N, T].
         """
         logps, mask = self.step_log_probs(policy.network, responses)
         return {"logps": logps, "step_mask": mask}
+
+    def head(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
+        """Returns what turns the output `states` [S, D] into logits [S, V], without the adapter.
+
+        Raises:
+            NotImplementedError: the modality does not provide `states`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} provides no states")
 
     def render(self, encoded: EncodedResponse) -> list[tuple[str, bool]]:
         """Splits what the model sees into pieces of text, each with whether the loss counts it; for `data show`."""

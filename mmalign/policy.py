@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mmalign.parts import Modality
-from mmalign.values import EncodedResponse, Model
+from mmalign.values import Anchor, EncodedResponse, Model
 
 
 class Policy(nn.Module):
@@ -29,9 +29,13 @@ class Policy(nn.Module):
         self.network = model.network
         self.heads = Heads(heads, model.hidden_size)
 
-    def forward(self, responses: Sequence[EncodedResponse], want: Collection[str]) -> dict[str, Tensor]:
+    def forward(
+        self, responses: Sequence[EncodedResponse], want: Collection[str], anchor: Anchor | None = None
+    ) -> dict[str, Tensor]:
         """Computes the wanted outputs of `responses`; see `Modality.step_outputs`."""
-        return self.modality.step_outputs(self, responses, want)
+        if anchor is None:
+            return self.modality.step_outputs(self, responses, want)
+        return self.modality.step_outputs(self, responses, want, anchor)
 
 
 class Heads(nn.Module):

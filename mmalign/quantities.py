@@ -26,13 +26,22 @@ if TYPE_CHECKING:
 
 Stage = Literal["data", "frozen", "step", "policy"]
 
-POLICY_OUTPUTS = {"policy_logps": "logps", "entropy": "entropy", "values": "values", "scores": "scores"}
+POLICY_OUTPUTS = {
+    "policy_logps": "logps",
+    "entropy": "entropy",
+    "values": "values",
+    "scores": "scores",
+    "reference_forward_kl": "forward_kl",
+    "reference_reverse_kl": "reverse_kl",
+}
 """Quantities that the policy's forward pass gives, and the modality's name of each output."""
 
 DERIVED = "derived"
 """Origin of the quantities that follow from others by their name alone."""
 
-_AXES = {"policy_logps": "NT", "entropy": "NT", "values": "NT", "scores": "N"}
+_AXES = dict.fromkeys(POLICY_OUTPUTS, "NT") | {"scores": "N"}
+_REFERENCE = {"reference_logps": ("logps", "NT"), "reference_states": ("states", "NTD")}
+"""Quantities that a reference's forward pass gives, with the modality's name and the axes of each."""
 _SOURCES = "policy|reference|behaviour|teacher"
 _REDUCED = re.compile(rf"({_SOURCES})_(sequence|mean)_logps")
 _PAIRED_LOGPS = re.compile(rf"({_SOURCES})_(chosen|rejected)_(sequence|mean)_logps")
@@ -73,13 +82,13 @@ class Plan:
 
     @property
     def policy_outputs(self) -> tuple[str, ...]:
-        """What the policy's forward pass must give: `logps`, `entropy`, `values`, `scores`."""
+        """What the policy's forward pass must give, by the modality's names: `logps`, `entropy`, ..."""
         return tuple(POLICY_OUTPUTS[name] for name in self.names("policy") if name in POLICY_OUTPUTS)
 
     @property
     def needs_reference(self) -> bool:
         """True if a reference model has to be run."""
-        return "reference_logps" in self.names()
+        return not _REFERENCE.keys().isdisjoint(self.names())
 
     def __contains__(self, name: str) -> bool:
         return name in self.names()
@@ -202,10 +211,13 @@ def modality_providers(spec: ModalitySpec) -> list[Provider]:
     """Providers of the quantities that a modality's forward pass gives, for the policy and for the reference."""
     origin = f"modality {spec.name}"
     provided = [name for name, output in POLICY_OUTPUTS.items() if output in spec.provides]
-    providers = [Provider(name, _AXES[name], "policy", origin=origin) for name in provided]
-    if "policy_logps" in provided:
-        providers.append(Provider("reference_logps", "NT", "frozen", origin=origin))
-    return providers
+    compared = {name: ("reference_states",) for name in POLICY_OUTPUTS if name.startswith("reference_")}
+    providers = [Provider(name, _AXES[name], "policy", compared.get(name, ()), origin=origin) for name in provided]
+    return providers + [
+        Provider(name, axes, "frozen", origin=origin)
+        for name, (output, axes) in _REFERENCE.items()
+        if output in spec.provides
+    ]
 
 
 def rollout_providers(reward_names: Sequence[str]) -> list[Provider]:

@@ -26,6 +26,11 @@ class Reference(ABC):
     def active(self) -> AbstractContextManager[Policy]:
         """Returns a context manager that yields the module to score with, without gradient or dropout."""
 
+    @property
+    @abstractmethod
+    def policy(self) -> Policy:
+        """The module whose output layer is the reference's, the adapter left out."""
+
 
 class FixedReference(Reference):
     """A reference that never changes, so its log-probs can be kept."""
@@ -40,6 +45,11 @@ class AdapterOff(FixedReference):
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
+
+    @property
+    def policy(self) -> Policy:
+        """The trained module."""
+        return self._policy
 
     @contextmanager
     def active(self) -> Iterator[Policy]:
@@ -62,6 +72,11 @@ class FrozenCopy(FixedReference):
         shared = {id(policy.modality): policy.modality}
         self._policy = copy.deepcopy(policy, shared).requires_grad_(False)
         self._autocast = autocast
+
+    @property
+    def policy(self) -> Policy:
+        """The copy."""
+        return self._policy
 
     @contextmanager
     def active(self) -> Iterator[Policy]:
@@ -88,6 +103,11 @@ class MovingReference(Reference):
     @abstractmethod
     def update(self, step: int) -> None:
         """Follows the policy after optimiser step `step`, the first being 1."""
+
+    @property
+    def policy(self) -> Policy:
+        """The trained module: its output layer is the reference's only where an adapter is what is trained."""
+        return self._policy
 
     @contextmanager
     def active(self) -> Iterator[Policy]:

@@ -140,6 +140,10 @@ def _build_reference(assembly: Assembly, policy: Policy, accelerator: Accelerato
     wanted = assembly.plan.needs_reference or bool(assembly.evaluators)
     if config.strategy != "auto" and _is_sharded(accelerator):
         raise ConfigError(f"reference.strategy: {config.strategy!r} needs the whole weights in every process; use auto")
+    moving = config.decay is not None or config.every is not None
+    if moving and "reference_states" in assembly.plan and not assembly.modality.adapter:
+        expected = "an objective compares whole distributions, which a moving reference has only where an adapter is"
+        raise ConfigError(f"reference.strategy: {config.strategy!r}, but {expected} trained; use auto, or `lora`")
     if config.decay is not None:
         return MovingAverage(policy, config.decay)
     if config.every is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from mmalign.policy import evaluation_mode
+from mmalign.values import Anchor
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,10 @@ class Decoder(ABC):
     def logits(self, states: Tensor) -> Tensor:
         """Turns states [S, ...] into logits [S, V]."""
 
+    @abstractmethod
+    def plain_logits(self, states: Tensor) -> Tensor:
+        """Turns states [S, ...] into logits [S, V] as the network without its adapter does."""
+
 
 class SplitDecoder(Decoder):
     """Body and head apart: logits exist only where they are asked for."""
@@ -73,6 +78,10 @@ class SplitDecoder(Decoder):
         """Applies the head and the model's own scaling of logits."""
         return self._rescale(cast(Tensor, self._head(states)))
 
+    def plain_logits(self, states: Tensor) -> Tensor:
+        """Applies the head under an adapter of its own, if it has one."""
+        return self._rescale(cast(Tensor, getattr(self._head, "base_layer", self._head)(states)))
+
 
 class WholeDecoder(Decoder):
     """A network whose head cannot be told apart: its own logits of all positions are used, at the cost of memory."""
@@ -88,6 +97,10 @@ class WholeDecoder(Decoder):
 
     def logits(self, states: Tensor) -> Tensor:
         """Returns the states, which are the logits."""
+        return states
+
+    def plain_logits(self, states: Tensor) -> Tensor:
+        """Returns the states, which are the logits of the network that gave them."""
         return states
 
 
@@ -109,44 +122,77 @@ def find_decoder(network: nn.Module) -> Decoder:
     return split if _SPLITS_RIGHT[base] else WholeDecoder(network)
 
 
+STEP_OUTPUTS = ("logps", "entropy", "forward_kl", "reverse_kl")
+"""What `score_steps` computes of each step's distribution."""
+
+
 def score_steps(
-    decoder: Decoder, states: Tensor, targets: Tensor, *, temperature: float, chunk: int, with_entropy: bool
-) -> tuple[Tensor, Tensor]:
+    decoder: Decoder,
+    states: Tensor,
+    targets: Tensor,
+    want: Collection[str],
+    *,
+    temperature: float,
+    chunk: int,
+    anchor: Anchor | None = None,
+) -> dict[str, Tensor]:
     """Scores steps, `chunk` at a time; logits are computed again in the backward pass instead of being kept.
 
     Args:
         states: [S, ...], what predicts each step.
         targets: [S], the token of each step.
-        temperature: divides the logits.
+        want: any of `STEP_OUTPUTS`; other names are left alone.
+        temperature: divides the logits, the anchor's, too.
         chunk: positions whose logits exist at the same time.
-        with_entropy: compute the entropy, too.
+        anchor: what the KLs compare with; its states are [S, ...] here.
 
     Returns:
-        log-probs [S] and entropies [S] in nats, float32; the entropies are zeros if not asked for.
+        the wanted outputs [S], nats, float32.
     """
-    parts = []
-    for part in zip(torch.split(states, chunk), torch.split(targets, chunk), strict=True):
-        arguments = (*part, decoder, temperature, with_entropy)
+    scoring = _Scoring(decoder, tuple(name for name in STEP_OUTPUTS if name in want), temperature, anchor)
+    parts: dict[str, list[Tensor]] = {name: [] for name in scoring.want}
+    others = [None] * len(states) if anchor is None else torch.split(anchor.states, chunk)
+    for part in zip(torch.split(states, chunk), torch.split(targets, chunk), others, strict=False):
         if torch.is_grad_enabled():
             # The head has no dropout, so the generator's state need not be kept.
-            parts.append(checkpoint(_score_chunk, *arguments, use_reentrant=False, preserve_rng_state=False))
+            scored = checkpoint(scoring, *part, use_reentrant=False, preserve_rng_state=False)
         else:
-            parts.append(_score_chunk(*arguments))
-    logps, entropies = zip(*parts, strict=True)
-    return torch.cat(logps), torch.cat(entropies)
+            scored = scoring(*part)
+        for name, value in scored.items():
+            parts[name].append(value)
+    return {name: torch.cat(values) for name, values in parts.items()}
 
 
-def _score_chunk(
-    states: Tensor, targets: Tensor, decoder: Decoder, temperature: float, with_entropy: bool
-) -> tuple[Tensor, Tensor]:
-    logits = decoder.logits(states).float()  # [chunk, V]
-    if temperature != 1:
-        logits = logits / temperature
-    logps = -cross_entropy(logits, targets, reduction="none")
-    if not with_entropy:
-        return logps, torch.zeros_like(logps)
-    log_probs = logits.log_softmax(dim=-1)
-    return logps, -(log_probs.exp() * log_probs).sum(dim=-1)
+@dataclass(frozen=True)
+class _Scoring:
+    """Scores a chunk of steps: states [chunk, ...] and targets [chunk] to the wanted outputs [chunk]."""
+
+    decoder: Decoder
+    want: tuple[str, ...]
+    temperature: float
+    anchor: Anchor | None
+
+    def __call__(self, states: Tensor, targets: Tensor, anchor_states: Tensor | None) -> dict[str, Tensor]:
+        logits = self._temper(self.decoder.logits(states))  # [chunk, V]
+        outputs: dict[str, Tensor] = {}
+        if "logps" in self.want:
+            outputs["logps"] = -cross_entropy(logits, targets, reduction="none")
+        if self.want == ("logps",):
+            return outputs
+        log_probs = logits.log_softmax(dim=-1)
+        if "entropy" in self.want:
+            outputs["entropy"] = -(log_probs.exp() * log_probs).sum(dim=-1)
+        if self.anchor is not None and anchor_states is not None:
+            with torch.no_grad():
+                other = self._temper(self.anchor.logits(anchor_states)).log_softmax(dim=-1)
+            if "forward_kl" in self.want:
+                outputs["forward_kl"] = (other.exp() * (other - log_probs)).sum(dim=-1)
+            if "reverse_kl" in self.want:
+                outputs["reverse_kl"] = (log_probs.exp() * (log_probs - other)).sum(dim=-1)
+        return outputs
+
+    def _temper(self, logits: Tensor) -> Tensor:
+        return logits.float() if self.temperature == 1 else logits.float() / self.temperature
 
 
 def find_base(network: nn.Module) -> nn.Module:

@@ -10,7 +10,7 @@ Encoded tensors: `prompt_ids` [P], `response_ids` [R] and `response_mask` [R] bo
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -25,8 +25,8 @@ from mmalign.parts import Decoding, Modality
 from mmalign.policy import Heads, Policy, evaluation_mode
 from mmalign.records import Record, Response
 from mmalign.token_generation import Sampled, sample_tokens
-from mmalign.token_logps import find_decoder, score_steps
-from mmalign.values import EncodedResponse, Generated
+from mmalign.token_logps import STEP_OUTPUTS, find_decoder, score_steps
+from mmalign.values import Anchor, EncodedResponse, Generated
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,14 @@ class TokenModality(Modality):
         return outputs["logps"], outputs["step_mask"]
 
     def step_outputs(
-        self, policy: Policy, responses: Sequence[EncodedResponse], want: Collection[str]
+        self, policy: Policy, responses: Sequence[EncodedResponse], want: Collection[str], anchor: Anchor | None = None
     ) -> dict[str, Tensor]:
-        """Computes `logps`, `entropy`, `values` [N, T] and `scores` [N], float32; see `Modality.step_outputs`."""
-        return self.score(policy.network, self._collate_for(policy.network, responses), want, policy.heads)
+        """Computes any of the outputs, float32 but for `states`; see `Modality.step_outputs`."""
+        return self.score(policy.network, self._collate_for(policy.network, responses), want, policy.heads, anchor)
+
+    def head(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
+        """Returns the output layer, with the model's own scaling of logits; see `Modality.head`."""
+        return find_decoder(network).plain_logits
 
     def _collate_for(self, network: nn.Module, responses: Sequence[EncodedResponse]) -> TokenBatch:
         packed = self.packing == "auto" and can_pack(network)
@@ -158,13 +162,19 @@ class TokenModality(Modality):
         )
 
     def score(
-        self, network: nn.Module, batch: TokenBatch, want: Collection[str], heads: Heads | None = None
+        self,
+        network: nn.Module,
+        batch: TokenBatch,
+        want: Collection[str],
+        heads: Heads | None = None,
+        anchor: Anchor | None = None,
     ) -> dict[str, Tensor]:
         """Runs the network once over a batch.
 
         Args:
-            want: any of `logps`, `entropy`, `values`, `scores`.
+            want: what to compute; see `Modality.step_outputs`.
             heads: `values` and `scores`, if these are wanted; a score is read where the last scored token is.
+            anchor: what the KLs compare with, if these are wanted.
 
         Returns:
             the wanted outputs and `step_mask`, on the network's device.
@@ -174,21 +184,19 @@ class TokenModality(Modality):
         output = decoder.run(batch.inputs)
         states, hidden = output.states.flatten(0, 1), output.hidden.flatten(0, 1)  # [rows x L, ...]
         outputs = {"step_mask": batch.mask}
-        if "logps" in want or "entropy" in want:
-            logps, entropy = score_steps(
-                decoder,
-                states[batch.places],
-                batch.targets,
-                temperature=self.temperature,
-                chunk=self.chunk_size,
-                with_entropy="entropy" in want,
-            )
-            outputs |= {"logps": _spread(logps, batch.mask), "entropy": _spread(entropy, batch.mask)}
+        if set(want) & set(STEP_OUTPUTS):
+            if anchor is not None:
+                anchor = replace(anchor, states=anchor.states[batch.mask])
+            options: dict[str, Any] = {"temperature": self.temperature, "chunk": self.chunk_size, "anchor": anchor}
+            scored = score_steps(decoder, states[batch.places], batch.targets, want, **options)
+            outputs |= {name: _spread(value, batch.mask) for name, value in scored.items()}
+        if "states" in want:
+            outputs["states"] = _spread(states[batch.places], batch.mask)
         if "values" in want:
             outputs["values"] = _spread(_apply(heads, "values", hidden[batch.places]), batch.mask)
         if "scores" in want:
             outputs["scores"] = _apply(heads, "scores", hidden[batch.last])
-        return {name: value for name, value in outputs.items() if name in want or name == "step_mask"}
+        return outputs
 
     # -- sampling
 
@@ -268,8 +276,9 @@ def pad_tokens(rows: Sequence[Tensor], pad_id: int, side: Literal["left", "right
 
 
 def _spread(values: Tensor, mask: Tensor) -> Tensor:
-    """Puts values [S] of the scored steps into rows [N, T]; zero elsewhere."""
-    return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
+    """Puts values [S, ...] of the scored steps into rows [N, T, ...]; zero elsewhere."""
+    rows = torch.zeros(*mask.shape, *values.shape[1:], dtype=values.dtype, device=values.device)
+    return rows.masked_scatter(mask.view(*mask.shape, *[1] * (values.dim() - 1)), values)
 
 
 def _apply(heads: Heads | None, name: str, hidden: Tensor) -> Tensor:

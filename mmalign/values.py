@@ -1,11 +1,11 @@
 """The values that travel between parts: encoded and sampled responses, rollouts, what a reward sees, a loaded model.
 
-Shapes: P prompts, N responses, T steps.
+Shapes: P prompts, N responses, T steps, S scored steps of all of them, D hidden size, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,19 @@ class EncodedResponse:
     size: int
     shared: int = 0
     truncated: int = 0
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """Another model's distribution of every step, to compare the policy's with; kept as states, which are small.
+
+    Attributes:
+        states: [N, T, D], the output `states` of that model.
+        logits: its head, states [S, D] to logits [S, V].
+    """
+
+    states: Tensor
+    logits: Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,35 @@
+"""The KL between policy and reference, summed over all that a step could have been, as a loss of its own.
+
+`kl_penalty` estimates it from the step that was taken; here the whole distributions are compared, so there is no
+sampling noise, and on stored responses no bias from who wrote them. Both directions are this one loss.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mmalign_objectives.aggregation import StepParameters
+from mmalign_objectives.shapes import check_shapes
+
+
+class ExactKLConfig(StepParameters):
+    """Exact KL at every step."""
+
+
+def exact_kl_loss(kl: Tensor, step_mask: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Passes on the KL of every step.
+
+    Args:
+        kl: [N, T], nats: KL(policy, reference) for `reverse_kl`, KL(reference, policy) for `forward_kl`.
+        step_mask: [N, T] bool; other steps get 0.
+
+    Returns:
+        losses [N, T] and the detached metric `kl` [N, T].
+
+    Source: the penalty of arXiv:1909.08593, section 2 (reverse), without its sampling; the sequential forward KL of
+    arXiv:2404.11999, definition 2 (forward).
+    """
+    check_shapes(2, kl=kl, step_mask=step_mask)
+    losses = torch.where(step_mask, kl, 0)
+    return losses, {"kl": losses.detach()}
