@@ -17,7 +17,7 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
 def test_there_are_as_many_configurations_as_are_tested() -> None:
-    assert len(CONFIGS) == 16
+    assert len(CONFIGS) == 17
 
 
 def test_every_objective_has_a_configuration() -> None:
@@ -26,7 +26,7 @@ def test_every_objective_has_a_configuration() -> None:
     used = {
         component["name"] for path in CONFIGS for component in _listed(yaml.safe_load(path.read_text())["objective"])
     }
-    presets = {"ipo_sum", "gspo"}  # one word away from `ipo` and `grpo`
+    presets = {"ipo_sum", "gspo", "forward_kl"}  # one word away from `ipo`, `grpo` and `reverse_kl`
     assert set(load_registry().names("objective")) - used == presets
 
 

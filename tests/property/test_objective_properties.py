@@ -56,6 +56,8 @@ def inputs_of(name: str, seed: int) -> dict[str, Tensor]:
             return (base + 0.3 * noise).clamp(max=-0.01).mean(dim=1) * (T if "sequence" in need else 1)
         if need.endswith("_logps"):
             return (base + 0.3 * noise).clamp(max=-0.01)
+        if need in ("reference_forward_kl", "reference_reverse_kl"):
+            return noise.abs()
         if need == "kl_reference_point":
             return noise.abs().mean()
         if need == "labels":
@@ -87,7 +89,7 @@ def evaluate(name: str, inputs: dict[str, Tensor], **changes: Any) -> Evaluation
 
 
 def is_trained(need: str) -> bool:
-    return need.startswith("policy_") or need.endswith("_scores")
+    return need.startswith("policy_") or need.endswith("_scores") or need.endswith("_kl")
 
 
 def own_parameters(name: str) -> dict[str, Any]:
@@ -264,8 +266,9 @@ def pad(value: Tensor) -> Tensor:
 
 
 def aggregate(name: str, inputs: dict[str, Tensor], aggregation: str) -> tuple[float, Tensor]:
-    policy = inputs["policy_logps"].clone().requires_grad_()
-    values = {**inputs, "policy_logps": policy}
+    trained = next(need for need in inputs if is_trained(need))
+    policy = inputs[trained].clone().requires_grad_()
+    values = {**inputs, trained: policy}
     losses, _ = load_object(SPECS[name].loss)(*values.values(), **own_parameters(name))
     mask = inputs["step_mask"]
     totals = {"total_steps": mask.sum().double(), "total_responses": torch.tensor(float(N), dtype=torch.float64)}
