@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from mmalign.memory import MicroBatchSize
 from mmalign.records import Label, Record
 from mmalign.run import Run
 from mmalign.startup import build_run
-from mmalign.testing import build_tiny_text_model
+from mmalign.testing import Architecture, build_tiny_text_model
 
 OBJECTIVES = {
     "sft": [{"name": "sft"}],
@@ -41,27 +42,28 @@ quick = settings(max_examples=15, deadline=None, suppress_health_check=list(Heal
 def build(tmp_path_factory: pytest.TempPathFactory):
     """Builds, once an objective, a run on a tiny model whose policy has moved away from its reference."""
     folder = tmp_path_factory.mktemp("invariance")
-    model = build_tiny_text_model(folder / "model")
+    models = {name: build_tiny_text_model(folder / name, architecture=name) for name in get_args(Architecture)}
     data = folder / "data.jsonl"
     data.write_text(to_records([("a", ["b", "c"])])[0].to_json() + "\n")
     runs: dict[str, Run] = {}
 
-    def make(name: str) -> Run:
-        if name not in runs:
+    def make(name: str, architecture: Architecture = "llama") -> Run:
+        key = f"{name}-{architecture}"
+        if key not in runs:
             config = {
-                "modality": {"name": "text", "model": str(model), "lora": {"rank": 4}},
+                "modality": {"name": "text", "model": str(models[architecture]), "lora": {"rank": 4}},
                 "data": {"train": {"path": str(data)}},
                 "objective": OBJECTIVES[name],
                 "train": {"steps": 1, "dtype": "float32"},
-                "output": str(folder / name),
+                "output": str(folder / key),
             }
-            run = build_run(load_assembly(RunConfig.model_validate(config)), folder / name)
+            run = build_run(load_assembly(RunConfig.model_validate(config)), folder / key)
             torch.manual_seed(1)
             for weight in run.trainable().values():
                 weight.data += 0.1 * torch.randn_like(weight)
             run.step = 1  # the sentinel of the first step would notice the move
-            runs[name] = run
-        return runs[name]
+            runs[key] = run
+        return runs[key]
 
     return make
 
@@ -130,4 +132,17 @@ def test_packing_and_padding_side_change_nothing(build, name: str, batch) -> Non
     run, records = build(name), to_records(batch)
     padded = measure(run, records, rows="right")
     assert_same(padded, measure(run, records, rows="left"))
+    assert_same(padded, measure(run, records, rows="packed"))
+
+
+@pytest.mark.parametrize("architecture", get_args(Architecture))
+@pytest.mark.parametrize("name", ["dpo", "simpo", "kto", "orpo", "reward_model"])
+@quick
+@given(batch=batches, chunk=st.integers(1, 20))
+def test_packed_shared_and_chunked_equals_padded(build, name: str, architecture: Architecture, batch, chunk) -> None:
+    """In all three families, with random prompts that two to four responses share."""
+    run, records = build(name, architecture), to_records(batch)
+    run.assembly.modality.chunk_size = 10**6
+    padded = measure(run, records, rows="right")
+    run.assembly.modality.chunk_size = chunk
     assert_same(padded, measure(run, records, rows="packed"))
