@@ -74,6 +74,23 @@ def test_two_processes_train_as_one(name: str, tiny_text_model: Path, tmp_path: 
 
 
 @pytest.mark.slow
+def test_processes_may_cut_their_shares_into_different_numbers_of_micro_batches(
+    tiny_text_model: Path, tmp_path: Path
+) -> None:
+    """The records of process 1 are the long ones, so a budget of tokens gives it more micro-batches."""
+    objective = OBJECTIVES["dpo"]
+    mmalign.train(write_config(tmp_path, tiny_text_model, "one", objective=objective))
+    config = write_config(tmp_path, tiny_text_model, "two", objective=objective)
+    settings = yaml.safe_load(config.read_text())
+    settings["train"]["micro_batch_tokens"] = 60
+    config.write_text(yaml.safe_dump(settings))
+    run_two_processes(config)
+    one, two = final_weights(tmp_path / "one"), final_weights(tmp_path / "two")
+    for weight in one:
+        torch.testing.assert_close(two[weight], one[weight], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
 def test_an_online_run_trains_on_two_processes(tiny_text_model: Path, tmp_path: Path) -> None:
     online = {
         "objective": [{"name": "grpo"}, {"name": "kl_penalty", "weight": 0.1}],
