@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from pydantic import Field, field_validator
 
 from mmalign.data_files import QUARANTINE_SUFFIX, RawRow, Rows, find_rows
 from mmalign.data_reading import Reading, read_rows
-from mmalign.errors import DataError
+from mmalign.errors import ConfigError, DataError
 from mmalign.parts import Transform
 from mmalign.records import Record
 from mmalign.specs import Parameters
@@ -73,18 +74,21 @@ class Source:
         name: the path or hub id, for messages.
         fingerprint: names the content.
         quarantined: bad rows left out, in the last pass if the source is streamed.
+        stages: how many records belong to each stage of training, in order; their sum is the length.
     """
 
     def __init__(self, name: str, fingerprint: str, iterate: Callable[[Source], Iterator[Record]]) -> None:
         self.name = name
         self.fingerprint = fingerprint
         self.quarantined = 0
+        self.stages: tuple[int, ...] = ()
         self._iterate = iterate
         self._records: tuple[Record, ...] | None = None
 
-    def load(self) -> None:
-        """Reads everything and keeps it."""
-        self._records = tuple(self._iterate(self))
+    def load(self, stage: Callable[[Record], Any] = lambda record: 0) -> None:
+        """Reads everything and keeps it, sorted by `stage`; records of one stage stay in their order."""
+        self._records = tuple(sorted(self._iterate(self), key=stage))
+        self.stages = tuple(len(list(group)) for _, group in groupby(self._records, key=stage))
 
     def __iter__(self) -> Iterator[Record]:
         return self._iterate(self) if self._records is None else iter(self._records)
@@ -109,8 +113,11 @@ def open_source(config: DataConfig, transforms: Sequence[Transform] = (), *, whe
         where: key path of `config`, for messages.
 
     Raises:
+        ConfigError: a transform needs all records, and they are streamed.
         DataError: nothing there, nothing in it, or a bad row while `on_error` is `raise`.
     """
+    if config.streaming:
+        _check_streamable(transforms, where)
     rows = find_rows(config, where)
 
     def iterate(source: Source) -> Iterator[Record]:
@@ -125,10 +132,19 @@ def open_source(config: DataConfig, transforms: Sequence[Transform] = (), *, whe
             _log.warning("%s: streamed records come in the order of the file; shuffle has no effect", where)
         next(iter(source), None)
     else:
-        source.load()
+        source.load(lambda record: tuple(transform.stage(record) for transform in transforms))
         if not len(source):
             raise DataError(f"{config.path}: no record is left after the transforms")
     return source
+
+
+def _check_streamable(transforms: Sequence[Transform], where: str) -> None:
+    for index, transform in enumerate(transforms):
+        if transform.whole or type(transform).stage is not Transform.stage:
+            raise ConfigError(
+                f"{where}.transforms[{index}]: looks at all records before training starts, which streaming cannot; "
+                f"set {where}.streaming: false"
+            )
 
 
 def _fingerprint(rows: Sequence[Rows], *, by_content: bool) -> str:

@@ -1,0 +1,32 @@
+"""First-party transforms: records to records, before training."""
+
+from __future__ import annotations
+
+from mmalign import TransformSpec, hookimpl
+
+
+@hookimpl
+def register_transforms() -> list[TransformSpec]:
+    """Announces the transforms."""
+    return [
+        TransformSpec(
+            name="pairs_from_ratings",
+            summary="Preference pairs from ratings: best against worst, random or each, neighbours, or all.",
+            target="mmalign_transforms.pairs_from_ratings:PairsFromRatings",
+            config="mmalign_transforms.pairs_from_ratings:PairsFromRatingsConfig",
+            paper="UltraFeedback: Boosting Language Models with Scaled AI Feedback (arXiv:2310.01377)",
+        ),
+        TransformSpec(
+            name="filter",
+            summary="Leaves out responses by length and origin, and pairs by their gap.",
+            target="mmalign_transforms.filter:Filter",
+            config="mmalign_transforms.filter:FilterConfig",
+        ),
+        TransformSpec(
+            name="subset",
+            summary="A seeded part of the data; smaller parts lie within larger ones.",
+            target="mmalign_transforms.subset:Subset",
+            config="mmalign_transforms.subset:SubsetConfig",
+            paper="Insights into Alignment: Evaluating DPO and its Variants Across Multiple Tasks (arXiv:2404.14723)",
+        ),
+    ]
