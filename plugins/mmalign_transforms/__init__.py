@@ -17,10 +17,26 @@ def register_transforms() -> list[TransformSpec]:
             paper="UltraFeedback: Boosting Language Models with Scaled AI Feedback (arXiv:2310.01377)",
         ),
         TransformSpec(
+            name="curriculum",
+            aliases=("curry_dpo",),
+            summary="Stages of training over pairs, from easy to hard.",
+            target="mmalign_transforms.curriculum:Curriculum",
+            config="mmalign_transforms.curriculum:CurriculumConfig",
+            paper="Curry-DPO: Enhancing Alignment using Curriculum Learning & Ranked Preferences (arXiv:2403.07230)",
+        ),
+        TransformSpec(
             name="filter",
             summary="Leaves out responses by length and origin, and pairs by their gap.",
             target="mmalign_transforms.filter:Filter",
             config="mmalign_transforms.filter:FilterConfig",
+        ),
+        TransformSpec(
+            name="rad",
+            aliases=("reward_augmented",),
+            summary="Two records of every pair, conditioned on the score of either response.",
+            target="mmalign_transforms.rad:Rad",
+            config="mmalign_transforms.rad:RadConfig",
+            paper="Reward-Augmented Data Enhances Direct Preference Alignment of LLMs (arXiv:2410.08067)",
         ),
         TransformSpec(
             name="subset",
