@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmalign import TransformSpec, hookimpl
+from mmalign import ConformanceSpec, TransformSpec, hookimpl
 
 
 @hookimpl
@@ -39,10 +39,35 @@ def register_transforms() -> list[TransformSpec]:
             paper="Reward-Augmented Data Enhances Direct Preference Alignment of LLMs (arXiv:2410.08067)",
         ),
         TransformSpec(
+            name="rso",
+            summary="Rejection sampling of scored candidates towards the optimal policy, then pairs at random.",
+            target="mmalign_transforms.rso:Rso",
+            config="mmalign_transforms.rso:RsoConfig",
+            paper="Statistical Rejection Sampling Improves Preference Optimization (arXiv:2309.06657)",
+        ),
+        TransformSpec(
             name="subset",
             summary="A seeded part of the data; smaller parts lie within larger ones.",
             target="mmalign_transforms.subset:Subset",
             config="mmalign_transforms.subset:SubsetConfig",
             paper="Insights into Alignment: Evaluating DPO and its Variants Across Multiple Tasks (arXiv:2404.14723)",
         ),
+        TransformSpec(
+            name="upo",
+            summary="Samples pairs by a classifier's certainty and stores label smoothing for what doubt is left.",
+            target="mmalign_transforms.upo:Upo",
+            config="mmalign_transforms.upo:UpoConfig",
+            paper="Self-Evolutionary Large Language Models through Uncertainty-Enhanced Preference Optimization "
+            "(arXiv:2409.11212)",
+        ),
+    ]
+
+
+@hookimpl
+def register_conformance() -> list[ConformanceSpec]:
+    """Announces which golden-vector cases can be computed."""
+    module = "mmalign_transforms.conformance"
+    return [
+        ConformanceSpec("rso_accept_prob", f"{module}:compute_acceptance", ("chosen_reward",), ("rso_beta",)),
+        ConformanceSpec("upo", f"{module}:compute_upo", ("mc_dropout_probs", "mu", "beta_h")),
     ]

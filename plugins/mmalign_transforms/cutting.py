@@ -35,6 +35,11 @@ def keep_responses(record: Record, kept: Collection[str]) -> Record:
     return record.model_copy(update=update)
 
 
+def keep_labelled(record: Record) -> Record:
+    """Returns the record without the responses that no label is about."""
+    return keep_responses(record, {item.partition("@")[0] for label in record.labels for item in _items(label)})
+
+
 def split_pair(record: Record, comparison: Comparison, name: str) -> Record:
     """Returns a record of one comparison: its two responses, what is known about them, and one pair label.
 

@@ -10,8 +10,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from mmalign import DataError, Label, Parameters, Record, Transform
-from mmalign_transforms.cutting import keep_responses
+from mmalign import Label, Parameters, Record, Transform
+from mmalign_transforms.cutting import keep_labelled
+from mmalign_transforms.existing import Existing, take_over
 from mmalign_transforms.reading import require_ratings
 from mmalign_transforms.tally import Tally, seeded
 
@@ -31,7 +32,7 @@ class PairsFromRatingsConfig(Parameters):
     """Ratings that differ by no more than this are a tie."""
     ties: Literal["drop", "keep"] = "drop"
     """Leave ties out, or keep them as labels that put both responses into one group."""
-    existing: Literal["refuse", "keep", "replace"] = "refuse"
+    existing: Existing = "refuse"
     """What becomes of comparisons that a record has already."""
     unpaired: Literal["drop", "keep"] = "drop"
     """Responses in no pair: pair objectives make nothing of them, but they cost a forward pass."""
@@ -53,7 +54,7 @@ class PairsFromRatings(Transform):
     score: str | None
     margin: float
     ties: Literal["drop", "keep"]
-    existing: Literal["refuse", "keep", "replace"]
+    existing: Existing
     unpaired: Literal["drop", "keep"]
     seed: int
 
@@ -69,21 +70,13 @@ class PairsFromRatings(Transform):
         tally.report()
 
     def _pair(self, record: Record, tally: Tally) -> Record:
-        before = [label for label in record.labels if label.kind != "unary"]
-        if before and self.existing == "refuse":
-            raise DataError(
-                f"{NAME}: record {record.id!r}: has a {before[0].kind} label already; say `existing: keep` to train on "
-                "both, or `existing: replace`"
-            )
+        old = take_over(record, self.existing, NAME, tally)
         ratings = require_ratings(record, self.score, NAME)
-        old = [one for one in record.labels if one.kind == "unary" or self.existing == "keep"]
-        tally.add("comparisons (replaced)", len(record.labels) - len(old))
         proposed = propose_pairs(ratings, self.pairs, self.margin, seeded(self.seed, record.id))
         new = [label for pair in proposed for label in self._label(ratings, *pair)]
         tally.add("ties (ratings no further apart than the margin)", len(proposed) - len(new))
         labelled = record.model_copy(update={"labels": (*old, *new)})
-        used = {item.partition("@")[0] for label in labelled.labels for group in label.order for item in group}
-        return keep_responses(labelled, used) if self.unpaired == "drop" else labelled
+        return keep_labelled(labelled) if self.unpaired == "drop" else labelled
 
     def _label(self, ratings: Mapping[str, float], chosen: str, rejected: str) -> Iterator[Label]:
         gap = ratings[chosen] - ratings[rejected]

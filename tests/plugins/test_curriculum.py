@@ -137,9 +137,7 @@ def test_one_stage_is_the_plain_order(tmp_path: Path) -> None:
 
 @pytest.fixture
 def staged_config(tmp_path: Path, toy_config: Callable[..., dict[str, Any]], write_config: Callable[..., Path]) -> Path:
-    digits = [
-        rated({"000": 5.0, f"0{i}2": 4.0, "021": 3.0, "333": 2.0}, f"p{i}", prompt="x") for i in range(4)
-    ]
+    digits = [rated({"000": 5.0, f"0{i}2": 4.0, "021": 3.0, "333": 2.0}, f"p{i}", prompt="x") for i in range(4)]
     path = tmp_path / "digits.jsonl"
     path.write_text("".join(record.to_json() + "\n" for record in digits), encoding="utf-8")
     transforms = [
