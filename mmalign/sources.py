@@ -51,7 +51,7 @@ class RecordStream:
         cached_epoch, order = getattr(self, "_cached_order", (-1, []))
         if cached_epoch != epoch:
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
-            order = []
+            order: list[int] = []
             for stage in self._source.stages:
                 order += [len(order) + place for place in torch.randperm(stage, generator=generator).tolist()]
             self._cached_order = (epoch, order)

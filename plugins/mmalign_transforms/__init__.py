@@ -60,6 +60,51 @@ def register_transforms() -> list[TransformSpec]:
             paper="Self-Evolutionary Large Language Models through Uncertainty-Enhanced Preference Optimization "
             "(arXiv:2409.11212)",
         ),
+        TransformSpec(
+            name="bvpo",
+            summary="Every pair twice: with its reasoning traces, and with empty ones.",
+            target="mmalign_transforms.bvpo:Bvpo",
+            config="mmalign_transforms.bvpo:BvpoConfig",
+            paper="From Noisy Traces to Stable Gradients: Bias-Variance Optimized Preference Optimization "
+            "(arXiv:2510.05095)",
+        ),
+        TransformSpec(
+            name="fspo",
+            summary="Earlier preferences of the same user in front of every prompt.",
+            target="mmalign_transforms.fspo:Fspo",
+            config="mmalign_transforms.fspo:FspoConfig",
+            paper="FSPO: Few-Shot Preference Optimization of Synthetic Preference Data (arXiv:2502.19312)",
+        ),
+        TransformSpec(
+            name="knowpo",
+            summary="Pairs about which knowledge to trust, a context or memory, from questions with both answers.",
+            target="mmalign_transforms.knowpo:Knowpo",
+            config="mmalign_transforms.knowpo:KnowpoConfig",
+            paper="KnowPO: Knowledge-aware Preference Optimization for Controllable Knowledge Selection "
+            "(arXiv:2408.03297)",
+        ),
+        TransformSpec(
+            name="mapl",
+            summary="Pairs of prompts for one response: all added instructions fulfilled, or some broken.",
+            target="mmalign_transforms.mapl:Mapl",
+            config="mmalign_transforms.mapl:MaplConfig",
+            paper="Multi-Level Aware Preference Learning (arXiv:2505.12845)",
+        ),
+        TransformSpec(
+            name="rationales",
+            summary="Rationales of preferences as records of their own, to be imitated beside the pairs.",
+            target="mmalign_transforms.rationales:Rationales",
+            config="mmalign_transforms.rationales:RationalesConfig",
+            paper="Data-Centric Human Preference Optimization with Rationales (arXiv:2407.14477)",
+        ),
+        TransformSpec(
+            name="spo_degree",
+            summary="Versions of responses that lack growing shares of their key content, with the level as a score.",
+            target="mmalign_transforms.spo_degree:SpoDegree",
+            config="mmalign_transforms.spo_degree:SpoDegreeConfig",
+            paper="Self-supervised Preference Optimization: Enhance Your Language Model with Preference Degree "
+            "Awareness (arXiv:2409.17791)",
+        ),
     ]
 
 

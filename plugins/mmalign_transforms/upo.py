@@ -75,7 +75,7 @@ class Upo(Transform):
 
     def _key(self, record: Record, gain: float) -> float:
         """An exponential variate over the weight: the smallest ones are a weighted sample without replacement."""
-        weight = (1 - gain) ** self.mu
+        weight: float = (1 - gain) ** self.mu
         return -log(1 - seeded(self.seed, record.id).random()) / weight
 
 
