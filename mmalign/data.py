@@ -46,7 +46,7 @@ class DataConfig(Parameters):
     streaming: bool = False
     """Read while training instead of before; the source then has no length and keeps the order of the file."""
     shuffle: bool = True
-    """Visit records in a new random order every epoch."""
+    """Visit records in a new random order every epoch; inside a stage, where a transform makes stages."""
     limit: int | None = Field(default=None, ge=1)
     """Use only the first so many good rows."""
     on_error: OnError = "raise"
@@ -123,7 +123,7 @@ def open_source(config: DataConfig, transforms: Sequence[Transform] = (), *, whe
     def iterate(source: Source) -> Iterator[Record]:
         records: Iterable[Record] = _iter_good(config, rows, source)
         for transform in transforms:
-            records = transform.apply(records)
+            records = _apply(transform, records, config.path)
         return iter(records)
 
     source = Source(config.path, _fingerprint(rows, by_content=not config.streaming), iterate)
@@ -136,6 +136,20 @@ def open_source(config: DataConfig, transforms: Sequence[Transform] = (), *, whe
         if not len(source):
             raise DataError(f"{config.path}: no record is left after the transforms")
     return source
+
+
+class _PlacedError(DataError):
+    """An error that says which file it is about."""
+
+
+def _apply(transform: Transform, records: Iterable[Record], path: str) -> Iterator[Record]:
+    """Applies a transform, whose errors name the record, not the file; those of what it reads pass as they are."""
+    try:
+        yield from transform.apply(records)
+    except _PlacedError:
+        raise
+    except DataError as error:
+        raise _PlacedError(f"{path}: {error}") from None
 
 
 def _check_streamable(transforms: Sequence[Transform], where: str) -> None:
@@ -161,12 +175,12 @@ def _iter_good(config: DataConfig, rows: Sequence[Rows], source: Source) -> Iter
             good += 1
             yield reading.record
         elif config.on_error == "raise":
-            raise DataError(f"{reading.row.place}: {reading.reason}")
+            raise _PlacedError(f"{reading.row.place}: {reading.reason}")
         else:
             quarantine.add(reading.row, reading.reason)
             source.quarantined += 1
     if not good:
-        raise DataError(quarantine.describe_nothing())
+        raise _PlacedError(quarantine.describe_nothing())
     if quarantine.count:
         _log.warning("%s: %d bad rows left out; see %s", config.path, quarantine.count, quarantine.path)
 

@@ -248,6 +248,24 @@ def test_streams_refuse_what_needs_all_records(transform: Transform, tmp_path: P
         open_source(config, [Double(), transform])
 
 
+class Refuse(Transform):
+    def apply(self, records: Iterable[Record]) -> Iterator[Record]:
+        for record in records:
+            raise DataError(f"refuse: record {record.id!r}: no")
+        yield from ()
+
+
+def test_errors_of_transforms_name_the_file_and_those_of_the_file_are_not_changed(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "d.jsonl", ROWS)
+    with pytest.raises(DataError) as error:
+        open_source(DataConfig(path=str(path)), [Double(), Refuse(), Double()])
+    assert str(error.value) == f"{path}: refuse: record 'row-0': no"
+    path = write_lines(tmp_path / "e.jsonl", [*ROWS, {"promt": "q"}])
+    with pytest.raises(DataError) as error:
+        open_source(DataConfig(path=str(path)), [Double(), Double()])
+    assert str(error.value).startswith(f"{path}:6: unknown format")
+
+
 def test_transform_needs_a_name() -> None:
     with pytest.raises(ValidationError, match="every transform needs a name"):
         DataConfig(path="x.jsonl", transforms=({"size": 3},))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from math import inf
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -31,9 +30,9 @@ class LengthBounds(Parameters):
 class GapBounds(Parameters):
     """By how much the chosen response of a pair is better."""
 
-    least: float = -inf
+    least: float | None = None
     """Smallest gap that stays."""
-    most: float = inf
+    most: float | None = None
     """Largest gap that stays."""
     score: str | None = None
     """Score whose difference is the gap; default: the strength of the label, else the first score."""
@@ -112,4 +111,6 @@ class Filter(Transform):
                 f"{NAME}: record {record.id!r}: gap: a label compares more than two responses; "
                 "make pairs of them first, with the transform 'pairs_from_ratings'"
             )
-        return all(bounds.least <= measure_gap(record, one, bounds.score, NAME) <= bounds.most for one in own)
+        gaps = [measure_gap(record, one, bounds.score, NAME) for one in own]
+        low = bounds.least is None or all(gap >= bounds.least for gap in gaps)
+        return low and (bounds.most is None or all(gap <= bounds.most for gap in gaps))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
@@ -20,7 +20,13 @@ NAME = "fspo"
 SHOT = "Question: {question}\nPreferred answer: {preferred}\nDispreferred answer: {dispreferred}"
 SHOT_ALONE = "Question: {question}\nPreferred answer: {preferred}"
 
-Episode = tuple[Record, Comparison]
+
+class Episode(NamedTuple):
+    """A pair of a user and the record it is from; `prompt` is equal for equal prompts."""
+
+    record: Record
+    comparison: Comparison
+    prompt: str
 
 
 class FspoConfig(Parameters):
@@ -86,26 +92,29 @@ class Fspo(Transform):
     def _prompt(
         self, record: Record, comparison: Comparison, index: int, known: Mapping[str, Sequence[Episode]], tally: Tally
     ) -> Iterator[Record]:
-        others = [one for one in known[comparison.label.user or ""] if one[0].prompt != record.prompt]
-        if len(others) < self.shots and self.fewer == "drop":
+        own, prompt = known[comparison.label.user or ""], _name_prompt(record)
+        same = sum(one.prompt == prompt for one in own)
+        if len(own) - same < self.shots and self.fewer == "drop":
             tally.add("pairs (the user has too few others)")
             return
         pair = split_pair(record, comparison, str(index))
         for repeat in range(self.repeats):
             chance = seeded(self.seed, f"{pair.id}:{repeat}")
-            shots = chance.sample(others, min(self.shots, len(others)))
+            # So many that enough are left without those about this prompt.
+            drawn = chance.sample(own, min(self.shots + same, len(own)))
+            shots = [one for one in drawn if one.prompt != prompt][: self.shots]
             (label,) = pair.labels
             update = {
                 "id": f"{pair.id}-{repeat}" if self.repeats > 1 else pair.id,
                 "prompt": self._write(record, shots),
-                "labels": (label.model_copy(update={"shots": tuple(shot.id for shot, _ in shots)}),),
+                "labels": (label.model_copy(update={"shots": tuple(shot.record.id for shot in shots)}),),
             }
             yield pair.model_copy(update=update)
 
     def _write(self, record: Record, shots: Sequence[Episode]) -> tuple[Message, ...]:
         pieces = [self._describe(record)] if self.description is not None else []
         template = self.template or (SHOT if self.dispreferred else SHOT_ALONE)
-        pieces += [_write_shot(template, *shot) for shot in shots]
+        pieces += [_write_shot(template, shot) for shot in shots]
         return prepend_text(record.prompt, "\n\n".join(pieces), "user") if pieces else record.prompt
 
     def _describe(self, record: Record) -> str:
@@ -119,6 +128,7 @@ def _group_by_user(records: Sequence[Record]) -> Mapping[str, Sequence[Episode]]
     """Lists the pairs of every user, in an order that does not depend on that of the data."""
     groups: dict[str, list[Episode]] = defaultdict(list)
     for record in sorted(records, key=lambda record: record.id):
+        prompt = _name_prompt(record)
         for comparison in iter_comparisons(record):
             user = comparison.label.user
             if not user:
@@ -126,12 +136,15 @@ def _group_by_user(records: Sequence[Record]) -> Mapping[str, Sequence[Episode]]
                     f"{NAME}: record {record.id!r}: a {comparison.label.kind} label has no user; "
                     "shots are pairs of one user"
                 )
-            groups[user].append((record, comparison))
+            groups[user].append(Episode(record, comparison, prompt))
     return groups
 
 
-def _write_shot(template: str, record: Record, comparison: Comparison) -> str:
-    texts = {response.rid: response.text for response in record.responses}
-    return template.format(
-        question=record.prompt_text, preferred=texts[comparison.chosen], dispreferred=texts[comparison.rejected]
-    )
+def _name_prompt(record: Record) -> str:
+    return "".join(message.model_dump_json() for message in record.prompt)
+
+
+def _write_shot(template: str, shot: Episode) -> str:
+    texts = {response.rid: response.text for response in shot.record.responses}
+    preferred, dispreferred = texts[shot.comparison.chosen], texts[shot.comparison.rejected]
+    return template.format(question=shot.record.prompt_text, preferred=preferred, dispreferred=dispreferred)
