@@ -51,9 +51,7 @@ class RecordStream:
         cached_epoch, order = getattr(self, "_cached_order", (-1, []))
         if cached_epoch != epoch:
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
-            order: list[int] = []
-            for stage in self._source.stages:
-                order += [len(order) + place for place in torch.randperm(stage, generator=generator).tolist()]
+            order = _shuffle_stages(self._source.stages, generator)
             self._cached_order = (epoch, order)
         return order
 
@@ -70,6 +68,13 @@ class RecordStream:
                 yield record
             if empty:
                 raise DataError(f"{self._source.name}: no records to train on")
+
+
+def _shuffle_stages(stages: Sequence[int], generator: torch.Generator) -> list[int]:
+    order: list[int] = []
+    for size in stages:
+        order += [len(order) + place for place in torch.randperm(size, generator=generator).tolist()]
+    return order
 
 
 def _has_length(source: Source) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,10 +11,12 @@ from mmalign.assembly import build_transforms
 from mmalign.parts import Transform
 from mmalign.registry import load_registry
 
+_registry = functools.cache(load_registry)
+
 
 def build(name: str, **parameters: Any) -> Transform:
     """Builds a transform by its name in a configuration."""
-    (transform,) = build_transforms(load_registry(), [{"name": name, **parameters}], "data.train")
+    (transform,) = build_transforms(_registry(), [{"name": name, **parameters}], "data.train")
     return transform
 
 

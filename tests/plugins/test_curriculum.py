@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 from transforming import build, compared, pairs_of, rated, transform
+from typer.testing import CliRunner
 
 import mmalign
 from mmalign import DataError, Label, Record
+from mmalign.cli import app
 from mmalign.data import DataConfig, Source, open_source
 from mmalign.metrics_log import read_metrics
 from mmalign.sources import RecordStream
@@ -169,3 +171,8 @@ def test_a_curriculum_resumes_exactly(
     whole = tables(mmalign.train(staged_config, {"output": str(tmp_path / "whole")}))
     mmalign.train(staged_config, {"train.steps": stop})
     assert tables(mmalign.train(staged_config, resume=True)) == whole
+
+
+def test_check_prints_the_stages(staged_config: Path) -> None:
+    result = CliRunner().invoke(app, ["check", str(staged_config)])
+    assert "stages of 4, 4, 4 records" in result.output
