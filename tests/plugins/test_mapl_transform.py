@@ -6,11 +6,11 @@ import logging
 from random import Random
 
 import pytest
-from transforming import build, compared, rated, transform
+from transforming import build, compared, pairs_of, rated, transform
 
 from mmalign import ConfigError
 from mmalign_transforms.instructions import LIBRARY
-from mmalign_transforms.mapl import choose_instructions
+from mmalign_transforms.mapl import choose_instructions, tell_apart
 
 TEXTS = ["Paris is the capital of France.", "Is it? Yes!", "no", "Ten good words stand here, and nobody counts them"]
 
@@ -58,6 +58,27 @@ def test_responses_that_can_break_nothing_are_counted(caplog: pytest.LogCaptureF
         (result,) = transform(rated({"no": 1.0}), "mapl", instructions=["limit_words"])
     assert result.variants == () and result.labels == ()
     assert "mapl: left out 1 prompt pairs (no instruction that the response fulfils, or breaks)" in caplog.text
+
+
+def test_instructions_tell_responses_apart() -> None:
+    for seed in range(30):
+        drawn = tell_apart(TEXTS[0], TEXTS[1], LIBRARY, 3, Random(seed))
+        assert 1 <= len(drawn) <= 3
+        assert all(one.fulfilled(TEXTS[0]) for one in drawn)
+        assert not all(one.fulfilled(TEXTS[1]) for one in drawn)
+    assert tell_apart("no", "no", LIBRARY, 3, Random(0)) == []
+
+
+def test_pairs_come_once_more_under_instructions(caplog: pytest.LogCaptureFixture) -> None:
+    record = compared(rated({"Paris.": 2.0, "Paris!": 1.0, "Paris. ": 0.0}), ("r0", "r1"), ("r0", "r2"))
+    with caplog.at_level(logging.WARNING):
+        same, instructed = transform(record, "mapl", instructions=["end_with"], compare="responses")
+    assert same == record
+    assert instructed.prompt[-1].text == "q\n\nEnd with '.'."
+    assert pairs_of(instructed) == [("Paris.", "Paris!", 1.0)]
+    assert "mapl: left out 1 instructed pairs (no instruction tells the responses apart)" in caplog.text
+    both = transform(record, "mapl", instructions=["end_with"], compare="both")
+    assert both[0] == transform(record, "mapl", instructions=["end_with"])[0] and both[1] == instructed
 
 
 def test_an_unknown_instruction_names_the_nearest() -> None:
