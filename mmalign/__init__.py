@@ -48,10 +48,14 @@ if TYPE_CHECKING:
     from mmalign.parts import Transform as Transform
     from mmalign.policy import Policy as Policy
     from mmalign.quiet import quiet_loading as quiet_loading
+    from mmalign.records import Label as Label
     from mmalign.records import Message as Message
+    from mmalign.records import Note as Note
     from mmalign.records import Part as Part
     from mmalign.records import Record as Record
     from mmalign.records import Response as Response
+    from mmalign.records import Score as Score
+    from mmalign.records import Variant as Variant
     from mmalign.reductions import aggregation_weights as aggregation_weights
     from mmalign.reductions import masked_mean as masked_mean
     from mmalign.reductions import masked_sum as masked_sum
@@ -112,7 +116,7 @@ _EXPORTS = {
     ),
     "policy": ("Policy",),
     "quiet": ("quiet_loading",),
-    "records": ("Message", "Part", "Record", "Response"),
+    "records": ("Label", "Message", "Note", "Part", "Record", "Response", "Score", "Variant"),
     "reductions": ("aggregation_weights", "masked_mean", "masked_sum", "step_mask", "weighted_sum"),
     "step_context": ("StepContext",),
     "testing": ("build_tiny_text_model",),

@@ -103,11 +103,12 @@ def _format_statistics(statistics: DataStatistics) -> list[str]:
 
 def _size_lines(inspection: Inspection) -> list[str]:
     assembly, train = inspection.assembly, inspection.assembly.config.train
-    plan = assembly.plan
+    plan, stages = assembly.plan, inspection.data["train"].stages
     reference = f"reference: {_describe_reference(assembly)}" if plan.needs_reference else "no reference"
     lines = [
         f"{inspection.total_steps} steps of {train.batch_size} prompts in micro-batches of {train.micro_batch_size}",
         f"forward pass gives: {', '.join(plan.policy_outputs) or 'nothing'}; {reference}",
+        *([f"stages of {', '.join(map(str, stages))} records"] if len(stages) > 1 else []),
         f"weights in {str(inspection.dtype).removeprefix('torch.')}",
     ]
     if inspection.parameters and inspection.memory:

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from pydantic import Field, field_validator
 
 from mmalign.data_files import QUARANTINE_SUFFIX, RawRow, Rows, find_rows
 from mmalign.data_reading import Reading, read_rows
-from mmalign.errors import DataError
+from mmalign.errors import ConfigError, DataError
 from mmalign.parts import Transform
 from mmalign.records import Record
 from mmalign.specs import Parameters
@@ -45,7 +46,7 @@ class DataConfig(Parameters):
     streaming: bool = False
     """Read while training instead of before; the source then has no length and keeps the order of the file."""
     shuffle: bool = True
-    """Visit records in a new random order every epoch."""
+    """Visit records in a new random order every epoch; inside a stage, where a transform makes stages."""
     limit: int | None = Field(default=None, ge=1)
     """Use only the first so many good rows."""
     on_error: OnError = "raise"
@@ -73,18 +74,21 @@ class Source:
         name: the path or hub id, for messages.
         fingerprint: names the content.
         quarantined: bad rows left out, in the last pass if the source is streamed.
+        stages: how many records belong to each stage of training, in order; their sum is the length.
     """
 
     def __init__(self, name: str, fingerprint: str, iterate: Callable[[Source], Iterator[Record]]) -> None:
         self.name = name
         self.fingerprint = fingerprint
         self.quarantined = 0
+        self.stages: tuple[int, ...] = ()
         self._iterate = iterate
         self._records: tuple[Record, ...] | None = None
 
-    def load(self) -> None:
-        """Reads everything and keeps it."""
-        self._records = tuple(self._iterate(self))
+    def load(self, stage: Callable[[Record], Any] = lambda record: 0) -> None:
+        """Reads everything and keeps it, sorted by `stage`; records of one stage stay in their order."""
+        self._records = tuple(sorted(self._iterate(self), key=stage))
+        self.stages = tuple(len(list(group)) for _, group in groupby(self._records, key=stage))
 
     def __iter__(self) -> Iterator[Record]:
         return self._iterate(self) if self._records is None else iter(self._records)
@@ -109,14 +113,17 @@ def open_source(config: DataConfig, transforms: Sequence[Transform] = (), *, whe
         where: key path of `config`, for messages.
 
     Raises:
+        ConfigError: a transform needs all records, and they are streamed.
         DataError: nothing there, nothing in it, or a bad row while `on_error` is `raise`.
     """
+    if config.streaming:
+        _check_streamable(transforms, where)
     rows = find_rows(config, where)
 
     def iterate(source: Source) -> Iterator[Record]:
         records: Iterable[Record] = _iter_good(config, rows, source)
         for transform in transforms:
-            records = transform.apply(records)
+            records = _apply(transform, records, config.path)
         return iter(records)
 
     source = Source(config.path, _fingerprint(rows, by_content=not config.streaming), iterate)
@@ -125,10 +132,33 @@ def open_source(config: DataConfig, transforms: Sequence[Transform] = (), *, whe
             _log.warning("%s: streamed records come in the order of the file; shuffle has no effect", where)
         next(iter(source), None)
     else:
-        source.load()
+        source.load(lambda record: tuple(transform.stage(record) for transform in transforms))
         if not len(source):
             raise DataError(f"{config.path}: no record is left after the transforms")
     return source
+
+
+class _PlacedError(DataError):
+    """An error that says which file it is about."""
+
+
+def _apply(transform: Transform, records: Iterable[Record], path: str) -> Iterator[Record]:
+    """Applies a transform, whose errors name the record, not the file; those of what it reads pass as they are."""
+    try:
+        yield from transform.apply(records)
+    except _PlacedError:
+        raise
+    except DataError as error:
+        raise _PlacedError(f"{path}: {error}") from None
+
+
+def _check_streamable(transforms: Sequence[Transform], where: str) -> None:
+    for index, transform in enumerate(transforms):
+        if transform.whole or type(transform).stage is not Transform.stage:
+            raise ConfigError(
+                f"{where}.transforms[{index}]: looks at all records before training starts, which streaming cannot; "
+                f"set {where}.streaming: false"
+            )
 
 
 def _fingerprint(rows: Sequence[Rows], *, by_content: bool) -> str:
@@ -145,12 +175,12 @@ def _iter_good(config: DataConfig, rows: Sequence[Rows], source: Source) -> Iter
             good += 1
             yield reading.record
         elif config.on_error == "raise":
-            raise DataError(f"{reading.row.place}: {reading.reason}")
+            raise _PlacedError(f"{reading.row.place}: {reading.reason}")
         else:
             quarantine.add(reading.row, reading.reason)
             source.quarantined += 1
     if not good:
-        raise DataError(quarantine.describe_nothing())
+        raise _PlacedError(quarantine.describe_nothing())
     if quarantine.count:
         _log.warning("%s: %d bad rows left out; see %s", config.path, quarantine.count, quarantine.path)
 

@@ -37,6 +37,7 @@ class DataStatistics:
         steps: mean number of scored steps of a response.
         truncated: responses that were cut to fit a limit.
         quarantined: bad lines that were moved aside.
+        stages: records of each stage of training, where a transform makes several.
     """
 
     name: str
@@ -50,6 +51,7 @@ class DataStatistics:
     steps: float = 0.0
     truncated: int = 0
     quarantined: int = 0
+    stages: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ def _describe_data(assembly: Assembly, source: Source, objectives: Sequence[Obje
         steps=float(batch.quantities["lengths"].double().mean()),
         truncated=sum(response.truncated > 0 for response in batch.responses),
         quarantined=source.quarantined,
+        stages=source.stages,
     )
 
 

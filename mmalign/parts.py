@@ -137,11 +137,32 @@ class Reward(ABC):
 
 
 class Transform(ABC):
-    """Records to records, in a stream; may drop, change, split or merge them."""
+    """Records to records, in a stream; may drop, change, split or merge them.
+
+    Equal records give equal results in every pass and every process: what is random is seeded by a parameter and the
+    record's id. Feedback that is left out is counted and said.
+
+    Attributes:
+        whole: True if it looks at all records before it yields the first one; refused for streamed data.
+    """
+
+    whole: bool = False
 
     @abstractmethod
     def apply(self, records: Iterable[Record]) -> Iterator[Record]:
-        """Yields the transformed records."""
+        """Yields the transformed records.
+
+        Raises:
+            DataError: a record is unsuitable; the message names the transform, the record and what was expected.
+        """
+
+    def stage(self, record: Record) -> int:
+        """Returns the stage of training that a record belongs to, once the last transform has yielded it.
+
+        Every epoch visits the stages in ascending order, and shuffling stays inside a stage. A transform that overrides
+        this is refused for streamed data.
+        """
+        return 0
 
 
 @dataclass

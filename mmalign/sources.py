@@ -1,7 +1,7 @@
 """What a round of the loop works on: the next batch of records, or rollouts of the next prompts.
 
-Records come in a shuffled order that is a function of (seed, epoch), and the position is a single number; so a run that
-resumes goes on with exactly the records it would have seen.
+Records come in an order that is a function of (seed, epoch): stage after stage, shuffled inside each. The position is a
+single number; so a run that resumes goes on with exactly the records it would have seen.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class RecordStream:
         cached_epoch, order = getattr(self, "_cached_order", (-1, []))
         if cached_epoch != epoch:
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
-            order = torch.randperm(size, generator=generator).tolist()
+            order = _shuffle_stages(self._source.stages, generator)
             self._cached_order = (epoch, order)
         return order
 
@@ -68,6 +68,13 @@ class RecordStream:
                 yield record
             if empty:
                 raise DataError(f"{self._source.name}: no records to train on")
+
+
+def _shuffle_stages(stages: Sequence[int], generator: torch.Generator) -> list[int]:
+    order: list[int] = []
+    for size in stages:
+        order += [len(order) + place for place in torch.randperm(size, generator=generator).tolist()]
+    return order
 
 
 def _has_length(source: Source) -> bool:

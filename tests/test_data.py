@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from mmalign.data import DataConfig, Source, open_source
 from mmalign.data_arrow import record_features, record_schema, records_to_table
 from mmalign.data_writing import write_records, write_rows
-from mmalign.errors import DataError
+from mmalign.errors import ConfigError, DataError
 from mmalign.parts import Transform
 from mmalign.records import Record
 
@@ -214,6 +214,56 @@ def test_transforms_that_leave_nothing_are_an_error(tmp_path: Path) -> None:
     config = DataConfig(path=str(write_lines(tmp_path / "d.jsonl", ROWS)))
     with pytest.raises(DataError, match="no record is left after the transforms"):
         open_source(config, [Drop()])
+
+
+class Backwards(Transform):
+    def apply(self, records: Iterable[Record]) -> Iterator[Record]:
+        return iter(records)
+
+    def stage(self, record: Record) -> int:
+        return -int(record.id[-1]) // 2
+
+
+class Whole(Transform):
+    whole = True
+
+    def apply(self, records: Iterable[Record]) -> Iterator[Record]:
+        return iter(list(records))
+
+
+def test_the_stages_of_transforms_order_the_source(tmp_path: Path) -> None:
+    config = DataConfig(path=str(write_lines(tmp_path / "d.jsonl", ROWS)))
+    source = open_source(config, [Backwards()])
+    assert [record.id for record in source] == ["row-3", "row-4", "row-1", "row-2", "row-0"]
+    assert source.stages == (2, 2, 1)
+    assert open_source(config, [Whole(), Backwards()]).stages == (2, 2, 1)
+    assert open_source(config, [Whole()]).stages == (5,)
+
+
+@pytest.mark.parametrize("transform", [Whole(), Backwards()], ids=["whole", "staged"])
+def test_streams_refuse_what_needs_all_records(transform: Transform, tmp_path: Path) -> None:
+    config = DataConfig(path=str(write_lines(tmp_path / "d.jsonl", ROWS)), streaming=True)
+    expected = r"data\.train\.transforms\[1\]: looks at all records.*set data\.train\.streaming: false"
+    with pytest.raises(ConfigError, match=expected):
+        open_source(config, [Double(), transform])
+
+
+class Refuse(Transform):
+    def apply(self, records: Iterable[Record]) -> Iterator[Record]:
+        for record in records:
+            raise DataError(f"refuse: record {record.id!r}: no")
+        yield from ()
+
+
+def test_errors_of_transforms_name_the_file_and_those_of_the_file_are_not_changed(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "d.jsonl", ROWS)
+    with pytest.raises(DataError) as error:
+        open_source(DataConfig(path=str(path)), [Double(), Refuse(), Double()])
+    assert str(error.value) == f"{path}: refuse: record 'row-0': no"
+    path = write_lines(tmp_path / "e.jsonl", [*ROWS, {"promt": "q"}])
+    with pytest.raises(DataError) as error:
+        open_source(DataConfig(path=str(path)), [Double(), Double()])
+    assert str(error.value).startswith(f"{path}:6: unknown format")
 
 
 def test_transform_needs_a_name() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -13,13 +13,13 @@ from mmalign.distribution import take_share
 from mmalign.sources import RecordStream
 
 
-def make_source(count: int, *, streaming: bool = False) -> Source:
+def make_source(count: int, *, streaming: bool = False, stage: Callable[[Record], int] = lambda record: 0) -> Source:
     def iterate(source: Source) -> Iterator[Record]:
         yield from (Record.from_text("x", id=str(index)) for index in range(count))
 
     source = Source("memory", "fingerprint", iterate)
     if not streaming:
-        source.load()
+        source.load(stage)
     return source
 
 
@@ -54,6 +54,41 @@ def test_a_resumed_stream_goes_on_where_the_first_one_was(streaming: bool, posit
     assert whole.position == position
     assert take(whole, 4, 5) == take(resumed, 9)
     assert whole.position == resumed.position == position + 9
+
+
+def by_parity(record: Record) -> int:
+    """Odd records come first."""
+    return -(int(record.id) % 2)
+
+
+def test_stages_come_one_after_the_other_in_every_epoch() -> None:
+    source = make_source(9, stage=by_parity)
+    assert source.stages == (4, 5)
+    stream = RecordStream(source, shuffle=True, seed=3)
+    for _ in range(3):
+        odd, even = take(stream, 4), take(stream, 5)
+        assert sorted(odd) == ["1", "3", "5", "7"] and sorted(even) == ["0", "2", "4", "6", "8"]
+    assert len({tuple(take(stream, 9)[:4]) for _ in range(8)}) > 1
+
+
+def test_unshuffled_stages_keep_the_order_of_the_file() -> None:
+    stream = RecordStream(make_source(5, stage=by_parity), shuffle=False, seed=0)
+    assert take(stream, 3, 4) == ["1", "3", "0", "2", "4", "1", "3"]
+
+
+def test_one_stage_is_the_plain_order() -> None:
+    plain, staged = make_source(20), make_source(20, stage=lambda record: 7)
+    assert staged.stages == plain.stages == (20,)
+    streams = [RecordStream(source, shuffle=True, seed=2) for source in (plain, staged)]
+    assert take(streams[0], 45) == take(streams[1], 45)
+
+
+@pytest.mark.parametrize("position", [0, 3, 4, 11])
+def test_a_resumed_stream_is_at_the_same_place_of_the_same_stage(position: int) -> None:
+    whole = RecordStream(make_source(6, stage=by_parity), shuffle=True, seed=5)
+    take(whole, position)
+    resumed = RecordStream(make_source(6, stage=by_parity), shuffle=True, seed=5, position=position)
+    assert take(whole, 4, 5) == take(resumed, 9)
 
 
 def test_a_stream_may_be_asked_for_more_than_it_holds() -> None:

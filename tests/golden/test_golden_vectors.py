@@ -27,6 +27,7 @@ IMPLEMENTED = {
         "orpo_or_term",
         "orpo_full",
         "kto",
+        "rso_accept_prob",
     },
     "rl.json": {
         "grpo",
@@ -40,7 +41,7 @@ IMPLEMENTED = {
         "grpo two-sided clip",
         "grpo loss, local token mean (TRL calls it bnpo; it is NOT Beta normalisation)",
     },
-    "rewards.json": {"bradley-terry"},
+    "rewards.json": {"bradley-terry", "upo"},
 }
 
 
