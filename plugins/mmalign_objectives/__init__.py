@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from mmalign import ConformanceSpec, ObjectiveSpec, QuantitySpec, hookimpl
 from mmalign_objectives.conformance_index import list_conformance
+from mmalign_objectives.specs.anchored_pairs import list_anchored_pairs
+from mmalign_objectives.specs.margin_pairs import list_margin_pairs
 from mmalign_objectives.specs.penalties import list_penalties
 from mmalign_objectives.specs.policy_gradients import list_policy_gradients
 from mmalign_objectives.specs.reference_free_pairs import list_reference_free_pairs
@@ -18,6 +20,8 @@ def register_objectives() -> list[ObjectiveSpec]:
     return [
         *list_supervised(),
         *list_reference_pairs(),
+        *list_margin_pairs(),
+        *list_anchored_pairs(),
         *list_reference_free_pairs(),
         *list_unpaired(),
         *list_policy_gradients(),
