@@ -24,7 +24,6 @@ from mmalign.quantities import DERIVED, POLICY_OUTPUTS, Plan, Provider
 from mmalign.records import Record
 from mmalign.reference import MovingReference, Reference
 from mmalign.reference_cache import ReferenceCache
-from mmalign.registry import load_object
 from mmalign.rewards import RewardScorer
 from mmalign.step_context import StepContext
 from mmalign.values import EncodedResponse, Generated, Rollout, Sample
@@ -81,10 +80,9 @@ class Backend:
 
     def prepare(self, batch: Batch, rollouts: Sequence[Rollout] = ()) -> Batch:
         """Adds the quantities of stage `data` that plugins compute and those of stage `frozen`."""
+        batch = add_data_quantities(batch, self.assembly.plan)
         for provider in self.assembly.plan.providers:
-            if provider.stage == "data" and provider.compute:
-                batch = _add(batch, provider, load_object(provider.compute)(batch))
-            elif provider.stage == "frozen" and provider.name not in batch.quantities:
+            if provider.stage == "frozen" and provider.name not in batch.quantities:
                 batch = self._add_frozen(batch, provider, rollouts)
         return batch
 
@@ -105,7 +103,7 @@ class Backend:
         if provider.name == "advantages" and self.assembly.advantage is not None:
             advantage = self.assembly.advantage
             return _add(batch, provider, advantage.function(*needs, **advantage.parameters).detach())
-        return _add(batch, provider, load_object(provider.compute)(*needs))
+        return _add(batch, provider, provider.load()(*needs))
 
     def reference_logps(self, batch: Batch) -> Tensor:
         """Computes `reference_logps` [N, T] of a batch, float32, whatever is kept of them."""
@@ -135,7 +133,7 @@ class Backend:
             # Quantities derived from those of this stage are computed from them, like any derived one.
             derived = provider.origin == DERIVED
             needs = [batch.quantities[name] for name in provider.needs] if derived else [StepContext(self, batch)]
-            batch = _add(batch, provider, load_object(provider.compute)(*needs).detach().to(self.device))
+            batch = _add(batch, provider, provider.load()(*needs).detach().to(self.device))
         return batch
 
     # -- every micro-batch
@@ -279,10 +277,17 @@ def _score(network: Callable[..., Any], responses: Sequence[EncodedResponse], si
     return _pad(rows)
 
 
+def add_data_quantities(batch: Batch, plan: Plan) -> Batch:
+    """Adds, in order, the planned quantities that plugins compute from the records; needs no weights."""
+    for provider in plan.computed("data"):
+        batch = _add(batch, provider, provider.load()(batch).to(batch.quantities["lengths"].device))
+    return batch
+
+
 def compute_derived(values: dict[str, Tensor], plan: Plan, stage: Any) -> dict[str, Tensor]:
     """Computes, in order, the planned quantities of a stage from the values that are already there."""
     for provider in plan.computed(stage):
-        values[provider.name] = load_object(provider.compute)(*(values[name] for name in provider.needs))
+        values[provider.name] = provider.load()(*(values[name] for name in provider.needs))
     return values
 
 

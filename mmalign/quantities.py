@@ -13,12 +13,14 @@ Names with a suffix or a `chosen_`/`rejected_` part are derived from plainer one
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 from mmalign.batch import DATA_AXES
 from mmalign.errors import PlanError, suggest
+from mmalign.registry import load_object
 from mmalign.specs import CollectorSpec, ModalitySpec, QuantitySpec
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class Provider:
         compute: empty if the engine itself fills the quantity in, else the import string of a function of the needs'
             tensors (stages `frozen` and `policy`), of a `StepContext` (stage `step`) or of the batch (stage `data`).
         origin: who offers it, for reports.
+        parameters: keyword arguments of that function.
     """
 
     name: str
@@ -55,6 +58,11 @@ class Provider:
     needs: tuple[str, ...] = ()
     compute: str = ""
     origin: str = "mmalign"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def load(self) -> Callable[..., Tensor]:
+        """Imports the function with its parameters."""
+        return partial(load_object(self.compute), **self.parameters)
 
 
 @dataclass(frozen=True)

@@ -149,6 +149,13 @@ class Record(Row):
         """
         return [
             (chosen, rejected, nan if label.strength is None else label.strength)
+            for chosen, rejected, label in self.comparisons()
+        ]
+
+    def comparisons(self) -> list[tuple[int, int, Label]]:
+        """Returns (chosen, rejected, label) of what `pair_indices` returns, in the same order."""
+        return [
+            (chosen, rejected, label)
             for label, groups in self._orders()
             for better, worse in combinations(groups, 2)
             for chosen, rejected in product(better, worse)

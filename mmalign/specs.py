@@ -74,7 +74,8 @@ class QuantitySpec(Spec):
             optimiser step over the whole global batch, without gradient (for batch-coupled losses). `policy`: in every
             micro-batch, from quantities that carry gradient.
         compute: import string. Stages `frozen` and `policy`: `f(*needs) -> Tensor`. Stage `step`:
-            `f(context: StepContext) -> Tensor`. Stage `data`: `f(batch: Batch) -> Tensor`.
+            `f(context: StepContext) -> Tensor`. Stage `data`: `f(batch: Batch) -> Tensor`. The fields of `config` are
+            keyword arguments beside those; a run sets them in `quantities: [{name: ..., parameters}]`.
     """
 
     kind: ClassVar[str] = "quantity"
@@ -99,8 +100,9 @@ class ObjectiveSpec(Spec):
         needs: quantity names. Beside those of the contract, `{source}_{sequence|mean}_logps` [N] and
             `{source}_{chosen|rejected}_{sequence|mean}_logps` [M] are derived from `{source}_logps`, and
             `{chosen|rejected}_X` [M] from any `X` [N] (`chosen_lengths`, `rejected_scores`, ...).
-        over: name of a boolean [N] quantity; only its responses count, also in the normalisation. A prompt counts
-            where one of its responses does.
+        over: name of an [N] quantity; only responses that it marks (bool), or of which it knows a number (not NaN),
+            count, also in the normalisation. A prompt counts where one of its responses does, a pair where both do.
+            Numbers about pairs or responses that do not count are given to the loss as 0.
         aggregation: default for `per="step"`: `step_mean`, `sequence_mean`, `sequence_sum` or `constant`.
         log_prob_kinds: the kinds of log-probs for which the loss means something.
         equation: the loss in one line of plain text.

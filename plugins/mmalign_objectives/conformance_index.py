@@ -13,7 +13,7 @@ _LOCAL_TOKEN_MEAN = "grpo loss, local token mean (TRL calls it bnpo; it is NOT B
 
 def list_conformance() -> list[ConformanceSpec]:
     """Lists the specs of all methods."""
-    return [*_pairs(), *_more_pairs(), *_steps()]
+    return [*_pairs(), *_more_pairs(), *_graded(), *_steps()]
 
 
 def _pairs() -> list[ConformanceSpec]:
@@ -57,6 +57,26 @@ def _more_pairs() -> list[ConformanceSpec]:
         ConformanceSpec("vpo_offline_cal_chosen", f"{module}:compute_vpo_offline", _REFERENCE_SUMS, ("beta", "alpha")),
         ConformanceSpec("vpo_online_cal_rejected", f"{module}:compute_vpo_online", _REFERENCE_SUMS, ("beta", "alpha")),
         ConformanceSpec("asft", f"{module}:compute_asft", (*_SUMS, *_LENGTHS), ("lam",)),
+    ]
+
+
+def _graded() -> list[ConformanceSpec]:
+    module = "mmalign_objectives.conformance_graded"
+    rewards = ("chosen_reward", "rejected_reward")
+    chosen = ("policy_chosen_logps", "ref_chosen_logps")
+    advantage = (*chosen, "advantage")
+    margins = (*_REFERENCE_SUMS, "chosen_margin", "rejected_margin")
+    visits, values = (*_REFERENCE_SUMS, "visits_w", "visits_l"), (*_REFERENCE_SUMS, "value_w", "value_l")
+    return [
+        ConformanceSpec("modpo", f"{module}:compute_modpo", margins, ("beta", "w")),
+        ConformanceSpec("copg", f"{module}:compute_copg", (*_REFERENCE_SUMS, *rewards), ("beta",)),
+        ConformanceSpec("irepo", f"{module}:compute_irepo", (*_REFERENCE_SUMS, "pref_prob"), ("beta",)),
+        ConformanceSpec("step_apo", f"{module}:compute_step_apo", values, ("beta",)),
+        ConformanceSpec("mcts_dpo_conservative", f"{module}:compute_mcts_dpo", visits, ("beta",)),
+        ConformanceSpec("a_lol", f"{module}:compute_a_lol", advantage, ("clip",)),
+        ConformanceSpec("a_lol_ref_free", f"{module}:compute_a_lol_ref_free", ("policy_chosen_logps", "advantage")),
+        ConformanceSpec("a_lol_kl", f"{module}:compute_a_lol_kl", advantage, ("kl_beta",)),
+        ConformanceSpec("r_lol", f"{module}:compute_r_lol", (*chosen, "chosen_reward"), ("clip",)),
     ]
 
 
