@@ -228,7 +228,9 @@ def _plan(
     collector = builder.find("collector", config.collector, "collector") if config.collector else None
     providers = [*data_providers(cast("CollectorSpec | None", collector)), *modality_providers(modality)]
     entries = builder.registry.entries("quantity")
-    providers += [plugin_provider(entry.spec, f"plugin {entry.plugin.name}") for entry in entries]
+    # Companions are found in stored records; what is sampled has none.
+    usable = [entry for entry in entries if collector is None or entry.spec.stage != "companion"]
+    providers += [plugin_provider(entry.spec, f"plugin {entry.plugin.name}") for entry in usable]
     if collector is not None:
         providers += rollout_providers([reward.name for reward in config.rewards])
     if advantage is not None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmalign.assembly import Assembly
 from mmalign.batch import Batch, build_batch
+from mmalign.companions import add_record_quantities
 from mmalign.distribution import SumOverProcesses
 from mmalign.errors import TrainingError
 from mmalign.memory import MicroBatchSize
@@ -79,8 +80,8 @@ class Backend:
     # -- once a round
 
     def prepare(self, batch: Batch, rollouts: Sequence[Rollout] = ()) -> Batch:
-        """Adds the quantities of stage `data` that plugins compute and those of stage `frozen`."""
-        batch = add_data_quantities(batch, self.assembly.plan)
+        """Adds the quantities that plugins compute from the records and those of stage `frozen`."""
+        batch = add_record_quantities(batch, self.assembly.plan, self.assembly.modality.encode)
         for provider in self.assembly.plan.providers:
             if provider.stage == "frozen" and provider.name not in batch.quantities:
                 batch = self._add_frozen(batch, provider, rollouts)
@@ -275,13 +276,6 @@ def _score(network: Callable[..., Any], responses: Sequence[EncodedResponse], si
         for row, own in zip(part, logps, strict=True):
             rows[row] = own[: responses[row].steps]
     return _pad(rows)
-
-
-def add_data_quantities(batch: Batch, plan: Plan) -> Batch:
-    """Adds, in order, the planned quantities that plugins compute from the records; needs no weights."""
-    for provider in plan.computed("data"):
-        batch = _add(batch, provider, provider.load()(batch).to(batch.quantities["lengths"].device))
-    return batch
 
 
 def compute_derived(values: dict[str, Tensor], plan: Plan, stage: Any) -> dict[str, Tensor]:

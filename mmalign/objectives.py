@@ -111,6 +111,8 @@ def label_metrics(objectives: Sequence[Objective]) -> tuple[Objective, ...]:
 
 def element_mask(spec: ObjectiveSpec, values: Mapping[str, Tensor]) -> Tensor:
     """Marks the elements that count: [M], [P], [N] or [N, T] bool."""
+    if spec.per == "pair" and spec.over.endswith("_row"):
+        return values[spec.over] >= 0
     covered = _known(values[spec.over]) if spec.over else torch.ones_like(values["lengths"], dtype=torch.bool)
     if spec.per == "pair":
         return covered[values["pairs"]].all(dim=1)

@@ -204,3 +204,8 @@ def test_a_number_that_is_not_known_reaches_no_gradient(batch: Batch) -> None:
     assert torch.isfinite(gains.grad).all()
     assert gains.grad[1].item() == 0.0
     assert (gains.grad[[0, 2, 3]] != 0).all()
+
+
+def test_a_pair_over_a_companion_counts_where_there_is_one(batch: Batch) -> None:
+    values = {**batch.quantities, "gold_row": torch.tensor([3, -1])}
+    assert element_mask(make_spec("pair", ("margins",), over="gold_row"), values).tolist() == [True, False]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mmalign import ConformanceSpec, ObjectiveSpec, QuantitySpec, hookimpl
 from mmalign_objectives.conformance_index import list_conformance
+from mmalign_objectives.specs.accompanied_pairs import list_accompanied_pairs, list_companions
 from mmalign_objectives.specs.anchored_pairs import list_anchored_pairs
 from mmalign_objectives.specs.graded_pairs import list_graded_pairs
 from mmalign_objectives.specs.margin_pairs import list_margin_pairs
@@ -26,6 +27,7 @@ def register_objectives() -> list[ObjectiveSpec]:
         *list_margin_pairs(),
         *list_anchored_pairs(),
         *list_graded_pairs(),
+        *list_accompanied_pairs(),
         *list_reference_free_pairs(),
         *list_unpaired(),
         *list_weighted_responses(),
@@ -48,6 +50,7 @@ def register_quantities() -> list[QuantitySpec]:
             paper="KTO: Model Alignment as Prospect Theoretic Optimization (arXiv:2402.01306)",
         ),
         *list_record_values(),
+        *list_companions(),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Golden-vector cases of objectives that read more than log-probs: rewards, values, visits, votes, advantages."""
+"""Golden-vector cases of objectives that read more than the pair: rewards, votes, advantages, other responses."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from mmalign_objectives.a_lol import a_lol_kl_loss, a_lol_loss, a_lol_ref_free_loss
-from mmalign_objectives.conformance_inputs import Values, reference_sums
+from mmalign_objectives.conformance_inputs import Values, means, reference_sums, sums
 from mmalign_objectives.copg import copg_loss
 from mmalign_objectives.irepo import irepo_loss
 from mmalign_objectives.mcts_dpo import mcts_dpo_loss
 from mmalign_objectives.modpo import modpo_loss
 from mmalign_objectives.r_lol import r_lol_loss
+from mmalign_objectives.rationale_dpo import rationale_dpo_loss
 from mmalign_objectives.step_apo import step_apo_loss
+from mmalign_objectives.tpo_triple import tpo_triple_l_loss, tpo_triple_loss
 
 _UNCLIPPED = 1e-12
 
@@ -69,6 +71,39 @@ def compute_a_lol_kl(inputs: Values, hparams: Values) -> Tensor:
 def compute_r_lol(inputs: Values, hparams: Values) -> Tensor:
     """R-LoL on the chosen responses."""
     return r_lol_loss(*_chosen(inputs), inputs["chosen_reward"], clip=hparams["clip"])[0]
+
+
+def compute_tpo(inputs: Values, hparams: Values) -> Tensor:
+    """Triple preference optimisation."""
+    options: dict[str, Any] = {"gold_weight": hparams["alpha"], "link": hparams.get("link", "logistic")}
+    return tpo_triple_loss(*sums(inputs), _gold_mean(inputs), beta=hparams["beta"], **options)[0]
+
+
+def compute_tpo_l(inputs: Values, hparams: Values) -> Tensor:
+    """Triple preference optimisation on mean log-probs."""
+    options: dict[str, Any] = {"gold_weight": hparams["alpha"], "link": hparams.get("link", "logistic")}
+    beta, gamma = hparams["beta"], hparams["gamma"]
+    return tpo_triple_l_loss(*means(inputs), _gold_mean(inputs), beta=beta, gamma=gamma, **options)[0]
+
+
+def compute_rationale_code(inputs: Values, hparams: Values) -> Tensor:
+    """DPO with the logistic loss of rationales, as in the official code."""
+    return _rationale(inputs, hparams, bounded=True)
+
+
+def compute_rationale_paper(inputs: Values, hparams: Values) -> Tensor:
+    """DPO with the log-likelihood of rationales, as in the paper."""
+    return _rationale(inputs, hparams, bounded=False)
+
+
+def _rationale(inputs: Values, hparams: Values, *, bounded: bool) -> Tensor:
+    options = {"beta": hparams["beta"], "gamma": hparams["gamma"]}
+    return rationale_dpo_loss(*reference_sums(inputs), inputs["rationale_logps"], **options, bounded=bounded)[0]
+
+
+def _gold_mean(inputs: Values) -> Tensor:
+    mean: Tensor = inputs["gold_logps"] / inputs["gold_lengths"]
+    return mean
 
 
 def _chosen(inputs: Values) -> tuple[Tensor, Tensor]:

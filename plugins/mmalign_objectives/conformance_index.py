@@ -66,6 +66,7 @@ def _graded() -> list[ConformanceSpec]:
     chosen = ("policy_chosen_logps", "ref_chosen_logps")
     advantage = (*chosen, "advantage")
     margins = (*_REFERENCE_SUMS, "chosen_margin", "rejected_margin")
+    gold, rationale = (*_SUMS, "gold_logps", "gold_lengths"), (*_REFERENCE_SUMS, "rationale_logps")
     visits, values = (*_REFERENCE_SUMS, "visits_w", "visits_l"), (*_REFERENCE_SUMS, "value_w", "value_l")
     return [
         ConformanceSpec("modpo", f"{module}:compute_modpo", margins, ("beta", "w")),
@@ -77,6 +78,10 @@ def _graded() -> list[ConformanceSpec]:
         ConformanceSpec("a_lol_ref_free", f"{module}:compute_a_lol_ref_free", ("policy_chosen_logps", "advantage")),
         ConformanceSpec("a_lol_kl", f"{module}:compute_a_lol_kl", advantage, ("kl_beta",)),
         ConformanceSpec("r_lol", f"{module}:compute_r_lol", (*chosen, "chosen_reward"), ("clip",)),
+        ConformanceSpec("tpo", f"{module}:compute_tpo", gold, ("beta", "alpha")),
+        ConformanceSpec("tpo_l", f"{module}:compute_tpo_l", (*gold, *_LENGTHS), ("beta", "gamma", "alpha")),
+        ConformanceSpec("rationale_dpo_code", f"{module}:compute_rationale_code", rationale, ("beta", "gamma")),
+        ConformanceSpec("rationale_dpo_paper", f"{module}:compute_rationale_paper", rationale, ("beta", "gamma")),
     ]
 
 

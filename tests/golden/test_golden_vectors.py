@@ -54,6 +54,10 @@ IMPLEMENTED = {
         "a_lol_ref_free",
         "a_lol_kl",
         "r_lol",
+        "tpo",
+        "tpo_l",
+        "rationale_dpo_code",
+        "rationale_dpo_paper",
     },
     "rl.json": {
         "grpo",

@@ -48,7 +48,7 @@ def squared_error(weight: float, t: Tensor, e: Tensor, trace: float, empty: floa
 
 
 def test_the_best_weight_has_the_smallest_squared_error() -> None:
-    t, e = torch.tensor([0.1, -0.2]).double(), torch.tensor([0.6, 0.3]).double()
+    t, e = (torch.tensor(one, dtype=torch.float64) for one in ([0.1, -0.2], [0.6, 0.3]))
     errors = {"trace_variance": 0.9, "empty_variance": 0.1, "covariance": 0.05}
     best = best_trace_weight(t, e, **errors)
     lowest = squared_error(best, t, e, *errors.values())
@@ -59,7 +59,7 @@ def test_the_best_weight_has_the_smallest_squared_error() -> None:
 
 def test_the_best_weight_of_an_unbiased_and_a_steady_estimate() -> None:
     """|b|^2 / (|b|^2 + v) = 1 / 5; clipped where even more than one estimate alone would be best."""
-    none, bias = torch.zeros(2).double(), torch.tensor([0.6, 0.8]).double()
+    none, bias = torch.zeros(2, dtype=torch.float64), torch.tensor([0.6, 0.8], dtype=torch.float64)
     assert best_trace_weight(none, bias, trace_variance=4.0, empty_variance=0.0) == pytest.approx(0.2, rel=1e-14)
     assert best_trace_weight(bias, none, trace_variance=1.0, empty_variance=0.0, covariance=0.5) == 0.0
     assert math.isfinite(best_trace_weight(none, bias, trace_variance=0.0, empty_variance=0.0))
