@@ -63,7 +63,7 @@ class Provider:
     origin: str = "mmalign"
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
-    def load(self) -> Callable[..., Tensor]:
+    def load(self) -> Callable[..., Any]:
         """Imports the function with its parameters."""
         return partial(load_object(self.compute), **self.parameters)
 

@@ -60,10 +60,10 @@ def rationale_dpo_loss(  # noqa: PLR0913
 
     Source: arXiv:2407.14477, RDPO.
     """
-    sums = (policy_chosen_sequence_logps, policy_rejected_sequence_logps)
-    sums += (reference_chosen_sequence_logps, reference_rejected_sequence_logps)
+    policy = (policy_chosen_sequence_logps, policy_rejected_sequence_logps)
+    reference = (reference_chosen_sequence_logps, reference_rejected_sequence_logps)
     check_shapes(1, policy_chosen=policy_chosen_sequence_logps, policy_rationale=policy_rationale_sequence_logps)
-    losses, metrics = dpo_loss(*sums, beta=beta, label_smoothing=0.0)
+    losses, metrics = dpo_loss(*policy, *reference, beta=beta, label_smoothing=0.0)
     likelihood = gamma * policy_rationale_sequence_logps
     return losses + (logistic(likelihood) if bounded else -likelihood), metrics
 

@@ -5,7 +5,7 @@ A number that a record does not hold is NaN; objectives that need it leave the r
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import combinations, permutations, product
@@ -97,9 +97,9 @@ def _gather(batch: Batch, read: Callable[[Record], Sequence[float]]) -> Tensor:
 
 
 def _read(record: Record, name: str) -> list[float]:
-    rows = [row for row in record.scores if row.level == "response" and row.name == name and row.value is not None]
-    values = {row.item: row.value for row in reversed(rows)}
-    return [values.get(response.rid, nan) for response in record.responses]  # type: ignore[misc]
+    rows = [row for row in record.scores if row.level == "response" and row.name == name]
+    values = {row.item: row.value for row in reversed(rows) if row.value is not None}
+    return [values.get(response.rid, nan) for response in record.responses]
 
 
 def _read_nodes(record: Record, name: str) -> list[float]:
@@ -118,12 +118,14 @@ def _mean_of_others(ratings: Sequence[float]) -> list[float]:
 
 
 def _count_votes(record: Record) -> list[float]:
-    votes: Counter[tuple[str, str]] = Counter()
+    votes: defaultdict[tuple[str, str], float] = defaultdict(float)
     for label in record.labels:
         for group in label.order:
-            votes.update(dict.fromkeys(permutations(group, 2), 0.5))  # type: ignore[arg-type]
+            for pair in permutations(group, 2):
+                votes[pair] += 0.5
         for better, worse in combinations(label.order, 2):
-            votes.update(product(better, worse))
+            for pair in product(better, worse):
+                votes[pair] += 1
     pairs = [(record.responses[a].rid, record.responses[b].rid) for a, b, _ in record.comparisons()]
     return [votes[one, other] / (votes[one, other] + votes[other, one]) for one, other in pairs]
 

@@ -51,9 +51,9 @@ def rpo_sum_loss(
 
     Source: arXiv:2405.16436, the loss of RPO.
     """
-    sums = (policy_chosen_sequence_logps, policy_rejected_sequence_logps)
-    sums += (reference_chosen_sequence_logps, reference_rejected_sequence_logps)
-    losses, metrics = dpo_loss(*sums, beta=beta, label_smoothing=0.0)
+    policy = (policy_chosen_sequence_logps, policy_rejected_sequence_logps)
+    reference = (reference_chosen_sequence_logps, reference_rejected_sequence_logps)
+    losses, metrics = dpo_loss(*policy, *reference, beta=beta, label_smoothing=0.0)
     return losses - eta * beta * policy_chosen_sequence_logps, metrics
 
 
@@ -79,7 +79,7 @@ def rpo_mean_loss(
 
     Source: arXiv:2405.16436, the loss of RPO, with the mean of the authors' code.
     """
-    sums = (policy_chosen_sequence_logps, policy_rejected_sequence_logps)
-    sums += (reference_chosen_sequence_logps, reference_rejected_sequence_logps)
-    losses, metrics = dpo_loss(*sums, beta=beta, label_smoothing=0.0)
+    policy = (policy_chosen_sequence_logps, policy_rejected_sequence_logps)
+    reference = (reference_chosen_sequence_logps, reference_rejected_sequence_logps)
+    losses, metrics = dpo_loss(*policy, *reference, beta=beta, label_smoothing=0.0)
     return losses - eta * policy_chosen_mean_logps, metrics
