@@ -1,10 +1,12 @@
-"""What is computed from records alone, before any model runs: quantities of the stage `data`, and companions.
+"""What is computed from records alone, before any model runs: quantities of the stage `data`, companions, item pairs.
 
 A companion is a response that a pair is scored with beside its own two, e.g. a gold answer or an explanation.
 
 A plugin registers a quantity of the stage `companion` named `ROLE_row`. Its function says for every pair which record,
 with which prompt and first response, plays the role; that response becomes a row of the batch like any other, or is the
 row that already holds it. Objectives then need `policy_ROLE_mean_logps` and the like.
+
+A label may also compare responses under other prompts (items `rid@vid`); they become rows and pairs likewise.
 
 A row that was added counts for no other objective: its numbers are NaN, its marks False.
 """
@@ -21,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from mmalign.batch import Batch
-from mmalign.quantities import Plan
+from mmalign.quantities import Plan, Provider
 from mmalign.records import Record
 from mmalign.values import EncodedResponse
 
@@ -29,43 +31,23 @@ Encode = Callable[[Record], Sequence[EncodedResponse]]
 
 
 def add_record_quantities(batch: Batch, plan: Plan, encode: Encode) -> Batch:
-    """Adds, in order, the planned quantities that plugins compute from the records, then the companions."""
+    """Adds, in order, the planned quantities that plugins compute from the records, then companions and item pairs.
+
+    Args:
+        batch: all responses of its records, unless nothing that is planned is about pairs.
+        encode: of the modality; returns the encoded responses of a record.
+    """
     device = batch.quantities["lengths"].device
     for provider in plan.computed("data"):
         value = provider.load()(batch).to(device)
         batch = batch.with_quantities({provider.name: value}, {provider.name: provider.axes})
-    return add_companions(batch, plan, encode)
-
-
-def add_companions(batch: Batch, plan: Plan, encode: Encode) -> Batch:
-    """Adds the planned roles and the rows that they need.
-
-    Args:
-        batch: with all quantities of the stage `data`, and with all responses of its records.
-        encode: of the modality; returns the encoded responses of a record.
-
-    Returns:
-        the batch with a quantity [M] for every role: the row that plays it, -1 where none does.
-    """
-    roles = plan.computed("companion")
-    if not roles:
+    if "pairs" not in plan:
         return batch
     rows = _Rows(batch, encode)
-    pairs = [
-        (prompt, record, chosen, rejected)
-        for prompt, record in enumerate(batch.records)
-        for chosen, rejected, _ in record.pair_indices()
-    ]
-    places = {
-        role.name: torch.tensor([rows.find(prompt, function(*pair)) for prompt, *pair in pairs], dtype=torch.long)
-        for role in roles
-        for function in [role.load()]
-    }
-    device = batch.quantities["pairs"].device
-    extended = _extend(batch, rows.added, rows.prompts)
-    return extended.with_quantities(
-        {name: value.to(device) for name, value in places.items()}, dict.fromkeys(places, "MI")
-    )
+    roles = {role.name: _find_companions(batch, role, rows).to(device) for role in plan.computed("companion")}
+    compared = _find_item_pairs(batch, rows)
+    batch = _append_responses(batch, rows.added, rows.prompts)
+    return _append_pairs(batch.with_quantities(roles, dict.fromkeys(roles, "MI")), compared)
 
 
 class _Rows:
@@ -94,7 +76,27 @@ class _Rows:
         return self._places[key]
 
 
-def _extend(batch: Batch, added: Sequence[EncodedResponse], prompts: Sequence[int]) -> Batch:
+def _find_companions(batch: Batch, role: Provider, rows: _Rows) -> Tensor:
+    """Finds the row of every pair that plays a role: [M], -1 where none does."""
+    function = role.load()
+    found = [
+        rows.find(prompt, function(record, chosen, rejected))
+        for prompt, record in enumerate(batch.records)
+        for chosen, rejected, _ in record.pair_indices()
+    ]
+    return torch.tensor(found, dtype=torch.long)
+
+
+def _find_item_pairs(batch: Batch, rows: _Rows) -> list[tuple[int, int, float]]:
+    """Finds (chosen, rejected, strength or NaN) of what labels say about responses under other prompts."""
+    return [
+        (rows.find(prompt, record.item_record(better)), rows.find(prompt, record.item_record(worse)), strength)
+        for prompt, record in enumerate(batch.records)
+        for better, worse, strength in record.variant_comparisons()
+    ]
+
+
+def _append_responses(batch: Batch, added: Sequence[EncodedResponse], prompts: Sequence[int]) -> Batch:
     if not added:
         return batch
     responses = (*batch.responses, *added)
@@ -110,8 +112,21 @@ def _extend(batch: Batch, added: Sequence[EncodedResponse], prompts: Sequence[in
     return replace(batch, responses=responses, quantities=values)
 
 
-def _append(value: Tensor, axes: str, count: int, steps: int) -> Tensor:
-    fill = nan if value.is_floating_point() else 0
+def _append(value: Tensor, axes: str, count: int, steps: int = 0) -> Tensor:
+    fill = nan if value.is_floating_point() else -1 if axes == "MI" else 0
     if axes == "NT":
         value = pad(value, (0, steps - value.shape[1]), value=fill)
     return torch.cat([value, value.new_full((count, *value.shape[1:]), fill)])
+
+
+def _append_pairs(batch: Batch, compared: Sequence[tuple[int, int, float]]) -> Batch:
+    if not compared:
+        return batch
+    device = batch.quantities["pairs"].device
+    values = {
+        name: _append(value, batch.axes[name], len(compared)) if batch.axes[name].startswith("M") else value
+        for name, value in batch.quantities.items()
+    }
+    values["pairs"][-len(compared) :] = torch.tensor([pair[:2] for pair in compared], device=device)
+    values["pair_strength"][-len(compared) :] = torch.tensor([pair[2] for pair in compared], device=device)
+    return replace(batch, quantities=values)

@@ -9,7 +9,7 @@ import torch
 
 from mmalign import Record
 from mmalign.batch import Batch, build_batch
-from mmalign.companions import add_companions
+from mmalign.companions import add_record_quantities
 from mmalign.quantities import Plan, Provider, plan_quantities, take_row
 from mmalign.values import EncodedResponse
 
@@ -30,6 +30,10 @@ def encode(record: Record) -> list[EncodedResponse]:
     return [EncodedResponse({}, steps=LENGTHS[one.text], size=10, shared=4) for one in record.responses]
 
 
+def add(batch: Batch, *roles: Provider) -> Batch:
+    return add_record_quantities(batch, Plan((Provider("pairs", "M2", "data"), *roles)), encode)
+
+
 def role(name: str) -> Provider:
     return Provider(f"{name}_row", "MI", "companion", compute=f"{__name__}:{name}")
 
@@ -46,18 +50,19 @@ def batch() -> Batch:
 
 
 def test_without_roles_nothing_changes(batch: Batch) -> None:
-    assert add_companions(batch, Plan(()), encode) is batch
+    assert add_record_quantities(batch, Plan(()), encode) is batch
+    assert len(add(batch)) == len(batch)
 
 
 def test_a_response_that_is_there_is_not_added_again(batch: Batch) -> None:
-    extended = add_companions(batch, Plan((role("pick_last"),)), encode)
+    extended = add(batch, role("pick_last"))
     assert len(extended) == len(batch)
     assert extended.quantities["pick_last_row"].tolist() == [2, 5, 8]
 
 
 def test_a_new_response_is_a_row_of_which_nothing_is_known(batch: Batch) -> None:
     """Nine rows; the second and the third record ask for one more each."""
-    extended = add_companions(batch, Plan((role("answer_why"),)), encode)
+    extended = add(batch, role("answer_why"))
     values = extended.quantities
     assert values["answer_why_row"].tolist() == [-1, 9, 10]
     assert values["prompt_index"].tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [1, 2]
@@ -71,7 +76,7 @@ def test_a_new_response_is_a_row_of_which_nothing_is_known(batch: Batch) -> None
 
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_micro_batches_keep_pairs_with_their_companions(batch: Batch, size: int) -> None:
-    extended = add_companions(batch, Plan((role("answer_why"), role("pick_last"))), encode)
+    extended = add(batch, role("answer_why"), role("pick_last"))
     found = []
     for part in extended.micro_batches(size):
         lengths = part.quantities["lengths"]
@@ -102,3 +107,40 @@ def test_names_with_a_role_are_derived() -> None:
     assert stages["policy_why_mean_logps"] == ("M", "policy")
     assert stages["why_lengths"] == ("M", "frozen")
     assert stages["why_row"] == ("MI", "companion")
+
+
+def with_variant(*order: list[str]) -> Record:
+    """Two responses, a pair of them, and a label that names one of them under another prompt."""
+    prompt = [{"role": "user", "content": [{"type": "text", "text": "q"}]}]
+    labels = [{"kind": "pair", "order": [["r1"], ["r0"]]}, {"kind": "rank", "order": order, "strength": 0.5}]
+    variants = [{"vid": "v1", "prompt": prompt}]
+    return Record.from_dict({**Record.from_text("p", ["a", "b"]).to_dict(), "labels": labels, "variants": variants})
+
+
+def test_labels_on_responses_under_other_prompts_are_pairs() -> None:
+    """r0 beats r1 under the variant prompt, which beats r1: three more pairs, one new row."""
+    record = with_variant(["r0"], ["r1@v1"], ["r1"])
+    batch = build_batch([record], [encode(record)], targets_only=False)
+    shares = batch.with_quantities(
+        {"share": torch.ones(1), "why_row": torch.tensor([0])}, {"share": "M", "why_row": "MI"}
+    )
+    extended = add(shares).quantities
+    assert extended["pairs"].tolist() == [[1, 0], [0, 2], [0, 1], [2, 1]]
+    assert extended["lengths"].tolist() == [1, 2, 2]
+    assert extended["pair_strength"].tolist() == [pytest.approx(math.nan, nan_ok=True), 0.5, 0.5, 0.5]
+    assert extended["share"].isnan().tolist() == [False, True, True, True]
+    assert extended["why_row"].tolist() == [0, -1, -1, -1]
+
+
+def test_an_item_has_the_prompt_of_its_variant() -> None:
+    record = with_variant(["r0"], ["r1@v1"])
+    assert record.item_record("r1@v1").prompt_text == "q"
+    assert record.item_record("r1").prompt_text == "p"
+    assert [one.text for one in record.item_record("r1@v1").responses] == ["b"]
+
+
+def test_ties_and_nodes_give_no_pairs() -> None:
+    assert with_variant(["r0", "r1@v1"]).variant_comparisons() == []
+    tree = {**with_variant(["r1@v1"], ["r0"]).to_dict(), "tree": [{"nid": "n"}]}
+    tree["labels"][1]["order"] = [["r1@v1"], ["node:n"]]
+    assert Record.from_dict(tree).variant_comparisons() == []

@@ -1,6 +1,7 @@
 """Direct preference optimisation.
 
-Conservative DPO is its preset with label smoothing, length-normalised DPO the same loss on mean log-probs.
+Conservative DPO is its preset with label smoothing, length-normalised DPO the same loss on mean log-probs, DOVE the
+same on joint log-probs of prompt and response: what is scored is said by the data, see `train` of a prompt's messages.
 """
 
 from __future__ import annotations
