@@ -25,14 +25,14 @@ def discopop_loss(
     reference_chosen_sequence_logps: Tensor,
     reference_rejected_sequence_logps: Tensor,
     *,
-    beta: float,
     temperature: float,
+    beta: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes the blend of logistic and exponential loss of the implicit-reward margin of every pair.
 
     Args: the log-probs are those of `dpo_loss`.
-        beta: inverse temperature of the implicit reward, positive.
         temperature: width of the blend, in (0, 1].
+        beta: inverse temperature of the implicit reward, positive.
 
     Returns:
         losses [M], not convex in the margin, and detached metrics [M].

@@ -25,14 +25,14 @@ def dpo_gamma_loss(
     reference_chosen_sequence_logps: Tensor,
     reference_rejected_sequence_logps: Tensor,
     *,
-    beta: float,
     gamma: float,
+    beta: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes the logistic loss of the margin against the reference's margin times gamma.
 
     Args: the log-probs are those of `dpo_loss`.
-        beta: inverse temperature of the implicit reward, positive.
         gamma: weight of the reference, in [0, 1].
+        beta: inverse temperature of the implicit reward, positive.
 
     Returns:
         losses [M] and detached metrics [M].

@@ -25,14 +25,14 @@ def exo_loss(
     reference_chosen_sequence_logps: Tensor,
     reference_rejected_sequence_logps: Tensor,
     *,
-    beta: float,
     label_smoothing: float,
+    beta: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes KL(policy's preference, labels) of every pair; conservative DPO is the same the other way round.
 
     Args: the log-probs are those of `dpo_loss`.
-        beta: inverse temperature of the implicit reward, positive.
         label_smoothing: probability that a label is flipped, in (0, 0.5].
+        beta: inverse temperature of the implicit reward, positive.
 
     Returns:
         losses [M], at least 0, and detached metrics [M].

@@ -18,18 +18,13 @@ class NCAPairConfig(Parameters):
 
 
 def nca_pair_loss(
-    policy_chosen_sequence_logps: Tensor,
-    policy_rejected_sequence_logps: Tensor,
-    reference_chosen_sequence_logps: Tensor,
-    reference_rejected_sequence_logps: Tensor,
-    *,
-    beta: float,
+    policy_chosen: Tensor, policy_rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, *, beta: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes the noise-contrastive loss of every pair, which pulls the likelihood of chosen responses up as such.
 
     Every response is a sample of the reference with weight one half; the chosen one is a sample of the optimum, too.
 
-    Args: the log-probs are those of `dpo_loss`.
+    Args: the log-probs are those of `dpo_loss`, sums over steps.
         beta: inverse temperature of the implicit reward, positive.
 
     Returns:
@@ -37,8 +32,7 @@ def nca_pair_loss(
 
     Source: arXiv:2402.05369, the loss on two responses with all reward on the better one.
     """
-    policy = (policy_chosen_sequence_logps, policy_rejected_sequence_logps)
-    reference = (reference_chosen_sequence_logps, reference_rejected_sequence_logps)
+    policy, reference = (policy_chosen, policy_rejected), (reference_chosen, reference_rejected)
     chosen_rewards, rejected_rewards = implicit_rewards(policy, reference, beta)
     noise = logistic(-chosen_rewards) + logistic(-rejected_rewards)
     return logistic(chosen_rewards) + 0.5 * noise, reward_metrics(chosen_rewards, rejected_rewards)

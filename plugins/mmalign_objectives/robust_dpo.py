@@ -25,14 +25,14 @@ def robust_dpo_loss(
     reference_chosen_sequence_logps: Tensor,
     reference_rejected_sequence_logps: Tensor,
     *,
-    beta: float,
     flip_rate: float,
+    beta: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes the unbiased logistic loss of the implicit-reward margin of every pair; it may be negative.
 
     Args: the log-probs are those of `dpo_loss`.
-        beta: inverse temperature of the implicit reward, positive.
         flip_rate: probability that a label is flipped, in [0, 0.5).
+        beta: inverse temperature of the implicit reward, positive.
 
     Returns:
         losses [M], not bounded below, and detached metrics [M].

@@ -37,14 +37,14 @@ def rpo_sum_loss(
     reference_chosen_sequence_logps: Tensor,
     reference_rejected_sequence_logps: Tensor,
     *,
-    beta: float,
     eta: float,
+    beta: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes the DPO loss of every pair plus eta beta times the negative log-likelihood of the chosen response.
 
     Args: the log-probs are those of `dpo_loss`.
-        beta: inverse temperature of the implicit reward, positive.
         eta: weight of the imitation term, at least 0.
+        beta: inverse temperature of the implicit reward, positive.
 
     Returns:
         losses [M] and detached metrics [M].
@@ -64,15 +64,15 @@ def rpo_mean_loss(
     reference_rejected_sequence_logps: Tensor,
     policy_chosen_mean_logps: Tensor,
     *,
-    beta: float,
     eta: float,
+    beta: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes the DPO loss of every pair plus eta times the negative mean log-prob of the chosen response.
 
     Args: the first four are those of `dpo_loss`.
         policy_chosen_mean_logps: [M], nats, mean over steps.
-        beta: inverse temperature of the implicit reward, positive.
         eta: weight of the imitation term, at least 0.
+        beta: inverse temperature of the implicit reward, positive.
 
     Returns:
         losses [M] and detached metrics [M].

@@ -42,16 +42,16 @@ def vpo_loss(
     reference_chosen_sequence_logps: Tensor,
     reference_rejected_sequence_logps: Tensor,
     *,
-    beta: float,
     incentive: float,
     calibration: Literal["chosen", "rejected"],
+    beta: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes the DPO loss of every pair plus the implicit reward of its calibration response times the incentive.
 
     Args: the log-probs are those of `dpo_loss`.
-        beta: inverse temperature of the implicit reward, positive.
         incentive: weight of the value, positive for optimism, negative for pessimism.
         calibration: which response of the pair stands for the calibration distribution.
+        beta: inverse temperature of the implicit reward, positive.
 
     Returns:
         losses [M] and detached metrics [M].
