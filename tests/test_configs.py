@@ -29,7 +29,7 @@ def test_every_objective_has_a_configuration() -> None:
     # One word away from the objective of their module that has one.
     presets = {"ipo_sum", "gspo", "ln_dpo", "apo_down", "rpo_sum", "vpo_online", "alpha_po", "cpo_simpo", "sppo"}
     presets |= {"a_lol_ref_free", "a_lol_seq", "a_lol_kl", "weighted_cloning", "reward_gold"}
-    presets |= {"tpo_triple_l", "rationale_orpo"}
+    presets |= {"tpo_triple_l", "rationale_orpo", "copg_group", "copg_online"}
     assert set(load_registry().names("objective")) - used == presets
 
 

@@ -1,7 +1,12 @@
-"""Contrastive policy gradient: two rated responses, each with the other's regularised rating as baseline."""
+"""Contrastive policy gradient: rated responses, each with the regularised ratings of the others as baseline.
+
+`copg` takes the pairs of the data, whichever of the two is rated higher; `copg_group` all rated responses to a prompt,
+which is the mean over their pairs.
+"""
 
 from __future__ import annotations
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -49,3 +54,43 @@ def copg_loss(
     margins = chosen_ratios - rejected_ratios
     losses = -(chosen_ratings - rejected_ratings - beta / 2 * margins) * margins
     return losses, reward_metrics(beta * chosen_ratios, beta * rejected_ratios)
+
+
+def copg_group_loss(
+    policy_sequence_logps: Tensor,
+    reference_sequence_logps: Tensor,
+    ratings: Tensor,
+    prompt_index: Tensor,
+    *,
+    beta: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Computes for every prompt the mean of `copg_loss` over the pairs of its rated responses.
+
+    That is minus twice the covariance of regularised ratings and log-ratios, so it takes no loop over pairs.
+
+    Args:
+        policy_sequence_logps: [N], nats, summed over steps.
+        reference_sequence_logps: [N], nats, summed over steps, no gradient.
+        ratings: [N], no gradient; a response with NaN is left out.
+        prompt_index: [N], which prompt a response answers.
+        beta: strength of the pull to the reference, positive.
+
+    Returns:
+        losses [P] by ascending prompt, 0 with fewer than two ratings, and the detached metric `log_ratios` [P], a mean.
+
+    Source: arXiv:2406.19185, the extension to several responses a prompt, negated.
+    """
+    check_shapes(1, policy=policy_sequence_logps, reference=reference_sequence_logps, ratings=ratings)
+    known = ~ratings.isnan()
+    prompts, place = torch.unique(prompt_index, return_inverse=True)
+
+    def total(values: Tensor) -> Tensor:
+        return values.new_zeros(len(prompts)).index_add(0, place, torch.where(known, values, 0))
+
+    count = total(torch.ones_like(ratings))
+    log_ratios = torch.where(known, policy_sequence_logps - reference_sequence_logps, 0)
+    regularised = torch.where(known, ratings, 0) - beta / 2 * log_ratios
+    means = total(log_ratios) / count.clamp(min=1)
+    rewards = total(regularised) / count.clamp(min=1)
+    covariance = total((regularised - rewards[place]) * (log_ratios - means[place])) / (count - 1).clamp(min=1)
+    return -2 * covariance, {"log_ratios": means.detach()}

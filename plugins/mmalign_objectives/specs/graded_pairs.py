@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mmalign import ObjectiveSpec
 from mmalign_objectives.specs.needs import REFERENCE_SUMS, SUMS
+
+_copg_group = ObjectiveSpec(
+    name="copg_group",
+    summary="Contrastive policy gradient over all rated responses to a prompt.",
+    loss="mmalign_objectives.copg:copg_group_loss",
+    config="mmalign_objectives.copg:CoPGConfig",
+    per="prompt",
+    needs=("policy_sequence_logps", "reference_sequence_logps", "ratings", "prompt_index"),
+    over="ratings",
+    equation="-2 cov(R - beta / 2 d, d), d = p - r",
+    paper="Contrastive Policy Gradient (arXiv:2406.19185)",
+)
 
 
 def list_graded_pairs() -> list[ObjectiveSpec]:
@@ -30,6 +44,14 @@ def list_graded_pairs() -> list[ObjectiveSpec]:
             over="ratings",
             equation="-(R_c - R_r - beta / 2 m) m, m = (pc - rc) - (pr - rr)",
             paper="Contrastive Policy Gradient (arXiv:2406.19185)",
+        ),
+        _copg_group,
+        replace(
+            _copg_group,
+            name="copg_online",
+            summary="Contrastive policy gradient on sampled responses and their composite rewards.",
+            needs=("policy_sequence_logps", "reference_sequence_logps", "composite_rewards", "prompt_index"),
+            over="composite_rewards",
         ),
         ObjectiveSpec(
             name="irepo",
