@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -228,7 +228,9 @@ def _plan(
     collector = builder.find("collector", config.collector, "collector") if config.collector else None
     providers = [*data_providers(cast("CollectorSpec | None", collector)), *modality_providers(modality)]
     entries = builder.registry.entries("quantity")
-    providers += [plugin_provider(entry.spec, f"plugin {entry.plugin.name}") for entry in entries]
+    # Companions are found in stored records; what is sampled has none.
+    usable = [entry for entry in entries if collector is None or entry.spec.stage != "companion"]
+    providers += [plugin_provider(entry.spec, f"plugin {entry.plugin.name}") for entry in usable]
     if collector is not None:
         providers += rollout_providers([reward.name for reward in config.rewards])
     if advantage is not None:
@@ -239,7 +241,25 @@ def _plan(
         engine_needs = ("pairs",) if objective.spec.per == "pair" else ()
         covered = (objective.spec.over,) if objective.spec.over else ()
         needs[f"objective {objective.spec.name!r}"] = (*engine_needs, *objective.spec.needs, *covered)
-    return plan_quantities(needs, {provider.name: provider for provider in providers})
+    plan = plan_quantities(needs, {provider.name: provider for provider in providers})
+    return _bind_quantities(builder, config, plan)
+
+
+def _bind_quantities(builder: _Builder, config: RunConfig, plan: Plan) -> Plan:
+    """Gives the planned quantities of plugins their parameters."""
+    bound: dict[str, Mapping[str, Any]] = {}
+    for index, component in enumerate(config.quantities):
+        where = _place("quantities", index, config.quantities)
+        spec, parameters = builder.bind("quantity", component, where)
+        if spec.name not in plan:
+            prefix = f"{builder.source}: " if builder.source else ""
+            raise ConfigError(f"{prefix}{where}.name: nothing in this run needs the quantity {spec.name!r}; drop it")
+        bound[spec.name] = parameters
+    for spec in (entry.spec for entry in builder.registry.entries("quantity")):
+        if spec.name in plan and spec.name not in bound:
+            defaults = validate_parameters(spec, {}, f"quantities[{spec.name}]", builder.source)
+            bound[spec.name] = {name: getattr(defaults, name) for name in type(defaults).model_fields}
+    return Plan(tuple(replace(one, parameters=bound.get(one.name, {})) for one in plan.providers))
 
 
 def _check_log_prob_kind(objectives: Sequence[Objective], modality: ModalitySpec) -> None:

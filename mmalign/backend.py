@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmalign.assembly import Assembly
 from mmalign.batch import Batch, build_batch
+from mmalign.companions import add_record_quantities
 from mmalign.distribution import SumOverProcesses
 from mmalign.errors import TrainingError
 from mmalign.memory import MicroBatchSize
@@ -24,7 +25,6 @@ from mmalign.quantities import DERIVED, POLICY_OUTPUTS, Plan, Provider
 from mmalign.records import Record
 from mmalign.reference import MovingReference, Reference
 from mmalign.reference_cache import ReferenceCache
-from mmalign.registry import load_object
 from mmalign.rewards import RewardScorer
 from mmalign.step_context import StepContext
 from mmalign.values import Anchor, EncodedResponse, Generated, Rollout, Sample
@@ -80,11 +80,10 @@ class Backend:
     # -- once a round
 
     def prepare(self, batch: Batch, rollouts: Sequence[Rollout] = ()) -> Batch:
-        """Adds the quantities of stage `data` that plugins compute and those of stage `frozen`."""
+        """Adds the quantities that plugins compute from the records and those of stage `frozen`."""
+        batch = add_record_quantities(batch, self.assembly.plan, self.assembly.modality.encode)
         for provider in self.assembly.plan.providers:
-            if provider.stage == "data" and provider.compute:
-                batch = _add(batch, provider, load_object(provider.compute)(batch))
-            elif provider.stage == "frozen" and provider.name not in batch.quantities:
+            if provider.stage == "frozen" and provider.name not in batch.quantities:
                 batch = self._add_frozen(batch, provider, rollouts)
         return batch
 
@@ -107,7 +106,7 @@ class Backend:
         if provider.name == "advantages" and self.assembly.advantage is not None:
             advantage = self.assembly.advantage
             return _add(batch, provider, advantage.function(*needs, **advantage.parameters).detach())
-        return _add(batch, provider, load_object(provider.compute)(*needs))
+        return _add(batch, provider, provider.load()(*needs))
 
     def reference_logps(self, batch: Batch) -> Tensor:
         """Computes `reference_logps` [N, T] of a batch, float32, whatever is kept of them."""
@@ -137,7 +136,7 @@ class Backend:
             # Quantities derived from those of this stage are computed from them, like any derived one.
             derived = provider.origin == DERIVED
             needs = [batch.quantities[name] for name in provider.needs] if derived else [StepContext(self, batch)]
-            batch = _add(batch, provider, load_object(provider.compute)(*needs).detach().to(self.device))
+            batch = _add(batch, provider, provider.load()(*needs).detach().to(self.device))
         return batch
 
     # -- every micro-batch
@@ -292,7 +291,7 @@ def _score(network: Callable[..., Any], responses: Sequence[EncodedResponse], si
 def compute_derived(values: dict[str, Tensor], plan: Plan, stage: Any) -> dict[str, Tensor]:
     """Computes, in order, the planned quantities of a stage from the values that are already there."""
     for provider in plan.computed(stage):
-        values[provider.name] = load_object(provider.compute)(*(values[name] for name in provider.needs))
+        values[provider.name] = provider.load()(*(values[name] for name in provider.needs))
     return values
 
 

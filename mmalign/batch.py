@@ -65,13 +65,15 @@ class Batch:
         responses = tuple(self.responses[row] for row in rows)
         steps = max(response.steps for response in responses)
         index = torch.tensor(rows)
-        kept, pairs = _select_pairs(self.quantities["pairs"], index, len(self))
-        values = {
-            name: _take(value, self.axes[name], index, kept, steps)
-            for name, value in self.quantities.items()
-            if name != "pairs"
-        }
-        return replace(self, responses=responses, quantities={**values, "pairs": pairs})
+        position = torch.full((len(self) + 1,), -1, dtype=torch.long)  # the last place is that of the row -1
+        position[index] = torch.arange(len(rows))
+        moved = _move(self.quantities["pairs"], position)
+        kept = (moved >= 0).all(dim=1).nonzero().flatten().cpu()
+        values = {name: _take(value, self.axes[name], index, kept, steps) for name, value in self.quantities.items()}
+        for name, axes in self.axes.items():
+            if name == "pairs" or axes == "MI":
+                values[name] = _move(values[name], position)
+        return replace(self, responses=responses, quantities=values)
 
     def micro_batches(self, size: int, positions: int | None = None) -> list[Batch]:
         """Cuts the batch into parts of about `size` responses and `positions` positions; what is compared is never
@@ -93,8 +95,11 @@ class Batch:
     def _count_positions(self, rows: Sequence[int]) -> int:
         """Counts what a packed forward pass computes: a prompt once for all of its responses."""
         prompts = self.quantities["prompt_index"][list(rows)].tolist()
-        shared = {prompt: self.responses[row].shared for prompt, row in zip(prompts, rows, strict=True)}
-        return sum(shared.values()) + sum(self.responses[row].size - self.responses[row].shared for row in rows)
+        # A companion may have a longer prompt than the other responses of its record.
+        shared = {(prompt, self.responses[row].shared) for prompt, row in zip(prompts, rows, strict=True)}
+        return sum(size for _, size in shared) + sum(
+            self.responses[row].size - self.responses[row].shared for row in rows
+        )
 
     def _nearness(self, rows: Sequence[int]) -> tuple[int, int, int]:
         """Sorts prompts by falling size, and what shares a prompt side by side."""
@@ -107,13 +112,22 @@ class Batch:
             group = [int(prompt) for prompt in self.quantities["prompt_index"].tolist()]
         else:
             group = list(range(len(self)))
-        for chosen, rejected in self.quantities["pairs"].tolist():
-            low, high = sorted((group[chosen], group[rejected]))
+        for one, other in self._linked_rows():
+            low, high = sorted((group[one], group[other]))
             group = [low if label == high else label for label in group]
         members: dict[int, list[int]] = {}
         for row, label in enumerate(group):
             members.setdefault(label, []).append(row)
         return list(members.values())
+
+    def _linked_rows(self) -> list[tuple[int, int]]:
+        """Lists (chosen, rejected) of every pair, and (chosen, companion)."""
+        pairs = self.quantities["pairs"].tolist()
+        companions = [self.quantities[name].tolist() for name, axes in self.axes.items() if axes == "MI"]
+        links = [(chosen, rejected) for chosen, rejected in pairs]
+        return links + [
+            (pair[0], row) for rows in companions for pair, row in zip(pairs, rows, strict=True) if row >= 0
+        ]
 
 
 def build_batch(
@@ -174,12 +188,8 @@ def _data_quantities(
     }
 
 
-def _select_pairs(pairs: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    position = torch.full((count,), -1, dtype=torch.long)
-    position[rows] = torch.arange(len(rows))
-    moved = position.to(pairs.device)[pairs]
-    kept = (moved >= 0).all(dim=1)
-    return kept.nonzero().flatten().cpu(), moved[kept]
+def _move(rows: Tensor, position: Tensor) -> Tensor:
+    return position.to(rows.device)[rows]
 
 
 def _take(value: Tensor, axes: str, rows: Tensor, pairs: Tensor, steps: int) -> Tensor:

@@ -28,6 +28,7 @@ COMPONENT_KINDS = {
     "collector": "collector",
     "rewards": "reward",
     "advantage": "advantage",
+    "quantities": "quantity",
     "decoding": "decoding",
     "engine": "engine",
     "data.train.transforms": "transform",
@@ -152,6 +153,8 @@ class RunConfig(Parameters):
     """How the rewards become one number, the composite reward."""
     advantage: Component | None = None
     """Online runs: how rewards become advantages."""
+    quantities: tuple[Component, ...] = ()
+    """Parameters of quantities that plugins compute, e.g. which scores of the records they read."""
     decoding: Component = Component(name="sample")
     """How responses are sampled, in training and evaluation."""
     engine: Component = Component(name="hf")
@@ -171,7 +174,7 @@ class RunConfig(Parameters):
     output: str
     """Folder of the run."""
 
-    _accept_one = field_validator("objective", "rewards", mode="before")(one_or_many)
+    _accept_one = field_validator("objective", "rewards", "quantities", mode="before")(one_or_many)
 
     @model_validator(mode="after")
     def _check_length(self) -> RunConfig:

@@ -10,6 +10,7 @@ import torch
 
 from mmalign.assembly import Assembly
 from mmalign.batch import build_batch
+from mmalign.companions import add_record_quantities
 from mmalign.data import Source
 from mmalign.errors import DataError
 from mmalign.hardware import choose_dtype, find_device
@@ -111,6 +112,7 @@ def _describe_data(assembly: Assembly, source: Source, objectives: Sequence[Obje
     if prompts_only:
         return DataStatistics(source.name, len(records), partial, quarantined=source.quarantined)
     batch = build_batch(records, encoded, targets_only=assembly.targets_only, whole_prompts=assembly.whole_prompts)
+    batch = add_record_quantities(batch, assembly.plan, assembly.modality.encode)
     check_covered(objectives, [objective.totals(batch) for objective in objectives], batch)
     sizes = [response.size for response in batch.responses]
     return DataStatistics(

@@ -49,11 +49,18 @@ class Objective:
     def evaluate(self, values: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Computes the loss of every element, float32, and its metrics.
 
+        What is known of a pair or a response that does not count is given to the loss as zeros, so that no NaN in it
+        reaches a gradient.
+
         Raises:
             PluginError: the loss has another shape than its declaration says.
         """
-        losses, metrics = self.loss(*(values[name] for name in self.spec.needs), **self.parameters)
-        expected = element_mask(self.spec, values).shape
+        mask = element_mask(self.spec, values)
+        needs = [values[name] for name in self.spec.needs]
+        if self.spec.over and mask.dim() == 1:
+            needs = [_blank(value, mask) for value in needs]
+        losses, metrics = self.loss(*needs, **self.parameters)
+        expected = mask.shape
         if losses.shape != expected:
             raise PluginError(
                 f"objective {self.spec.name!r}: its loss has shape {tuple(losses.shape)}, but one element per "
@@ -104,9 +111,23 @@ def label_metrics(objectives: Sequence[Objective]) -> tuple[Objective, ...]:
 
 def element_mask(spec: ObjectiveSpec, values: Mapping[str, Tensor]) -> Tensor:
     """Marks the elements that count: [M], [P], [N] or [N, T] bool."""
+    if spec.per == "pair" and spec.over.endswith("_row"):
+        return values[spec.over] >= 0
+    covered = _known(values[spec.over]) if spec.over else torch.ones_like(values["lengths"], dtype=torch.bool)
     if spec.per == "pair":
-        return torch.ones(len(values["pairs"]), dtype=torch.bool, device=values["pairs"].device)
-    covered = values[spec.over] if spec.over else torch.ones_like(values["lengths"], dtype=torch.bool)
+        return covered[values["pairs"]].all(dim=1)
     if spec.per == "prompt":
         return torch.isin(torch.unique(values["prompt_index"]), values["prompt_index"][covered])
     return covered[:, None] & values["step_mask"] if spec.per == "step" else covered
+
+
+def _known(values: Tensor) -> Tensor:
+    """Marks the responses [N] that a bool quantity marks, or of which one of numbers [N] or [N, K] has no NaN."""
+    return values if values.dtype == torch.bool else ~values.isnan().reshape(len(values), -1).any(dim=1)
+
+
+def _blank(value: Tensor, mask: Tensor) -> Tensor:
+    """Replaces numbers about elements that do not count by 0; a scalar, or what is about other things, stays."""
+    if not value.is_floating_point() or value.shape[:1] != mask.shape:
+        return value
+    return torch.where(mask.reshape(-1, *[1] * (value.dim() - 1)), value, 0)

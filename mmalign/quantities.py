@@ -3,6 +3,7 @@
 A provider names a quantity, its axes, what it is computed from and at which stage:
 
 - `data`: from the records and their encoding, when a batch is built;
+- `companion`: from the records, which further response a pair is scored with;
 - `frozen`: once a round, without gradient (reference log-probs, rewards, advantages);
 - `step`: once an optimiser step over the whole global batch, without gradient (batch-coupled losses);
 - `policy`: in every micro-batch, with gradient.
@@ -13,18 +14,21 @@ Names with a suffix or a `chosen_`/`rejected_` part are derived from plainer one
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from math import nan
+from typing import TYPE_CHECKING, Any, Literal
 
 from mmalign.batch import DATA_AXES
 from mmalign.errors import PlanError, suggest
+from mmalign.registry import load_object
 from mmalign.specs import CollectorSpec, ModalitySpec, QuantitySpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Stage = Literal["data", "frozen", "step", "policy"]
+Stage = Literal["data", "companion", "frozen", "step", "policy"]
 
 POLICY_OUTPUTS = {
     "policy_logps": "logps",
@@ -46,6 +50,7 @@ _SOURCES = "policy|reference|behaviour|teacher"
 _REDUCED = re.compile(rf"({_SOURCES})_(sequence|mean)_logps")
 _PAIRED_LOGPS = re.compile(rf"({_SOURCES})_(chosen|rejected)_(sequence|mean)_logps")
 _PAIRED = re.compile(r"(chosen|rejected)_(\w+)")
+_TAKE_ROW = "mmalign.quantities:take_row"
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Provider:
         compute: empty if the engine itself fills the quantity in, else the import string of a function of the needs'
             tensors (stages `frozen` and `policy`), of a `StepContext` (stage `step`) or of the batch (stage `data`).
         origin: who offers it, for reports.
+        parameters: keyword arguments of that function.
     """
 
     name: str
@@ -64,6 +70,11 @@ class Provider:
     needs: tuple[str, ...] = ()
     compute: str = ""
     origin: str = "mmalign"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def load(self) -> Callable[..., Any]:
+        """Imports the function with its parameters."""
+        return partial(load_object(self.compute), **self.parameters)
 
 
 @dataclass(frozen=True)
@@ -118,7 +129,7 @@ def _resolve(
         return ordered[name]
     if name in path:
         raise PlanError(f"{consumer}: quantity {name!r} needs itself: {' -> '.join([*path, name])}")
-    provider = available.get(name) or _derive(name)
+    provider = available.get(name) or _derive_companion(name, available) or _derive(name)
     if provider is None:
         raise PlanError(_explain_missing(name, consumer, available, path))
     needed = [_resolve(need, consumer, available, ordered, (*path, name)) for need in provider.needs]
@@ -133,7 +144,7 @@ def _resolve(
 
 def _with_stage(provider: Provider, needed: Sequence[Provider]) -> Provider:
     """A derived quantity is as late as the latest of those it is computed from; a declared stage is kept or refused."""
-    order: tuple[Stage, ...] = ("data", "frozen", "step", "policy")
+    order: tuple[Stage, ...] = ("data", "companion", "frozen", "step", "policy")
     latest = max([provider, *needed], key=lambda one: order.index(one.stage))
     if provider.stage != latest.stage and provider.origin != DERIVED:
         raise PlanError(
@@ -155,6 +166,19 @@ def _derive(name: str) -> Provider | None:
     return None
 
 
+def _derive_companion(name: str, available: Mapping[str, Provider]) -> Provider | None:
+    """Finds the rule for names with the role of a companion in the place of `chosen` or `rejected`."""
+    for row, provider in available.items():
+        role = re.escape(row.removesuffix("_row"))
+        if provider.stage != "companion":
+            continue
+        if match := re.fullmatch(rf"({_SOURCES})_{role}_(sequence|mean)_logps", name):
+            return Provider(name, "M", "frozen", (f"{match[1]}_{match[2]}_logps", row), _TAKE_ROW, DERIVED)
+        if match := re.fullmatch(rf"{role}_(?!row)(\w+)", name):
+            return Provider(name, "M", "frozen", (match[1], row), _TAKE_ROW, DERIVED)
+    return None
+
+
 def _paired(name: str, base: str, side: str) -> Provider:
     return Provider(name, "M", "frozen", (base, "pairs"), f"mmalign.quantities:take_{side}", DERIVED)
 
@@ -167,6 +191,12 @@ def take_chosen(values: Tensor, pairs: Tensor) -> Tensor:
 def take_rejected(values: Tensor, pairs: Tensor) -> Tensor:
     """Picks the value of every pair's rejected response: [N, ...] and [M, 2] to [M, ...]."""
     return values[pairs[:, 1]]
+
+
+def take_row(values: Tensor, rows: Tensor) -> Tensor:
+    """Picks the value of every pair's companion: [N, ...] and [M] to [M, ...]; NaN where the row is -1."""
+    numbers = values if values.is_floating_point() else values.float()
+    return numbers[rows.clamp(min=0)].where((rows >= 0).reshape(-1, *[1] * (values.dim() - 1)), nan)
 
 
 _NO_FEEDBACK = (

@@ -52,7 +52,8 @@ class Message(Row):
 
     Attributes:
         name: the speaker of a multi-agent dialogue.
-        train: loss weight of the turn; null is 1 for assistant turns of a response and 0 for a prompt's.
+        train: loss weight of the turn; null is 1 for assistant turns of a response and 0 for a prompt's. Where all
+            turns of a prompt have one above 0 its tokens are scored like those of the response.
     """
 
     role: Role

@@ -149,10 +149,35 @@ class Record(Row):
         """
         return [
             (chosen, rejected, nan if label.strength is None else label.strength)
+            for chosen, rejected, label in self.comparisons()
+        ]
+
+    def comparisons(self) -> list[tuple[int, int, Label]]:
+        """Returns (chosen, rejected, label) of what `pair_indices` returns, in the same order."""
+        return [
+            (chosen, rejected, label)
             for label, groups in self._orders()
             for better, worse in combinations(groups, 2)
             for chosen, rejected in product(better, worse)
         ]
+
+    def variant_comparisons(self) -> list[tuple[str, str, float]]:
+        """Returns (chosen, rejected, strength or NaN) of the comparisons in which an item has a variant prompt."""
+        return [
+            (chosen, rejected, nan if label.strength is None else label.strength)
+            for label in self.labels
+            if label.kind != "unary" and any("@" in item for group in label.order for item in group)
+            if not any(item.startswith("node:") for group in label.order for item in group)
+            for better, worse in combinations(label.order, 2)
+            for chosen, rejected in product(better, worse)
+        ]
+
+    def item_record(self, item: str) -> Record:
+        """Returns the record of one item, a response `rid` or `rid@vid`: with it alone, and the variant's prompt."""
+        rid, _, vid = item.partition("@")
+        prompt = next((variant.prompt for variant in self.variants if variant.vid == vid), self.prompt)
+        alone = self.with_responses([response for response in self.responses if response.rid == rid])
+        return alone.model_copy(update={"prompt": prompt})
 
     def response_labels(self) -> list[float]:
         """Returns for every response 1 (desirable), 0 (undesirable) or NaN (unknown).

@@ -69,19 +69,23 @@ class QuantitySpec(Spec):
     """A named tensor that objectives and advantages may need.
 
     Attributes:
-        axes: its shape in the letters of the contract: `N`, `NT`, `NK`, `M`, `M2`, `P`, or `` for a scalar.
+        axes: its shape in the letters of the contract: `N`, `NT`, `NK`, `M`, `M2`, `P`, or `` for a scalar; `MI` for
+            rows of responses, which is what the stage `companion` gives.
         needs: the quantities it is computed from.
-        stage: when it is computed. `data`: from the records. `frozen`: once a round, without gradient. `step`: once an
-            optimiser step over the whole global batch, without gradient (for batch-coupled losses). `policy`: in every
-            micro-batch, from quantities that carry gradient.
+        stage: when it is computed. `data`: from the records. `companion`: which further response a pair is scored
+            with; see `mmalign.companions`. `frozen`: once a round, without gradient. `step`: once an optimiser step
+            over the whole global batch, without gradient (for batch-coupled losses). `policy`: in every micro-batch,
+            from quantities that carry gradient.
         compute: import string. Stages `frozen` and `policy`: `f(*needs) -> Tensor`. Stage `step`:
-            `f(context: StepContext) -> Tensor`. Stage `data`: `f(batch: Batch) -> Tensor`.
+            `f(context: StepContext) -> Tensor`. Stage `data`: `f(batch: Batch) -> Tensor`. Stage `companion`:
+            `f(record: Record, chosen: int, rejected: int) -> Record | None`. The fields of `config` are
+            keyword arguments beside those; a run sets them in `quantities: [{name: ..., parameters}]`.
     """
 
     kind: ClassVar[str] = "quantity"
     axes: str
     needs: tuple[str, ...] = ()
-    stage: Literal["data", "frozen", "step", "policy"] = "policy"
+    stage: Literal["data", "companion", "frozen", "step", "policy"] = "policy"
     compute: str
 
 
@@ -99,9 +103,12 @@ class ObjectiveSpec(Spec):
             `prompt` are the distinct values of `prompt_index`, ascending; all responses to one are given together.
         needs: quantity names. Beside those of the contract, `{source}_{sequence|mean}_logps` [N] and
             `{source}_{chosen|rejected}_{sequence|mean}_logps` [M] are derived from `{source}_logps`, and
-            `{chosen|rejected}_X` [M] from any `X` [N] (`chosen_lengths`, `rejected_scores`, ...).
-        over: name of a boolean [N] quantity; only its responses count, also in the normalisation. A prompt counts
-            where one of its responses does.
+            `{chosen|rejected}_X` [M] from any `X` [N] (`chosen_lengths`, `rejected_scores`, ...). A companion
+            `ROLE_row` is a third such side: `policy_ROLE_mean_logps`, `ROLE_lengths`; NaN for pairs without one.
+        over: name of an [N] quantity; only responses that it marks (bool), or of which it knows a number (not NaN),
+            count, also in the normalisation. A prompt counts where one of its responses does, a pair where both do;
+            over a companion `ROLE_row`, a pair counts where there is one.
+            Numbers about pairs or responses that do not count are given to the loss as 0.
         aggregation: default for `per="step"`: `step_mean`, `sequence_mean`, `sequence_sum` or `constant`.
         log_prob_kinds: the kinds of log-probs for which the loss means something.
         equation: the loss in one line of plain text.

@@ -82,6 +82,57 @@ def test_what_does_not_fit_is_refused_before_anything_loads(
         assemble(toy_config(**sections))
 
 
+MODPO = {"name": "modpo", "margin_weights": [0.2]}
+
+
+def test_quantities_get_their_parameters_or_their_defaults(toy_config: Build) -> None:
+    given = assemble(toy_config(objective=MODPO, quantities={"name": "margin_rewards", "scores": ["brief"]}))
+    parameters = {one.name: one.parameters for one in given.plan.providers}
+    assert parameters["margin_rewards"] == {"scores": ("brief",)}
+    assert parameters["pairs"] == {}
+    by_default = assemble(toy_config(objective={"name": "sppo"}))
+    assert {one.name: one.parameters for one in by_default.plan.providers}["win_probabilities"] == {
+        "score": "win_probability"
+    }
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({"objective": MODPO}, r"quantities\[margin_rewards\]\.scores: missing"),
+        (
+            {"quantities": {"name": "margin_rewards", "scores": ["brief"]}},
+            r"quantities\.name: nothing in this run needs the quantity 'margin_rewards'; drop it",
+        ),
+        (
+            {"objective": MODPO, "quantities": {"name": "margin_rewards", "score": ["brief"]}},
+            r"quantities\.score: unknown key 'score'; did you mean 'scores'",
+        ),
+        ({"quantities": {"name": "margin_reward"}}, r"quantities\.name: unknown 'margin_reward'; did you mean"),
+    ],
+)
+def test_wrong_parameters_of_quantities_are_refused(toy_config: Build, sections: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        assemble(toy_config(**sections))
+
+
+def test_companions_are_found_in_stored_records_only(toy_online: Build, tmp_path: Path) -> None:
+    plugin = tmp_path / "paired_collector.py"
+    plugin.write_text(
+        "import mmalign\n"
+        "class Paired(mmalign.Collector):\n    def collect(self, records, generate):\n        return []\n"
+        "@mmalign.hookimpl\ndef register_collectors():\n"
+        "    target = 'paired_collector:Paired'\n"
+        "    return [mmalign.CollectorSpec(name='paired', summary='.', target=target, provides=('pairs',))]\n",
+        encoding="utf-8",
+    )
+    config = toy_online(collector={"name": "paired"}, objective={"name": "hinge"}, advantage=None)
+    config["plugins"].append(str(plugin))
+    assert "pairs" in assemble(config).plan
+    with pytest.raises(PlanError, match="needs the quantity 'policy_gold_mean_logps', which nothing in this run"):
+        assemble({**config, "objective": {"name": "tpo_triple"}})
+
+
 @pytest.mark.parametrize(
     ("sections", "expected"),
     [

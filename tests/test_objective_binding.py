@@ -175,3 +175,37 @@ def test_objectives_of_a_sum_are_weighted_and_reported_apart(batch: Batch) -> No
 def test_two_objectives_of_one_name_keep_their_metrics_apart() -> None:
     assert [one.prefix for one in label_metrics([PER_PAIR, PER_PAIR])] == ["mine_pair/", "mine_pair_2/"]
     assert [one.prefix for one in label_metrics([PER_PAIR])] == [""]
+
+
+def test_a_pair_counts_where_the_quantity_that_it_is_over_marks_both_responses(batch: Batch) -> None:
+    """The third response is not labelled, so the second pair does not count."""
+    spec = make_spec("pair", ("margins",), over="labelled")
+    assert element_mask(spec, batch.quantities).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1)])
+def test_numbers_count_where_they_are_known(batch: Batch, shape: tuple[int, ...]) -> None:
+    known = torch.tensor([1.0, float("nan"), 0.0, 2.0]).reshape(shape)
+    batch = batch.with_quantities({"known": known}, {"known": "N" if len(shape) == 1 else "NK"})
+    spec = make_spec("response", ("gains",), over="known")
+    assert element_mask(spec, batch.quantities).tolist() == [True, False, True, True]
+    assert element_mask(make_spec("pair", ("margins",), over="known"), batch.quantities).tolist() == [False, True]
+
+
+def test_a_number_that_is_not_known_reaches_no_gradient(batch: Batch) -> None:
+    gains = torch.tensor([1.0, 2.0, 4.0, 8.0], requires_grad=True)
+    known = torch.tensor([1.0, float("nan"), 3.0, 2.0])
+    values = {**batch.quantities, "gains": gains, "known": known}
+    spec = make_spec("response", ("gains", "known"), over="known")
+    objective = bind_objective(spec, lambda gains, known: ((gains * known).exp(), {}), {}, 1.0)
+    sums = MetricSums()
+    totals = torch.tensor([3.0, 3.0], dtype=torch.float64)
+    weighted_loss([objective], values, [totals], sums).backward()
+    assert torch.isfinite(gains.grad).all()
+    assert gains.grad[1].item() == 0.0
+    assert (gains.grad[[0, 2, 3]] != 0).all()
+
+
+def test_a_pair_over_a_companion_counts_where_there_is_one(batch: Batch) -> None:
+    values = {**batch.quantities, "gold_row": torch.tensor([3, -1])}
+    assert element_mask(make_spec("pair", ("margins",), over="gold_row"), values).tolist() == [True, False]

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from mmalign import ConformanceSpec, ObjectiveSpec, QuantitySpec, hookimpl
 from mmalign_objectives.conformance_index import list_conformance
+from mmalign_objectives.specs.accompanied_pairs import list_accompanied_pairs, list_companions
+from mmalign_objectives.specs.anchored_pairs import list_anchored_pairs
+from mmalign_objectives.specs.graded_pairs import list_graded_pairs
+from mmalign_objectives.specs.margin_pairs import list_margin_pairs
 from mmalign_objectives.specs.penalties import list_penalties
 from mmalign_objectives.specs.policy_gradients import list_policy_gradients
+from mmalign_objectives.specs.record_values import list_record_values
 from mmalign_objectives.specs.reference_free_pairs import list_reference_free_pairs
 from mmalign_objectives.specs.reference_pairs import list_reference_pairs
 from mmalign_objectives.specs.supervised import list_supervised
 from mmalign_objectives.specs.unpaired import list_unpaired
+from mmalign_objectives.specs.weighted_responses import list_weighted_responses
 
 
 @hookimpl
@@ -18,8 +24,13 @@ def register_objectives() -> list[ObjectiveSpec]:
     return [
         *list_supervised(),
         *list_reference_pairs(),
+        *list_margin_pairs(),
+        *list_anchored_pairs(),
+        *list_graded_pairs(),
+        *list_accompanied_pairs(),
         *list_reference_free_pairs(),
         *list_unpaired(),
+        *list_weighted_responses(),
         *list_policy_gradients(),
         *list_penalties(),
     ]
@@ -38,6 +49,8 @@ def register_quantities() -> list[QuantitySpec]:
             compute="mmalign_objectives.kto:estimate_kl_reference_point",
             paper="KTO: Model Alignment as Prospect Theoretic Optimization (arXiv:2402.01306)",
         ),
+        *list_record_values(),
+        *list_companions(),
     ]
 
 

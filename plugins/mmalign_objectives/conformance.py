@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mmalign_objectives.conformance_inputs import Values, means, reference_means, reference_sums, sums
 from mmalign_objectives.cpo import cpo_loss
 from mmalign_objectives.dpo import dpo_loss
 from mmalign_objectives.hinge import hinge_loss
@@ -22,35 +22,30 @@ from mmalign_objectives.reward_model import reward_model_loss
 from mmalign_objectives.simpo import simpo_loss
 from mmalign_objectives.slic_hf import slic_hf_loss
 
-Values = Mapping[str, Any]
-
 
 def compute_dpo(inputs: Values, hparams: Values) -> Tensor:
     """DPO; with `eps`, conservative DPO."""
-    return dpo_loss(*_reference_sums(inputs), beta=hparams["beta"], label_smoothing=hparams.get("eps", 0.0))[0]
+    return dpo_loss(*reference_sums(inputs), beta=hparams["beta"], label_smoothing=hparams.get("eps", 0.0))[0]
 
 
 def compute_ipo_sum(inputs: Values, hparams: Values) -> Tensor:
     """IPO on sums."""
-    return ipo_loss(*_reference_sums(inputs), tau=hparams["tau"])[0]
+    return ipo_loss(*reference_sums(inputs), tau=hparams["tau"])[0]
 
 
 def compute_ipo_mean(inputs: Values, hparams: Values) -> Tensor:
     """IPO on means."""
-    chosen, rejected = inputs["chosen_lengths"], inputs["rejected_lengths"]
-    sums = _reference_sums(inputs)
-    means = [total / length for total, length in zip(sums, (chosen, rejected, chosen, rejected), strict=True)]
-    return ipo_loss(*means, tau=hparams["tau"])[0]
+    return ipo_loss(*reference_means(inputs), tau=hparams["tau"])[0]
 
 
 def compute_hinge(inputs: Values, hparams: Values) -> Tensor:
     """Hinge on the reference-normalised margin."""
-    return hinge_loss(*_reference_sums(inputs), beta=hparams["beta"])[0]
+    return hinge_loss(*reference_sums(inputs), beta=hparams["beta"])[0]
 
 
 def compute_slic_hf(inputs: Values, hparams: Values) -> Tensor:
     """Sequence likelihood calibration."""
-    return slic_hf_loss(*_sums(inputs), delta=hparams["delta"], nll_weight=hparams["lam"])[0]
+    return slic_hf_loss(*sums(inputs), delta=hparams["delta"], nll_weight=hparams["lam"])[0]
 
 
 def compute_simpo(inputs: Values, hparams: Values) -> Tensor | None:
@@ -60,31 +55,29 @@ def compute_simpo(inputs: Values, hparams: Values) -> Tensor | None:
     gamma = hparams.get("gamma", None if ratio is None else ratio * beta)
     if gamma is None:
         return None
-    return simpo_loss(*_means(inputs), beta=beta, gamma=gamma, label_smoothing=hparams.get("eps", 0.0))[0]
+    return simpo_loss(*means(inputs), beta=beta, gamma=gamma, **_options(hparams))[0]
 
 
 def compute_cpo_prefer(inputs: Values, hparams: Values) -> Tensor:
     """CPO without its likelihood term."""
-    chosen, rejected = _sums(inputs)
-    smoothing = hparams.get("eps", 0.0)
-    return cpo_loss(chosen, rejected, chosen, beta=hparams["beta"], nll_weight=0.0, label_smoothing=smoothing)[0]
+    chosen, rejected = sums(inputs)
+    return cpo_loss(chosen, rejected, chosen, beta=hparams["beta"], **_options(hparams))[0]
 
 
 def compute_cpo(inputs: Values, hparams: Values) -> Tensor:
     """CPO with the likelihood of the chosen response as a mean over its steps."""
     chosen_mean = inputs["policy_chosen_logps"] / inputs["chosen_lengths"]
-    options = {"beta": hparams["beta"], "nll_weight": hparams["lam"], "label_smoothing": hparams.get("eps", 0.0)}
-    return cpo_loss(*_sums(inputs), chosen_mean, **options)[0]
+    return cpo_loss(*sums(inputs), chosen_mean, beta=hparams["beta"], **_options(hparams, nll_weight=hparams["lam"]))[0]
 
 
 def compute_orpo(inputs: Values, hparams: Values) -> Tensor:
     """ORPO with its likelihood term."""
-    return orpo_loss(*_means(inputs), odds_weight=hparams["lam"])[0]
+    return orpo_loss(*means(inputs), odds_weight=hparams["lam"])[0]
 
 
 def compute_odds_term(inputs: Values, hparams: Values) -> Tensor:
     """ORPO without its likelihood term."""
-    chosen_mean, _ = _means(inputs)
+    chosen_mean, _ = means(inputs)
     return compute_orpo(inputs, hparams) + chosen_mean
 
 
@@ -93,7 +86,7 @@ def compute_kto(inputs: Values, hparams: Values) -> Tensor | None:
     point = _parse_reference_point(inputs, hparams.get("z0"))
     if point is None:
         return None
-    policy_chosen, policy_rejected, reference_chosen, reference_rejected = _reference_sums(inputs)
+    policy_chosen, policy_rejected, reference_chosen, reference_rejected = reference_sums(inputs)
     return kto_loss(
         torch.cat([policy_chosen, policy_rejected]),
         torch.cat([reference_chosen, reference_rejected]),
@@ -132,17 +125,10 @@ def compute_reward_model(inputs: Values, hparams: Values) -> dict[str, Tensor]:
     return results
 
 
-def _sums(inputs: Values) -> tuple[Tensor, Tensor]:
-    return inputs["policy_chosen_logps"], inputs["policy_rejected_logps"]
-
-
-def _reference_sums(inputs: Values) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return *_sums(inputs), inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]
-
-
-def _means(inputs: Values) -> tuple[Tensor, Tensor]:
-    chosen, rejected = _sums(inputs)
-    return chosen / inputs["chosen_lengths"], rejected / inputs["rejected_lengths"]
+def _options(hparams: Values, nll_weight: float = 0.0) -> dict[str, Any]:
+    smoothing, alpha = hparams.get("eps", 0.0), hparams.get("alpha", 0.0)
+    link = hparams.get("link", "logistic")
+    return {"label_smoothing": smoothing, "link": link, "nll_weight": nll_weight, "alpha": alpha}
 
 
 def _parse_reference_point(inputs: Values, given: Any) -> Tensor | None:

@@ -13,7 +13,7 @@ _LOCAL_TOKEN_MEAN = "grpo loss, local token mean (TRL calls it bnpo; it is NOT B
 
 def list_conformance() -> list[ConformanceSpec]:
     """Lists the specs of all methods."""
-    return [*_pairs(), *_steps()]
+    return [*_pairs(), *_more_pairs(), *_graded(), *_steps()]
 
 
 def _pairs() -> list[ConformanceSpec]:
@@ -32,6 +32,56 @@ def _pairs() -> list[ConformanceSpec]:
         ConformanceSpec("orpo_full", f"{module}:compute_orpo", (*_SUMS, *_LENGTHS), ("lam",)),
         ConformanceSpec("kto", f"{module}:compute_kto", _REFERENCE_SUMS, ("beta",)),
         ConformanceSpec("bradley-terry", f"{module}:compute_reward_model", ("chosen", "rejected")),
+    ]
+
+
+def _more_pairs() -> list[ConformanceSpec]:
+    module = "mmalign_objectives.conformance_pairs"
+    lengths = (*_REFERENCE_SUMS, *_LENGTHS)
+    return [
+        ConformanceSpec("nca_pair", f"{module}:compute_nca_pair", _REFERENCE_SUMS, ("beta",)),
+        ConformanceSpec("exo_pair", f"{module}:compute_exo", _REFERENCE_SUMS, ("beta", "eps")),
+        ConformanceSpec("apo_zero", f"{module}:compute_apo_zero", _REFERENCE_SUMS, ("beta",)),
+        ConformanceSpec("apo_down", f"{module}:compute_apo_down", _REFERENCE_SUMS, ("beta",)),
+        ConformanceSpec("discopop", f"{module}:compute_discopop", _REFERENCE_SUMS, ("beta", "tau")),
+        ConformanceSpec("sppo_hard", f"{module}:compute_sppo_hard", _REFERENCE_SUMS, ("beta",)),
+        ConformanceSpec("ln_dpo", f"{module}:compute_ln_dpo", lengths, ("beta",)),
+        ConformanceSpec("robust_dpo", f"{module}:compute_robust_dpo", _REFERENCE_SUMS, ("beta", "eps")),
+        ConformanceSpec("fdpo_forward_kl", f"{module}:compute_forward_kl", _REFERENCE_SUMS, ("beta",)),
+        ConformanceSpec("fdpo_js", f"{module}:compute_jensen_shannon", _REFERENCE_SUMS, ("beta",)),
+        ConformanceSpec("fdpo_alpha", f"{module}:compute_alpha_divergence", _REFERENCE_SUMS, ("beta", "alpha")),
+        ConformanceSpec("dpo_ref_gamma", f"{module}:compute_dpo_gamma", _REFERENCE_SUMS, ("beta", "gamma")),
+        ConformanceSpec("flex_dpo", f"{module}:compute_flex_dpo", _REFERENCE_SUMS, ("beta_plus", "beta_minus")),
+        ConformanceSpec("rpo_sum", f"{module}:compute_rpo_sum", _REFERENCE_SUMS, ("beta", "eta")),
+        ConformanceSpec("rpo_mean", f"{module}:compute_rpo_mean", lengths, ("beta", "eta")),
+        ConformanceSpec("vpo_offline_cal_chosen", f"{module}:compute_vpo_offline", _REFERENCE_SUMS, ("beta", "alpha")),
+        ConformanceSpec("vpo_online_cal_rejected", f"{module}:compute_vpo_online", _REFERENCE_SUMS, ("beta", "alpha")),
+        ConformanceSpec("asft", f"{module}:compute_asft", (*_SUMS, *_LENGTHS), ("lam",)),
+    ]
+
+
+def _graded() -> list[ConformanceSpec]:
+    module = "mmalign_objectives.conformance_graded"
+    rewards = ("chosen_reward", "rejected_reward")
+    chosen = ("policy_chosen_logps", "ref_chosen_logps")
+    advantage = (*chosen, "advantage")
+    margins = (*_REFERENCE_SUMS, "chosen_margin", "rejected_margin")
+    gold, rationale = (*_SUMS, "gold_logps", "gold_lengths"), (*_REFERENCE_SUMS, "rationale_logps")
+    visits, values = (*_REFERENCE_SUMS, "visits_w", "visits_l"), (*_REFERENCE_SUMS, "value_w", "value_l")
+    return [
+        ConformanceSpec("modpo", f"{module}:compute_modpo", margins, ("beta", "w")),
+        ConformanceSpec("copg", f"{module}:compute_copg", (*_REFERENCE_SUMS, *rewards), ("beta",)),
+        ConformanceSpec("irepo", f"{module}:compute_irepo", (*_REFERENCE_SUMS, "pref_prob"), ("beta",)),
+        ConformanceSpec("step_apo", f"{module}:compute_step_apo", values, ("beta",)),
+        ConformanceSpec("mcts_dpo_conservative", f"{module}:compute_mcts_dpo", visits, ("beta",)),
+        ConformanceSpec("a_lol", f"{module}:compute_a_lol", advantage, ("clip",)),
+        ConformanceSpec("a_lol_ref_free", f"{module}:compute_a_lol_ref_free", ("policy_chosen_logps", "advantage")),
+        ConformanceSpec("a_lol_kl", f"{module}:compute_a_lol_kl", advantage, ("kl_beta",)),
+        ConformanceSpec("r_lol", f"{module}:compute_r_lol", (*chosen, "chosen_reward"), ("clip",)),
+        ConformanceSpec("tpo", f"{module}:compute_tpo", gold, ("beta", "alpha")),
+        ConformanceSpec("tpo_l", f"{module}:compute_tpo_l", (*gold, *_LENGTHS), ("beta", "gamma", "alpha")),
+        ConformanceSpec("rationale_dpo_code", f"{module}:compute_rationale_code", rationale, ("beta", "gamma")),
+        ConformanceSpec("rationale_dpo_paper", f"{module}:compute_rationale_paper", rationale, ("beta", "gamma")),
     ]
 
 

@@ -6,7 +6,8 @@ from pydantic import Field
 from torch import Tensor
 
 from mmalign import Parameters
-from mmalign_objectives.links import logistic
+from mmalign_objectives.divergences import alpha_rewards
+from mmalign_objectives.links import Link, smoothed
 from mmalign_objectives.rewards import reward_metrics
 from mmalign_objectives.shapes import check_shapes
 
@@ -20,9 +21,13 @@ class CPOConfig(Parameters):
     """Weight of the negative mean log-prob of the chosen response."""
     label_smoothing: float = Field(default=0.0, ge=0, le=0.5)
     """Probability that a preference label is wrong."""
+    link: Link = "logistic"
+    """logistic, or hinge: a pair teaches until its reward margin is 1."""
+    alpha: float = 0.0
+    """Bends the reward to beta (1 - p^-alpha) / alpha of the probability p (AlphaPO); 0 leaves it beta log p."""
 
 
-def cpo_loss(
+def cpo_loss(  # noqa: PLR0913
     policy_chosen_sequence_logps: Tensor,
     policy_rejected_sequence_logps: Tensor,
     policy_chosen_mean_logps: Tensor,
@@ -30,8 +35,10 @@ def cpo_loss(
     beta: float,
     nll_weight: float,
     label_smoothing: float,
+    link: Link,
+    alpha: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Computes the logistic loss of the log-prob margin of every pair plus a likelihood term.
+    """Computes the loss of the log-prob margin of every pair plus a likelihood term.
 
     Args:
         policy_chosen_sequence_logps: [M], nats, summed over steps.
@@ -40,11 +47,13 @@ def cpo_loss(
         beta: inverse temperature of the implicit reward, positive.
         nll_weight: weight of the likelihood term, at least 0.
         label_smoothing: probability that a label is flipped, in [0, 0.5].
+        link: from margin to loss.
+        alpha: bends the reward, see `alpha_rewards`.
 
     Returns:
         losses [M] and detached metrics [M]; the implicit reward is beta times the log-prob.
 
-    Source: arXiv:2401.08417, equations 3 to 5.
+    Source: arXiv:2401.08417, equations 3 to 5; `alpha` from AlphaPO, arXiv:2501.03884.
     Differs: the likelihood term is a mean per response; TRL averages over all chosen steps of a batch.
     """
     check_shapes(
@@ -53,6 +62,7 @@ def cpo_loss(
         policy_rejected=policy_rejected_sequence_logps,
         policy_chosen_mean=policy_chosen_mean_logps,
     )
-    chosen_rewards, rejected_rewards = beta * policy_chosen_sequence_logps, beta * policy_rejected_sequence_logps
-    preference = logistic(chosen_rewards - rejected_rewards, label_smoothing)
+    chosen_rewards = beta * alpha_rewards(policy_chosen_sequence_logps, alpha)
+    rejected_rewards = beta * alpha_rewards(policy_rejected_sequence_logps, alpha)
+    preference = smoothed(chosen_rewards - rejected_rewards, link, label_smoothing)
     return preference - nll_weight * policy_chosen_mean_logps, reward_metrics(chosen_rewards, rejected_rewards)

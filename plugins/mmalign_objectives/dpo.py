@@ -1,4 +1,8 @@
-"""Direct preference optimisation; conservative DPO is its preset with label smoothing."""
+"""Direct preference optimisation.
+
+Conservative DPO is its preset with label smoothing, length-normalised DPO the same loss on mean log-probs, DOVE the
+same on joint log-probs of prompt and response: what is scored is said by the data, see `train` of a prompt's messages.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +30,18 @@ class CDPOConfig(DPOConfig):
     """Probability that a preference label is wrong; bounds the margin that is optimal."""
 
 
+class LengthNormalisedDPOConfig(DPOConfig):
+    """Length-normalised DPO."""
+
+    beta: float = Field(default=2.0, gt=0)
+    """Inverse temperature of the implicit reward, which is one per step here: about 20 times that of DPO."""
+
+
 def dpo_loss(
-    policy_chosen_sequence_logps: Tensor,
-    policy_rejected_sequence_logps: Tensor,
-    reference_chosen_sequence_logps: Tensor,
-    reference_rejected_sequence_logps: Tensor,
+    policy_chosen_logps: Tensor,
+    policy_rejected_logps: Tensor,
+    reference_chosen_logps: Tensor,
+    reference_rejected_logps: Tensor,
     *,
     beta: float,
     label_smoothing: float,
@@ -38,10 +49,10 @@ def dpo_loss(
     """Computes the logistic loss of the implicit-reward margin of every pair.
 
     Args:
-        policy_chosen_sequence_logps: [M], nats, summed over steps; so are the other three.
-        policy_rejected_sequence_logps: [M].
-        reference_chosen_sequence_logps: [M], no gradient.
-        reference_rejected_sequence_logps: [M], no gradient.
+        policy_chosen_logps: [M], nats; all four are sums over steps, or all are means (`ln_dpo`).
+        policy_rejected_logps: [M].
+        reference_chosen_logps: [M], no gradient.
+        reference_rejected_logps: [M], no gradient.
         beta: inverse temperature of the implicit reward, positive.
         label_smoothing: probability that a label is flipped, in [0, 0.5].
 
@@ -50,8 +61,7 @@ def dpo_loss(
 
     Source: arXiv:2305.18290, equation 7; label smoothing from "A note on DPO with noisy preferences" (Mitchell, 2023).
     """
-    policy = (policy_chosen_sequence_logps, policy_rejected_sequence_logps)
-    reference = (reference_chosen_sequence_logps, reference_rejected_sequence_logps)
+    policy, reference = (policy_chosen_logps, policy_rejected_logps), (reference_chosen_logps, reference_rejected_logps)
     chosen_rewards, rejected_rewards = implicit_rewards(policy, reference, beta)
     losses = logistic(chosen_rewards - rejected_rewards, label_smoothing)
     return losses, reward_metrics(chosen_rewards, rejected_rewards)

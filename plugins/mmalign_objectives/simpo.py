@@ -1,4 +1,7 @@
-"""SimPO: mean log-probs as the implicit reward, and a margin that chosen must win by."""
+"""SimPO: mean log-probs as the implicit reward, and a margin that chosen must win by.
+
+AlphaPO, which bends the reward, and CPO-SimPO, which adds a likelihood term, are presets.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ from pydantic import Field
 from torch import Tensor
 
 from mmalign import Parameters
-from mmalign_objectives.links import logistic
+from mmalign_objectives.divergences import alpha_rewards
+from mmalign_objectives.links import Link, smoothed
 from mmalign_objectives.rewards import reward_metrics
 from mmalign_objectives.shapes import check_shapes
 
@@ -20,17 +24,40 @@ class SimPOConfig(Parameters):
     """Reward margin that is asked for; the official code names the ratio gamma / beta, 0.1 to 0.8."""
     label_smoothing: float = Field(default=0.0, ge=0, le=0.5)
     """Probability that a preference label is wrong."""
+    link: Link = "logistic"
+    """logistic, or hinge: a pair teaches until its reward margin is 1 + gamma."""
+    nll_weight: float = Field(default=0.0, ge=0)
+    """Weight of the negative mean log-prob of the chosen response."""
+    alpha: float = 0.0
+    """Bends the reward to beta (1 - p^-alpha) / alpha of the mean probability p; 0 leaves it beta log p."""
 
 
-def simpo_loss(
+class AlphaPOConfig(SimPOConfig):
+    """SimPO with a bent reward."""
+
+    alpha: float = 0.25
+    """Bends the reward to beta (1 - p^-alpha) / alpha of the mean probability p; 0 would be SimPO."""
+
+
+class CPOSimPOConfig(SimPOConfig):
+    """SimPO with a likelihood term."""
+
+    nll_weight: float = Field(default=1.0, ge=0)
+    """Weight of the negative mean log-prob of the chosen response."""
+
+
+def simpo_loss(  # noqa: PLR0913
     policy_chosen_mean_logps: Tensor,
     policy_rejected_mean_logps: Tensor,
     *,
     beta: float,
     gamma: float,
     label_smoothing: float,
+    link: Link,
+    nll_weight: float,
+    alpha: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Computes the logistic loss of the length-normalised margin of every pair, less gamma.
+    """Computes the loss of the length-normalised margin of every pair, less gamma, plus a likelihood term.
 
     Args:
         policy_chosen_mean_logps: [M], nats, mean over steps.
@@ -38,13 +65,17 @@ def simpo_loss(
         beta: scale of the implicit reward, positive.
         gamma: reward margin that is asked for, at least 0.
         label_smoothing: probability that a label is flipped, in [0, 0.5].
+        link: from margin to loss.
+        nll_weight: weight of the likelihood term, at least 0.
+        alpha: bends the reward, see `alpha_rewards`.
 
     Returns:
         losses [M] and detached metrics [M]; the margins in them are without gamma.
 
-    Source: arXiv:2405.14734, equation 6.
+    Source: arXiv:2405.14734, equation 6; `alpha` from AlphaPO, arXiv:2501.03884.
     """
     check_shapes(1, policy_chosen=policy_chosen_mean_logps, policy_rejected=policy_rejected_mean_logps)
-    chosen_rewards, rejected_rewards = beta * policy_chosen_mean_logps, beta * policy_rejected_mean_logps
-    losses = logistic(chosen_rewards - rejected_rewards - gamma, label_smoothing)
-    return losses, reward_metrics(chosen_rewards, rejected_rewards)
+    chosen_rewards = beta * alpha_rewards(policy_chosen_mean_logps, alpha)
+    rejected_rewards = beta * alpha_rewards(policy_rejected_mean_logps, alpha)
+    preference = smoothed(chosen_rewards - rejected_rewards - gamma, link, label_smoothing)
+    return preference - nll_weight * policy_chosen_mean_logps, reward_metrics(chosen_rewards, rejected_rewards)

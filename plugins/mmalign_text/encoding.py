@@ -40,13 +40,19 @@ class TextEncoder:
         return torch.tensor(kept), truncated
 
     def encode(self, record: Record) -> list[EncodedResponse]:
-        """Encodes all responses; they share the very same prompt ids."""
+        """Encodes all responses; they share the very same prompt ids.
+
+        Of a prompt that is trained on only the first token is one; the others are scored before each response.
+        """
         text = self._chat.render_prompt(record.prompt, _name(record))
         whole = self._tokenise(text)
         kept, truncated = self._cut_prompt(whole)
-        prompt = torch.tensor(kept)
+        unscored = 1 if _trains_prompt(record) else len(kept)
+        lead = [(token, True) for token in kept[unscored:]]
+        prompt = torch.tensor(kept[:unscored])
         return [
-            self._encode_response(record, response, text, whole, (prompt, truncated)) for response in record.responses
+            self._encode_response(record, response, text, whole, (prompt, truncated), lead)
+            for response in record.responses
         ]
 
     def fingerprint(self) -> str:
@@ -56,7 +62,7 @@ class TextEncoder:
         return repr((vocabulary, self._chat.template, sorted(self.end_ids)))
 
     def _encode_response(
-        self, record: Record, response: Response, text: str, whole: list[int], prompt: tuple[Tensor, int]
+        self, record: Record, response: Response, text: str, whole: list[int], prompt: tuple[Tensor, int], lead: Tokens
     ) -> EncodedResponse:
         where = f"{_name(record)}, response {response.rid!r}"
         tokens = self._tokenise_response(record, response, text, whole, where)
@@ -68,6 +74,7 @@ class TextEncoder:
                 f"{where}: cut to {self._max_response} of {len(tokens)} tokens it has no scored step left; "
                 "raise modality.max_response_tokens or drop the record"
             )
+        kept = lead + kept
         size = len(prompt[0]) + len(kept)
         self._check_length(size, where)
         ids, scored = zip(*kept, strict=True)
@@ -136,6 +143,13 @@ class TextEncoder:
 
 def _name(record: Record) -> str:
     return f"record {record.id!r}"
+
+
+def _trains_prompt(record: Record) -> bool:
+    trained = [bool(message.train) for message in record.prompt]
+    if any(trained) and not all(trained):
+        raise DataError(f"{_name(record)}: expected all turns of the prompt to have a `train` above 0, or none of them")
+    return all(trained)
 
 
 def _strip_unscored(tokens: Tokens) -> Tokens:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mmalign_objectives.dpo import CDPOConfig, DPOConfig, dpo_loss
+from mmalign_objectives.simpo import simpo_loss
 
 PAIRS = torch.tensor(
     [[-10.0, -12.0, -11.0, -11.0], [-5.0, -3.0, -4.5, -6.0], [-7.0, -7.0, -7.0, -7.0]], dtype=torch.float64
@@ -101,3 +102,18 @@ def test_dpo_metrics_are_the_implicit_rewards() -> None:
 def test_dpo_refuses_shapes_that_would_broadcast() -> None:
     with pytest.raises(ValueError, match="reference_rejected: expected the shape"):
         dpo_loss(*PAIRS.unbind(1)[:3], PAIRS[:1, 3], beta=0.1, label_smoothing=0.0)
+
+
+def test_length_normalised_dpo_is_dpo_where_all_lengths_are_equal() -> None:
+    """With L steps each, beta / L: means are sums / L."""
+    means, _ = dpo_loss(*(PAIRS / 5).unbind(1), beta=2.0, label_smoothing=0.0)
+    assert torch.allclose(means, loss_of(PAIRS, beta=2.0 / 5), rtol=1e-14)
+
+
+def test_length_normalised_dpo_is_simpo_where_the_reference_is_indifferent_per_step() -> None:
+    lengths = torch.tensor([[4.0, 3.0, 4.0, 3.0]], dtype=torch.float64)
+    means = PAIRS / lengths
+    means[:, 3] = means[:, 2]
+    options = {"gamma": 0.0, "label_smoothing": 0.0, "link": "logistic", "nll_weight": 0.0, "alpha": 0.0}
+    simpo, _ = simpo_loss(means[:, 0], means[:, 1], beta=2.0, **options)
+    assert torch.allclose(dpo_loss(*means.unbind(1), beta=2.0, label_smoothing=0.0)[0], simpo, rtol=1e-13)

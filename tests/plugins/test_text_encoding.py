@@ -248,3 +248,42 @@ def test_the_fingerprint_changes_with_everything_that_changes_an_encoding(folder
     prints = [TextModality(model=folder, **choice).fingerprint() for choice in choices]
     assert len(set(prints)) == len(prints)
     assert TextModality(model=folder, generation_batch_size=3).fingerprint() == prints[0]
+
+
+# -- prompts that are scored
+
+
+def trained(*trains: float | None) -> Record:
+    turns = [
+        turn(role, text, train)
+        for role, text, train in zip(("system", "user"), ("Be kind.", "Hi"), trains, strict=True)
+    ]
+    return Record.from_text("Hi", ["Good.", "Bad!"], id="a").model_copy(update={"prompt": tuple(turns)})
+
+
+def test_a_trained_prompt_is_scored_but_for_its_first_token(text):
+    plain, joint = text.encode(trained(None, None)), text.encode(trained(1.0, 1.0))
+    for alone, together in zip(plain, joint, strict=True):
+        assert together.size == alone.size
+        assert together.steps == alone.steps + len(alone.tensors["prompt_ids"]) - 1
+        rows = [torch.cat([one.tensors["prompt_ids"], one.tensors["response_ids"]]) for one in (alone, together)]
+        assert torch.equal(*rows)
+
+
+def test_a_prompt_of_which_some_turns_are_trained_is_refused(text):
+    with pytest.raises(
+        DataError, match="record 'a': expected all turns of the prompt to have a `train` above 0, or none"
+    ):
+        text.encode(trained(None, 1.0))
+
+
+def test_of_one_prompt_the_joint_margin_is_the_conditional_one(text):
+    """So DOVE is DPO there: what the prompt adds to both responses cancels."""
+    model = text.load(device=torch.device("cpu"), dtype=torch.float32)
+    margins = []
+    for record in (trained(None, None), trained(1.0, 1.0)):
+        logps, mask = text.step_log_probs(model.network, text.encode(record))
+        good, bad = torch.where(mask, logps, 0).sum(dim=1)
+        margins.append((good - bad).item())
+    assert margins[1] == pytest.approx(margins[0], abs=1e-4)
+    assert abs(margins[0]) > 0.01

@@ -31,6 +31,16 @@ def list_reference_pairs() -> list[ObjectiveSpec]:
             paper="A note on DPO with noisy preferences (Mitchell, 2023)",
         ),
         ObjectiveSpec(
+            name="dove",
+            summary="DPO on pairs of prompt and response, in data whose prompts differ and are scored, too.",
+            loss="mmalign_objectives.dpo:dpo_loss",
+            config="mmalign_objectives.dpo:DPOConfig",
+            per="pair",
+            needs=SUMS + REFERENCE_SUMS,
+            equation="-logsigmoid(beta ((pc - rc) - (pr - rr))), p and r joint log-probs of prompt and response",
+            paper="Comparing Bad Apples to Good Oranges: Joint Preference Optimization (arXiv:2404.00530)",
+        ),
+        ObjectiveSpec(
             name="ipo",
             aliases=("ipo_mean",),
             summary="Regresses the margin of mean log-ratios on a fixed target.",

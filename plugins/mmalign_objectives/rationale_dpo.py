@@ -1,0 +1,95 @@
+"""Preferences with their explanation: the rationale of a pair is learned beside the preference.
+
+The paper adds the log-likelihood of the rationale, the official code its logistic loss; both are here. Provably robust
+DPO and length-regularised DPO, which are called RDPO, too, are other methods.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor
+
+from mmalign import Parameters
+from mmalign_objectives.dpo import dpo_loss
+from mmalign_objectives.links import logistic
+from mmalign_objectives.orpo import orpo_loss
+from mmalign_objectives.shapes import check_shapes
+
+
+class RationaleDPOConfig(Parameters):
+    """DPO with rationales."""
+
+    beta: float = Field(default=0.1, gt=0)
+    """Inverse temperature of the implicit reward."""
+    gamma: float = Field(default=0.1, ge=0)
+    """Weight of the log-likelihood of the rationale."""
+    bounded: bool = False
+    """Take the logistic loss of the weighted log-likelihood, as the official code does; it adds ln 2 at weight 0."""
+
+
+class RationaleORPOConfig(Parameters):
+    """ORPO with rationales."""
+
+    odds_weight: float = Field(default=0.1, ge=0)
+    """Weight of the odds-ratio term."""
+    gamma: float = Field(default=1.0, ge=0)
+    """Weight of the log-likelihood of the rationale."""
+
+
+def rationale_dpo_loss(  # noqa: PLR0913
+    policy_chosen_sequence_logps: Tensor,
+    policy_rejected_sequence_logps: Tensor,
+    reference_chosen_sequence_logps: Tensor,
+    reference_rejected_sequence_logps: Tensor,
+    policy_rationale_sequence_logps: Tensor,
+    *,
+    beta: float,
+    gamma: float,
+    bounded: bool,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Computes the DPO loss of every pair plus that of its rationale.
+
+    Args: the first four are those of `dpo_loss`.
+        policy_rationale_sequence_logps: [M], nats, summed over the steps of the explanation.
+        beta: inverse temperature of the implicit reward, positive.
+        gamma: weight of the rationale, at least 0.
+        bounded: logistic loss of the weighted log-likelihood instead of its negative.
+
+    Returns:
+        losses [M] and detached metrics [M].
+
+    Source: arXiv:2407.14477, RDPO.
+    """
+    policy = (policy_chosen_sequence_logps, policy_rejected_sequence_logps)
+    reference = (reference_chosen_sequence_logps, reference_rejected_sequence_logps)
+    check_shapes(1, policy_chosen=policy_chosen_sequence_logps, policy_rationale=policy_rationale_sequence_logps)
+    losses, metrics = dpo_loss(*policy, *reference, beta=beta, label_smoothing=0.0)
+    likelihood = gamma * policy_rationale_sequence_logps
+    return losses + (logistic(likelihood) if bounded else -likelihood), metrics
+
+
+def rationale_orpo_loss(
+    policy_chosen_mean_logps: Tensor,
+    policy_rejected_mean_logps: Tensor,
+    policy_rationale_sequence_logps: Tensor,
+    *,
+    odds_weight: float,
+    gamma: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Computes the ORPO loss of every pair less the weighted log-likelihood of its rationale.
+
+    Args:
+        policy_chosen_mean_logps: [M], nats, mean over steps.
+        policy_rejected_mean_logps: [M], nats, mean over steps.
+        policy_rationale_sequence_logps: [M], nats, summed over the steps of the explanation.
+        odds_weight: weight of the odds-ratio term, at least 0.
+        gamma: weight of the rationale, at least 0.
+
+    Returns:
+        losses [M] and detached metrics [M].
+
+    Source: arXiv:2407.14477, RORPO.
+    """
+    check_shapes(1, policy_chosen=policy_chosen_mean_logps, policy_rationale=policy_rationale_sequence_logps)
+    losses, metrics = orpo_loss(policy_chosen_mean_logps, policy_rejected_mean_logps, odds_weight=odds_weight)
+    return losses - gamma * policy_rationale_sequence_logps, metrics
