@@ -17,7 +17,7 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
 def test_there_are_as_many_configurations_as_are_tested() -> None:
-    assert len(CONFIGS) == 16
+    assert len(CONFIGS) == 19
 
 
 def test_every_objective_has_a_configuration() -> None:
@@ -27,6 +27,8 @@ def test_every_objective_has_a_configuration() -> None:
         component["name"] for path in CONFIGS for component in _listed(yaml.safe_load(path.read_text())["objective"])
     }
     presets = {"ipo_sum", "gspo"}  # one word away from `ipo` and `grpo`
+    lipo = ("point_square", "point_sigmoid", "pair_logistic", "pair_hinge", "pair_square", "list_mle", "softmax")
+    presets |= {"info_nca", *(f"lipo_{name}" for name in lipo)}
     assert set(load_registry().names("objective")) - used == presets
 
 

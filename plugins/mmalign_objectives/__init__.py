@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mmalign import ConformanceSpec, ObjectiveSpec, QuantitySpec, hookimpl
 from mmalign_objectives.conformance_index import list_conformance
+from mmalign_objectives.specs.lists import list_list_quantities, list_lists
 from mmalign_objectives.specs.penalties import list_penalties
 from mmalign_objectives.specs.policy_gradients import list_policy_gradients
 from mmalign_objectives.specs.reference_free_pairs import list_reference_free_pairs
@@ -20,6 +21,7 @@ def register_objectives() -> list[ObjectiveSpec]:
         *list_reference_pairs(),
         *list_reference_free_pairs(),
         *list_unpaired(),
+        *list_lists(),
         *list_policy_gradients(),
         *list_penalties(),
     ]
@@ -38,6 +40,7 @@ def register_quantities() -> list[QuantitySpec]:
             compute="mmalign_objectives.kto:estimate_kl_reference_point",
             paper="KTO: Model Alignment as Prospect Theoretic Optimization (arXiv:2402.01306)",
         ),
+        *list_list_quantities(),
     ]
 
 

@@ -6,6 +6,7 @@ from mmalign import ConformanceSpec
 
 _SUMS = ("policy_chosen_logps", "policy_rejected_logps")
 _REFERENCE_SUMS = (*_SUMS, "ref_chosen_logps", "ref_rejected_logps")
+_LISTS = ("list_policy_logps", "list_ref_logps", "list_labels")
 _LENGTHS = ("chosen_lengths", "rejected_lengths")
 _STEPS = ("logp_new", "logp_old")
 _LOCAL_TOKEN_MEAN = "grpo loss, local token mean (TRL calls it bnpo; it is NOT Beta normalisation)"
@@ -13,7 +14,7 @@ _LOCAL_TOKEN_MEAN = "grpo loss, local token mean (TRL calls it bnpo; it is NOT B
 
 def list_conformance() -> list[ConformanceSpec]:
     """Lists the specs of all methods."""
-    return [*_pairs(), *_steps()]
+    return [*_pairs(), *_lists(), *_steps()]
 
 
 def _pairs() -> list[ConformanceSpec]:
@@ -32,6 +33,18 @@ def _pairs() -> list[ConformanceSpec]:
         ConformanceSpec("orpo_full", f"{module}:compute_orpo", (*_SUMS, *_LENGTHS), ("lam",)),
         ConformanceSpec("kto", f"{module}:compute_kto", _REFERENCE_SUMS, ("beta",)),
         ConformanceSpec("bradley-terry", f"{module}:compute_reward_model", ("chosen", "rejected")),
+    ]
+
+
+def _lists() -> list[ConformanceSpec]:
+    module = "mmalign_objectives.conformance_lists"
+    ranking = ("lambda", "point_mse", "point_sigmoid", "pair_logistic", "pair_hinge", "pair_mse", "list_mle", "softmax")
+    lipo = [f"lipo_{name}" for name in ranking]
+    return [
+        *[ConformanceSpec(name, f"{module}:compute_{name}", _LISTS, ("beta",)) for name in lipo],
+        ConformanceSpec("pro", f"{module}:compute_pro", (*_LISTS, "list_lengths"), ("sft_weight",)),
+        ConformanceSpec("nca_list", f"{module}:compute_nca_list", _LISTS, ("beta", "alpha")),
+        ConformanceSpec("info_nca", f"{module}:compute_info_nca", _LISTS, ("beta", "alpha")),
     ]
 
 

@@ -27,6 +27,12 @@ IMPLEMENTED = {
         "orpo_or_term",
         "orpo_full",
         "kto",
+        "lipo_pair_logistic",
+        "lipo_pair_hinge",
+        "lipo_list_mle",
+        "lipo_softmax",
+        "lipo_lambda",
+        "pro",
     },
     "rl.json": {
         "grpo",
