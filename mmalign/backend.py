@@ -81,10 +81,9 @@ class Backend:
 
     def prepare(self, batch: Batch, rollouts: Sequence[Rollout] = ()) -> Batch:
         """Adds the quantities of stage `data` that plugins compute and those of stage `frozen`."""
+        batch = add_data_quantities(batch, self.assembly.plan)
         for provider in self.assembly.plan.providers:
-            if provider.stage == "data" and provider.compute:
-                batch = _add(batch, provider, load_object(provider.compute)(batch))
-            elif provider.stage == "frozen" and provider.name not in batch.quantities:
+            if provider.stage == "frozen" and provider.name not in batch.quantities:
                 batch = self._add_frozen(batch, provider, rollouts)
         return batch
 
@@ -277,6 +276,13 @@ def _score(network: Callable[..., Any], responses: Sequence[EncodedResponse], si
         for row, own in zip(part, logps, strict=True):
             rows[row] = own[: responses[row].steps]
     return _pad(rows)
+
+
+def add_data_quantities(batch: Batch, plan: Plan) -> Batch:
+    """Adds, in order, the planned quantities that plugins compute from the records; needs no weights."""
+    for provider in plan.computed("data"):
+        batch = _add(batch, provider, load_object(provider.compute)(batch).to(batch.quantities["lengths"].device))
+    return batch
 
 
 def compute_derived(values: dict[str, Tensor], plan: Plan, stage: Any) -> dict[str, Tensor]:

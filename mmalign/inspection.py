@@ -9,6 +9,7 @@ from itertools import islice
 import torch
 
 from mmalign.assembly import Assembly
+from mmalign.backend import add_data_quantities
 from mmalign.batch import build_batch
 from mmalign.data import Source
 from mmalign.errors import DataError
@@ -110,6 +111,7 @@ def _describe_data(assembly: Assembly, source: Source, objectives: Sequence[Obje
     if prompts_only:
         return DataStatistics(source.name, len(records), partial, quarantined=source.quarantined)
     batch = build_batch(records, encoded, targets_only=assembly.targets_only, whole_prompts=assembly.whole_prompts)
+    batch = add_data_quantities(batch, assembly.plan)
     check_covered(objectives, [objective.totals(batch) for objective in objectives], batch)
     sizes = [response.size for response in batch.responses]
     return DataStatistics(
