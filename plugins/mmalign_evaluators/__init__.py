@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from mmalign import EvaluatorSpec, hookimpl
+from mmalign import ConformanceSpec, EvaluatorSpec, hookimpl
+
+_POLICY = ("policy_chosen_logps", "policy_rejected_logps")
+_REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
+_LENGTHS = ("chosen_lengths", "rejected_lengths")
 
 
 @hookimpl
@@ -15,4 +19,24 @@ def register_evaluators() -> list[EvaluatorSpec]:
             target="mmalign_evaluators.generation:GenerationEvaluator",
             config="mmalign_evaluators.generation:GenerationConfig",
         ),
+    ]
+
+
+@hookimpl
+def register_conformance() -> list[ConformanceSpec]:
+    """Announces which golden vectors the diagnostics can compute."""
+    ideal = (*_REFERENCE, "alpha_prop")
+    cases = [
+        ("ranking_accuracy_sum", "ranking_accuracy_sum", _POLICY, ()),
+        ("ranking_accuracy_mean", "ranking_accuracy_mean", (*_POLICY, *_LENGTHS), ()),
+        ("reward_accuracy", "reward_accuracy", (*_POLICY, *_REFERENCE), ()),
+        ("idealized_log_ratio_sum", "idealised_log_ratio_sum", ideal, ("ideal_beta",)),
+        ("idealized_log_ratio_mean", "idealised_log_ratio_mean", (*ideal, *_LENGTHS), ("ideal_beta",)),
+        ("idealized_accuracy_sum", "idealised_accuracy_sum", ideal, ("ideal_beta",)),
+        ("flip_threshold", "flip_threshold", _REFERENCE, ("beta",)),
+        ("rso_accept_prob", "acceptance", ("chosen_reward",), ("rso_beta",)),
+    ]
+    return [
+        ConformanceSpec(method, f"mmalign_evaluators.conformance:compute_{function}", inputs, hparams)
+        for method, function, inputs, hparams in cases
     ]
