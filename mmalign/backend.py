@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -43,6 +43,8 @@ class Backend:
         autocast: the precision context of forward passes, for sampling; `policy` has it of its own.
         micro_batch_size: responses per forward pass; halves when memory runs out.
         sum_over_processes: adds a tensor up over all processes.
+        process_index: which of the `processes` this is.
+        running_sums: sum and count behind every `StepContext.running_mean`; part of a checkpoint.
     """
 
     assembly: Assembly
@@ -54,6 +56,9 @@ class Backend:
     micro_batch_size: MicroBatchSize
     sum_over_processes: SumOverProcesses
     reference_cache: ReferenceCache | None = None
+    process_index: int = 0
+    processes: int = 1
+    running_sums: dict[str, list[float]] = field(default_factory=dict)
 
     # -- building batches
 
@@ -128,12 +133,18 @@ class Backend:
 
     # -- once an optimiser step
 
-    def prepare_step(self, batch: Batch) -> Batch:
-        """Adds the quantities that a batch-coupled loss needs of the global batch under the current policy."""
+    def prepare_step(self, batch: Batch, *, training: bool = True) -> Batch:
+        """Adds the quantities that a batch-coupled loss needs of the global batch under the current policy.
+
+        Args:
+            training: False for an evaluation, from which running means must not learn.
+        """
         for provider in self.assembly.plan.computed("step"):
             # Quantities derived from those of this stage are computed from them, like any derived one.
             derived = provider.origin == DERIVED
-            needs = [batch.quantities[name] for name in provider.needs] if derived else [StepContext(self, batch)]
+            needs = (
+                [batch.quantities[name] for name in provider.needs] if derived else [StepContext(self, batch, training)]
+            )
             batch = _add(batch, provider, load_object(provider.compute)(*needs).detach().to(self.device))
         return batch
 

@@ -121,6 +121,7 @@ class Run:
             "data": self.source.fingerprint,
             "rewards": self.assembly.scorer.composition.state() if self.assembly.scorer else None,
             "reference_cache": cache.identity() if (cache := self.backend.reference_cache) else None,
+            "running_sums": self.backend.running_sums,
             "plugins": self._plugin_states(),
         }
 
@@ -157,6 +158,7 @@ class Run:
             self.backend.reference_cache.check_identity(state["reference_cache"])
         if self.assembly.scorer:
             self.assembly.scorer.composition.restore(state["rewards"])
+        self.backend.running_sums.update(state.get("running_sums", {}))
         self.round = state["round"]
         self.stream.position = state["position"]
         self.before = dict(state["before"])

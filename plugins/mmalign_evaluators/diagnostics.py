@@ -1,8 +1,8 @@
 """How a model ranks preference pairs, and how well it could: pure functions of log-probs, [M] to [M].
 
 Ranking accuracy asks whether the policy finds the preferred response likelier; reward accuracy, whether it has become
-likelier than under the reference by more. The idealised policy is the optimum of the RLHF and DPO objectives for raters of
-whom a known proportion prefer the chosen response; its ranking accuracy bounds what training on the pairs can reach.
+likelier than under the reference by more. The idealised policy is the optimum of the RLHF and DPO objectives for raters
+of whom a known proportion prefer the chosen response; its ranking accuracy bounds what training on the pairs can reach.
 
 Log-probs are in nats: summed over steps or, for the length-normalised forms, averaged.
 
@@ -74,8 +74,7 @@ def acceptance_probabilities(rewards: Tensor, *, beta: float) -> Tensor:
 def rater_proportions(pair_strength: Tensor) -> Tensor:
     """Reads the proportion of raters that prefer chosen from the strength of pairs: [M].
 
-    A strength from 0.5 to 1 is taken for that proportion; any other, a reward margin for example, says nothing of
-    raters, nor does NaN: all of them then agree.
+    One that is no probability, or is NaN, says nothing of raters: all of them then agree.
     """
-    told = (pair_strength >= 0.5) & (pair_strength <= 1)
+    told = (pair_strength >= 0) & (pair_strength <= 1)
     return torch.where(told, pair_strength, 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mmalign import ConformanceSpec, ObjectiveSpec, QuantitySpec, hookimpl
 from mmalign_objectives.conformance_index import list_conformance
+from mmalign_objectives.specs.coupled import list_coupled, list_coupled_quantities
 from mmalign_objectives.specs.lists import list_list_quantities, list_lists
 from mmalign_objectives.specs.penalties import list_penalties
 from mmalign_objectives.specs.policy_gradients import list_policy_gradients
@@ -22,6 +23,7 @@ def register_objectives() -> list[ObjectiveSpec]:
         *list_reference_free_pairs(),
         *list_unpaired(),
         *list_lists(),
+        *list_coupled(),
         *list_policy_gradients(),
         *list_penalties(),
     ]
@@ -41,6 +43,7 @@ def register_quantities() -> list[QuantitySpec]:
             paper="KTO: Model Alignment as Prospect Theoretic Optimization (arXiv:2402.01306)",
         ),
         *list_list_quantities(),
+        *list_coupled_quantities(),
     ]
 
 

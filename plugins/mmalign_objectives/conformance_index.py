@@ -14,7 +14,7 @@ _LOCAL_TOKEN_MEAN = "grpo loss, local token mean (TRL calls it bnpo; it is NOT B
 
 def list_conformance() -> list[ConformanceSpec]:
     """Lists the specs of all methods."""
-    return [*_pairs(), *_lists(), *_steps()]
+    return [*_pairs(), *_lists(), *_coupled(), *_steps()]
 
 
 def _pairs() -> list[ConformanceSpec]:
@@ -45,6 +45,16 @@ def _lists() -> list[ConformanceSpec]:
         ConformanceSpec("pro", f"{module}:compute_pro", (*_LISTS, "list_lengths"), ("sft_weight",)),
         ConformanceSpec("nca_list", f"{module}:compute_nca_list", _LISTS, ("beta", "alpha")),
         ConformanceSpec("info_nca", f"{module}:compute_info_nca", _LISTS, ("beta", "alpha")),
+    ]
+
+
+def _coupled() -> list[ConformanceSpec]:
+    module = "mmalign_objectives.conformance_coupled"
+    return [
+        ConformanceSpec("aot", f"{module}:compute_aot", _REFERENCE_SUMS, ("beta",)),
+        ConformanceSpec("aot_unpaired", f"{module}:compute_aot_unpaired", _REFERENCE_SUMS, ("beta",)),
+        ConformanceSpec("bco", f"{module}:compute_bco", _REFERENCE_SUMS, ("beta",)),
+        ConformanceSpec("bco_pair_noshift", f"{module}:compute_bco_pair", _REFERENCE_SUMS, ("beta",)),
     ]
 
 

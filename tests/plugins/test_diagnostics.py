@@ -74,4 +74,4 @@ def test_the_best_candidate_is_accepted_and_a_high_temperature_accepts_all() -> 
 
 def test_strengths_are_proportions_where_they_can_be() -> None:
     strengths = torch.tensor([0.5, 0.8, 1.0, 0.3, 2.5, float("nan")])
-    assert rater_proportions(strengths).tolist() == pytest.approx([0.5, 0.8, 1.0, 1.0, 1.0, 1.0])
+    assert rater_proportions(strengths).tolist() == pytest.approx([0.5, 0.8, 1.0, 0.3, 1.0, 1.0])

@@ -61,6 +61,10 @@ def inputs_of(name: str, seed: int) -> dict[str, Tensor]:
             return (base + 0.3 * noise).clamp(max=-0.01)
         if need == "kl_reference_point":
             return noise.abs().mean()
+        if need == "mean_log_ratio":
+            return noise.mean()
+        if need == "density_ratios":
+            return noise[:, 0].abs() + 0.5
         if need == "labels":
             return (noise[:, 0] > 0).double()
         if need == "prompt_index":
