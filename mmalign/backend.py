@@ -62,10 +62,16 @@ class Backend:
 
     # -- building batches
 
-    def encode(self, records: Sequence[Record]) -> Batch:
-        """Encodes records with their stored responses and feedback."""
+    def encode(self, records: Sequence[Record], *, targets_only: bool | None = None) -> Batch:
+        """Encodes records with their stored responses and feedback.
+
+        Args:
+            targets_only: leave out responses that no supervised objective would train on; None does so where the run
+                has no other objective.
+        """
         encoded = [self.assembly.modality.encode(record) for record in records]
-        return self._build_batch(records, encoded, targets_only=self.assembly.targets_only)
+        only = self.assembly.targets_only if targets_only is None else targets_only
+        return self._build_batch(records, encoded, targets_only=only)
 
     def collect(self, rollouts: Sequence[Rollout]) -> Batch:
         """Builds a batch of sampled responses with their behaviour log-probs."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from mmalign import ConformanceSpec, EvaluatorSpec, hookimpl
 
 _POLICY = ("policy_chosen_logps", "policy_rejected_logps")
@@ -18,6 +21,13 @@ def register_evaluators() -> list[EvaluatorSpec]:
             summary="Samples held-out prompts: reward with a bootstrap interval, KL to the reference, length.",
             target="mmalign_evaluators.generation:GenerationEvaluator",
             config="mmalign_evaluators.generation:GenerationConfig",
+        ),
+        EvaluatorSpec(
+            name="preference",
+            summary="Ranks held-out pairs: accuracies and their ceiling, margins, likelihood displacement, lengths.",
+            target="mmalign_evaluators.preference:PreferenceEvaluator",
+            config="mmalign_evaluators.preference:PreferenceConfig",
+            paper="Preference Learning Algorithms Do Not Learn Preference Rankings (arXiv:2405.19534)",
         ),
     ]
 
@@ -40,3 +50,16 @@ def register_conformance() -> list[ConformanceSpec]:
         ConformanceSpec(method, f"mmalign_evaluators.conformance:compute_{function}", inputs, hparams)
         for method, function, inputs, hparams in cases
     ]
+
+
+@hookimpl
+def on_report_writing(run: Any, directory: Path) -> None:
+    """Writes the latest metrics on preference pairs, with a histogram of the margins, to `preference.md`."""
+    from mmalign_evaluators.preference import PreferenceEvaluator, render_report
+
+    for name, evaluator in run.assembly.evaluators.items():
+        if isinstance(evaluator, PreferenceEvaluator) and len(evaluator.margins):
+            metrics = {
+                key.removeprefix(f"{name}/"): value for key, value in run.after.items() if key.startswith(f"{name}/")
+            }
+            (directory / f"{name}.md").write_text(render_report(metrics, evaluator.margins), encoding="utf-8")

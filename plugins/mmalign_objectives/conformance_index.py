@@ -7,6 +7,7 @@ from mmalign import ConformanceSpec
 _SUMS = ("policy_chosen_logps", "policy_rejected_logps")
 _REFERENCE_SUMS = (*_SUMS, "ref_chosen_logps", "ref_rejected_logps")
 _LISTS = ("list_policy_logps", "list_ref_logps", "list_labels")
+_LEVELS = ("list_policy_logps", "list_ref_logps", "list_lengths", "list_levels")
 _LENGTHS = ("chosen_lengths", "rejected_lengths")
 _STEPS = ("logp_new", "logp_old")
 _LOCAL_TOKEN_MEAN = "grpo loss, local token mean (TRL calls it bnpo; it is NOT Beta normalisation)"
@@ -43,6 +44,8 @@ def _lists() -> list[ConformanceSpec]:
     return [
         *[ConformanceSpec(name, f"{module}:compute_{name}", _LISTS, ("beta",)) for name in lipo],
         ConformanceSpec("pro", f"{module}:compute_pro", (*_LISTS, "list_lengths"), ("sft_weight",)),
+        ConformanceSpec("irpo_code", f"{module}:compute_in_context_ranking", (*_LISTS, "list_lengths"), ("beta",)),
+        ConformanceSpec("trpa_batch", f"{module}:compute_trpa", _LEVELS, ("beta", "anisotropy")),
         ConformanceSpec("nca_list", f"{module}:compute_nca_list", _LISTS, ("beta", "alpha")),
         ConformanceSpec("info_nca", f"{module}:compute_info_nca", _LISTS, ("beta", "alpha")),
     ]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmalign_objectives.in_context_ranking import rank_items
 from mmalign_objectives.lipo import (
     lipo_lambda_loss,
     lipo_list_mle_loss,
@@ -18,8 +19,10 @@ from mmalign_objectives.lipo import (
     lipo_point_square_loss,
     lipo_softmax_loss,
 )
+from mmalign_objectives.lists import mark_better
 from mmalign_objectives.nca_list import info_nca_loss, nca_list_loss
 from mmalign_objectives.pro import pro_loss
+from mmalign_objectives.trpa import trpa_loss
 
 Values = Mapping[str, Any]
 
@@ -94,3 +97,24 @@ def _flatten(inputs: Values) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _is_about(setting: Any, word: str) -> bool:
     """Tells whether a setting that is described in words, or not at all, is the one of this implementation."""
     return setting is None or word in str(setting)
+
+
+def compute_in_context_ranking(inputs: Values, hparams: Values) -> Tensor | None:
+    """The items of one response a row, in their places; labels are relevances, log-ratios are means over steps."""
+    if not _is_about(hparams.get("rank"), "list index") or not _is_about(hparams.get("score"), "length-averaged"):
+        return None
+    log_ratios = (inputs["list_policy_logps"] - inputs["list_ref_logps"]) / inputs["list_lengths"]
+    mask = ~inputs["list_labels"].isnan()
+    relevance = inputs["list_labels"].nan_to_num()
+    return rank_items(log_ratios.nan_to_num(), relevance, mask, beta=hparams["beta"])[0]
+
+
+def compute_trpa(inputs: Values, hparams: Values) -> Tensor:
+    """One number: the mean over all pairs of different levels of all lists."""
+    levels, lengths = inputs["list_levels"], inputs["list_lengths"]
+    better = mark_better(-levels, ~levels.isnan())
+    prompts, chosen, rejected = better.nonzero().T
+    means = [inputs[name] / lengths for name in ("list_policy_logps", "list_ref_logps")]
+    sides = [values[prompts, columns] for values in means for columns in (chosen, rejected)]
+    options = {"beta": hparams["beta"], "anisotropy": hparams["anisotropy"]}
+    return trpa_loss(*sides, levels[prompts, chosen], **options)[0].mean().reshape(1)

@@ -46,10 +46,9 @@ def pair_square(scores: Tensor, grades: Tensor, mask: Tensor) -> Tensor:
 def lambda_rank(scores: Tensor, grades: Tensor, mask: Tensor) -> Tensor:
     """Logistic loss of every (better, worse), times what swapping both would change in the discounted gain.
 
-    Gain 2^grade - 1, discount ln(1 + rank); the rank is that of the scores, 1 for the highest, ties in the order of the
-    data; the weight is detached.
+    The weight, see `swap_weights`, is detached.
     """
-    return _sum_pairs(_gain_changes(scores.detach(), grades, mask) * logistic(differences(scores)), grades, mask)
+    return _sum_pairs(swap_weights(scores.detach(), grades, mask) * logistic(differences(scores)), grades, mask)
 
 
 def plackett_luce(scores: Tensor, grades: Tensor, mask: Tensor) -> Tensor:
@@ -75,12 +74,16 @@ def normalise_grades(grades: Tensor, mask: Tensor) -> Tensor:
     return positive / torch.where(total > 0, total, 1)
 
 
-def _sum_pairs(losses: Tensor, grades: Tensor, mask: Tensor) -> Tensor:
-    return torch.where(mark_better(grades, mask), losses, 0).sum(dim=(1, 2))
+def swap_weights(scores: Tensor, grades: Tensor, mask: Tensor) -> Tensor:
+    """Computes by how much the discounted gain would change if i and j swapped ranks: [P, K] to [P, K, K].
 
-
-def _gain_changes(scores: Tensor, grades: Tensor, mask: Tensor) -> Tensor:
+    Gain 2^grade - 1, discount ln(1 + rank); ranks are those of `scores`, 1 for the highest, ties in the data's order.
+    """
     ranks = order_best_first(scores, mask).argsort(dim=1) + 1  # [P, K]
     gains = torch.exp2(grades.clamp(max=MAX_GRADE)) - 1
     inverse_discounts = 1 / torch.log1p(ranks.to(scores.dtype))
     return (differences(gains) * differences(inverse_discounts)).abs()
+
+
+def _sum_pairs(losses: Tensor, grades: Tensor, mask: Tensor) -> Tensor:
+    return torch.where(mark_better(grades, mask), losses, 0).sum(dim=(1, 2))

@@ -37,6 +37,8 @@ IMPLEMENTED = {
         "lipo_softmax",
         "lipo_lambda",
         "pro",
+        "irpo_code",
+        "trpa_batch",
         "ranking_accuracy_sum",
         "ranking_accuracy_mean",
         "reward_accuracy",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mmalign import ObjectiveSpec, QuantitySpec
+from mmalign_objectives.specs.needs import MEANS, REFERENCE_MEANS
 
 
 def list_list_quantities() -> list[QuantitySpec]:
@@ -26,12 +27,21 @@ def list_list_quantities() -> list[QuantitySpec]:
             stage="data",
             compute="mmalign_objectives.grades:mark_graded",
         ),
+        QuantitySpec(
+            name="levels",
+            summary="Preference level of a response, 1 for the best: its score `level`, else its rank; NaN if unknown.",
+            axes="N",
+            needs=("ranks", "prompt_index"),
+            stage="data",
+            compute="mmalign_objectives.trpa:compute_levels",
+        ),
+        *_item_quantities(),
     ]
 
 
 def list_lists() -> list[ObjectiveSpec]:
     """Lists the specs."""
-    return [*_lipo(), _pro(), *_nca()]
+    return [*_lipo(), _pro(), *_nca(), _in_context_ranking(), _trpa()]
 
 
 def _lipo() -> list[ObjectiveSpec]:
@@ -119,3 +129,60 @@ def _nca() -> list[ObjectiveSpec]:
         equation="-sum_k softmax(g / reward_temperature)_k log softmax(s)_k",
     )
     return [nca, compared]
+
+
+def _in_context_ranking() -> ObjectiveSpec:
+    return ObjectiveSpec(
+        name="in_context_ranking",
+        summary="Ranks the items of one response by their relevance (the IRPO that is about lists inside a response).",
+        loss="mmalign_objectives.in_context_ranking:in_context_ranking_loss",
+        config="mmalign_objectives.in_context_ranking:InContextRankingConfig",
+        per="response",
+        needs=("policy_logps", "reference_logps", "item_index", "item_relevance"),
+        over="ranked_items",
+        equation=(
+            "-mean_i (2^g_i - 1) / log2(1 + i) logsigmoid(-log mean_{j != i} exp(beta (d_j - d_i))), d: mean log-ratio"
+        ),
+        paper="In-context Ranking Preference Optimization (arXiv:2504.15477)",
+    )
+
+
+def _item_quantities() -> list[QuantitySpec]:
+    index = QuantitySpec(
+        name="item_index",
+        summary="Place in its response's list of the item that a step belongs to, from 1; 0 for none.",
+        axes="NT",
+        needs=("step_mask", "prompt_index"),
+        stage="data",
+        compute="mmalign_objectives.in_context_ranking:compute_item_index",
+    )
+    return [
+        index,
+        replace(
+            index,
+            name="item_relevance",
+            summary="Relevance of the item that a step belongs to; NaN for none.",
+            compute="mmalign_objectives.in_context_ranking:compute_item_relevance",
+        ),
+        replace(
+            index,
+            name="ranked_items",
+            summary="True for responses with at least two items.",
+            axes="N",
+            needs=("item_index",),
+            compute="mmalign_objectives.in_context_ranking:mark_ranked_items",
+        ),
+    ]
+
+
+def _trpa() -> ObjectiveSpec:
+    return ObjectiveSpec(
+        name="trpa",
+        summary="Pairs across preference levels, those of the best level with a larger margin; add a `kl_penalty`.",
+        loss="mmalign_objectives.trpa:trpa_loss",
+        config="mmalign_objectives.trpa:TRPAConfig",
+        per="pair",
+        needs=(*MEANS, *REFERENCE_MEANS, "chosen_levels"),
+        equation="-logsigmoid(k beta ((pc - rc) / lc - (pr - rr) / lr)), k = anisotropy on level 1, else 1",
+        paper="Trust Region Preference Approximation (arXiv:2504.04524)",
+    )
