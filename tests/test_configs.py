@@ -17,7 +17,7 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
 def test_there_are_as_many_configurations_as_are_tested() -> None:
-    assert len(CONFIGS) == 21
+    assert len(CONFIGS) == 25
 
 
 def test_every_objective_has_a_configuration() -> None:
@@ -28,7 +28,13 @@ def test_every_objective_has_a_configuration() -> None:
     }
     presets = {"ipo_sum", "gspo"}  # one word away from `ipo` and `grpo`
     lipo = ("point_square", "point_sigmoid", "pair_logistic", "pair_hinge", "pair_square", "list_mle", "softmax")
-    presets |= {"aot_unpaired", "info_nca", *(f"lipo_{name}" for name in lipo)}
+    presets |= {
+        "aot_unpaired",
+        "apo_zero_unpaired",
+        "behaviour_kl_penalty",
+        "info_nca",
+        *(f"lipo_{name}" for name in lipo),
+    }
     assert set(load_registry().names("objective")) - used == presets
 
 

@@ -28,7 +28,7 @@ RELEVANCE = torch.tensor(
     dtype=torch.float64,
 )
 LOG_RATIOS = torch.tensor(
-    [[0.5, 0.1, 9.0, -0.4, 0.3, 0.5], [0.2, -0.1, 0.4, 0.3, NAN, NAN], [1.0, 2.0, NAN, NAN, NAN, NAN]],
+    [[0.5, 0.1, 9.0, -0.4, 0.3, 0.5], [0.25, -0.25, 0.5, 0.5, NAN, NAN], [1.0, 2.0, NAN, NAN, NAN, NAN]],
     dtype=torch.float64,
 )
 
@@ -48,7 +48,7 @@ def longhand(means: list[float], relevance: list[float], beta: float) -> float:
 
 def test_items_agree_with_a_longhand_reference() -> None:
     """Items are means over their steps; a step of no item, whatever it holds, does not count."""
-    expected = [longhand([0.3, -0.4, 0.4], [2, 0, 1], 0.7), longhand([0.2, 0.2], [0, 1], 0.7)]
+    expected = [longhand([0.3, -0.4, 0.4], [2, 0, 1], 0.7), longhand([0.25, 0.25], [0, 1], 0.7)]
     assert loss_of()[:2].tolist() == pytest.approx(expected, rel=1e-13)
 
 
@@ -87,7 +87,7 @@ def test_the_gradient_lifts_a_relevant_item_and_lowers_its_rivals() -> None:
 
 def test_a_small_beta_compares_an_item_with_others_only() -> None:
     """An item is no rival of its own: were it, the mean would be over three instead of two."""
-    assert loss_of(beta=1e-4)[1].item() == pytest.approx(longhand([0.2, 0.2], [0, 1], 1e-4), rel=1e-12)
+    assert loss_of(beta=1e-4)[1].item() == pytest.approx(longhand([0.25, 0.25], [0, 1], 1e-4), rel=1e-12)
 
 
 def test_metrics_count_pairs_of_different_relevance() -> None:

@@ -105,8 +105,8 @@ def is_trained(need: str) -> bool:
 
 
 def rounding_of(name: str) -> float:
-    """Sums over the responses to a prompt are rounded anew where their order or their padding changes."""
-    return 1e-12 if SPECS[name].per == "prompt" else 0.0
+    """Sums over the responses to a prompt, or the items of one, are rounded anew where their padding changes."""
+    return 1e-12 if SPECS[name].per == "prompt" or "item_index" in SPECS[name].needs else 0.0
 
 
 def own_parameters(name: str) -> dict[str, Any]:
