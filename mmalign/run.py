@@ -158,7 +158,6 @@ class Run:
             self.backend.reference_cache.check_identity(state["reference_cache"])
         if self.assembly.scorer:
             self.assembly.scorer.composition.restore(state["rewards"])
-        self.backend.running_sums.update(state.get("running_sums", {}))
         self.round = state["round"]
         self.stream.position = state["position"]
         self.before = dict(state["before"])
@@ -178,6 +177,7 @@ class Run:
         self.policy.load_state_dict(dict(tensors["policy"]), strict=False)
         if isinstance(self.backend.reference, MovingReference):
             self.backend.reference.restore(tensors.get("reference", {}))
+        self.backend.running_sums.update(state.get("running_sums", {}))
         self.step = state["step"]
 
     def _restore_moments(self, moments: Mapping[str, Tensor]) -> None:

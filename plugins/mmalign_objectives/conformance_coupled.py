@@ -30,11 +30,9 @@ def compute_aot_unpaired(inputs: Values, hparams: Values) -> Tensor:
         order = (policy - reference).argsort()
         by_rank[side] = policy[order], reference[order]
     (chosen, reference_chosen), (rejected, reference_rejected) = by_rank.values()
-    partners = (
-        rejected - reference_rejected + reference_chosen,
-        chosen - reference_chosen + reference_rejected,
-    )
-    return aot_unpaired_loss(chosen, rejected, rejected, *partners, **_options(hparams))[0]
+    of_chosen = rejected - reference_rejected + reference_chosen
+    of_rejected = chosen - reference_chosen + reference_rejected
+    return aot_unpaired_loss(chosen, rejected, rejected, of_chosen, of_rejected, **_options(hparams))[0]
 
 
 def compute_bco(inputs: Values, hparams: Values) -> Tensor | None:

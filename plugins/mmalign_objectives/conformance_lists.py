@@ -114,7 +114,14 @@ def compute_trpa(inputs: Values, hparams: Values) -> Tensor:
     levels, lengths = inputs["list_levels"], inputs["list_lengths"]
     better = mark_better(-levels, ~levels.isnan())
     prompts, chosen, rejected = better.nonzero().T
-    means = [inputs[name] / lengths for name in ("list_policy_logps", "list_ref_logps")]
-    sides = [values[prompts, columns] for values in means for columns in (chosen, rejected)]
-    options = {"beta": hparams["beta"], "anisotropy": hparams["anisotropy"]}
-    return trpa_loss(*sides, levels[prompts, chosen], **options)[0].mean().reshape(1)
+    policy, reference = (inputs[name] / lengths for name in ("list_policy_logps", "list_ref_logps"))
+    losses, _ = trpa_loss(
+        policy[prompts, chosen],
+        policy[prompts, rejected],
+        reference[prompts, chosen],
+        reference[prompts, rejected],
+        levels[prompts, chosen],
+        beta=hparams["beta"],
+        anisotropy=hparams["anisotropy"],
+    )
+    return losses.mean().reshape(1)

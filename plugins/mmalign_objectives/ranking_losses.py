@@ -67,11 +67,14 @@ def cross_entropy(scores: Tensor, weights: Tensor, mask: Tensor) -> Tensor:
     return -torch.where(mask, weights * scores.masked_fill(~mask, lowest).log_softmax(dim=1), 0).sum(dim=1)
 
 
-def normalise_grades(grades: Tensor, mask: Tensor) -> Tensor:
-    """Divides grades by their sum: [P, K]. Negative grades count as 0; a list without a positive one gets zeros."""
+def softmax_cross_entropy(scores: Tensor, grades: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy of softmax(scores) with grades divided by their sum.
+
+    Negative grades count as 0; a list without a positive one has loss 0.
+    """
     positive = torch.where(mask, grades, 0).clamp(min=0)
     total = positive.sum(dim=1, keepdim=True)
-    return positive / torch.where(total > 0, total, 1)
+    return cross_entropy(scores, positive / torch.where(total > 0, total, 1), mask)
 
 
 def swap_weights(scores: Tensor, grades: Tensor, mask: Tensor) -> Tensor:
