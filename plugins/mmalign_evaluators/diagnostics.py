@@ -22,7 +22,7 @@ SURE = 1e-3
 def is_higher(chosen: Tensor, rejected: Tensor) -> Tensor:
     """Marks the pairs whose chosen response has the higher value: 1, else 0; a tie is 0.
 
-    Of log-probs this is the ranking accuracy (definition 2.2), of log-ratios the reward accuracy.
+    Of log-probs this is the ranking accuracy, of log-ratios the reward accuracy.
     """
     return (chosen > rejected).to(chosen.dtype)
 
@@ -66,7 +66,7 @@ def acceptance_probabilities(rewards: Tensor, *, beta: float) -> Tensor:
         rewards: [N], of all candidates.
         beta: temperature of the policy that is sampled from, reference * exp(reward / beta).
 
-    Source: arXiv:2309.06657, algorithm 1.
+    Source: arXiv:2309.06657, the algorithm of its rejection sampling.
     """
     return ((rewards - rewards.max()) / beta).exp()
 

@@ -55,7 +55,7 @@ def aot_loss(
     Returns:
         losses [M] and detached metrics [M]; the rewards in them are beta times the log-prob, without reference.
 
-    Source: arXiv:2406.05882, equation 8 (paired).
+    Source: arXiv:2406.05882, the paired form with the logistic loss.
     """
     sides = {"policy_chosen": policy_chosen_sequence_logps, "policy_rejected": policy_rejected_sequence_logps}
     check_shapes(1, **sides, partners=quantile_partners_of_margins)
@@ -93,7 +93,7 @@ def aot_unpaired_loss(
         losses [M] and the detached metrics `reward_margins` and `reward_accuracies` [M], of chosen against the
         rejected reward of its rank.
 
-    Source: arXiv:2406.05882, equation 9 (unpaired).
+    Source: arXiv:2406.05882, the unpaired form with the logistic loss.
     """
     sides = {"policy_chosen": policy_chosen_sequence_logps, "policy_rejected": policy_rejected_sequence_logps}
     partners = {"of_chosen": quantile_partners_of_chosen, "of_rejected": quantile_partners_of_rejected}

@@ -55,7 +55,7 @@ def bco_loss(
         losses [N] and detached metrics [N]: `rewards` and `reward_accuracies`, 1 where the reward is on the side of the
         mean that the label says.
 
-    Source: arXiv:2404.04656, equations 8 and 11.
+    Source: arXiv:2404.04656, the loss with reward shift and, for `density_ratios`, underlying distribution matching.
     Differs: the shift is the mean over all responses, as in TRL; the paper averages the means of both labels.
     """
     check_shapes(1, policy=policy_sequence_logps, reference=reference_sequence_logps, labels=labels)

@@ -18,7 +18,7 @@ def compute_grades(batch: Batch) -> Tensor:
     responses that rank below, a tie counting one half: from 0 for the last to 1 for the first. NaN where neither a
     rating nor a rank is known, and where nothing is left to compare with: a prompt with only one grade.
 
-    Source: arXiv:2402.01878, section 2.1, whose labels are win rates against the other responses.
+    Source: arXiv:2402.01878, whose labels are win rates against the other responses.
     """
     ratings, ranks, prompts = (batch.quantities[name] for name in ("ratings", "ranks", "prompt_index"))
     together = prompts[:, None] == prompts[None, :]  # [N, N]

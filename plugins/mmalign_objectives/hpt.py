@@ -34,7 +34,7 @@ def unified_gradient_loss(
     Returns:
         losses [N, T], 0 where a step does not count or is not stable, and the detached metric `ratio` [N, T].
 
-    Source: arXiv:2509.04419, equation 3.
+    Source: arXiv:2509.04419, the unified policy gradient estimator.
     """
     check_shapes(2, policy=policy_logps, advantages=advantages, stable=stable)
     ratio = step_ratio(policy_logps, denominator_logps, step_mask)
@@ -50,6 +50,6 @@ def choose_imitation(solved: Tensor, *, gate: int) -> Tensor:
         solved: [P], how many of the prompt's rollouts were right.
         gate: imitate where at most so many were; -1 always reinforces.
 
-    Source: arXiv:2509.04419, equation 9.
+    Source: arXiv:2509.04419, the switch of HPT.
     """
     return solved <= gate

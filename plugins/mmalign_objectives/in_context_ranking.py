@@ -52,7 +52,7 @@ def in_context_ranking_loss(
         losses [N], 0 where a response has fewer than two items, and the detached metric `reward_accuracies` [N], the
         share of pairs of different relevance that the rewards order alike.
 
-    Source: arXiv:2504.15477, equation 7, with the mean over rivals of the official code.
+    Source: arXiv:2504.15477, with the mean over rivals of the official code.
     Differs: losses of responses are averaged, not summed; an item is never its own rival, whatever beta is.
     """
     check_shapes(2, policy=policy_logps, reference=reference_logps, index=item_index, relevance=item_relevance)

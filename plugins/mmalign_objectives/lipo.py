@@ -32,7 +32,7 @@ def rank_implicit_rewards(ranking: RankingLoss) -> Callable[..., Result]:
 
     The objective sums over the responses to a prompt, or over pairs of them, as the ranking loss does.
 
-    Source: arXiv:2402.01878, section 3 and equations 7 and 8, without the leading minus that is printed there.
+    Source: arXiv:2402.01878, without the minus that is printed before its expectations of log(1 + exp(...)).
     """
 
     def lipo_loss(

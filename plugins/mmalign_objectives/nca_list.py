@@ -49,7 +49,7 @@ def nca_list_loss(
     Returns:
         losses [P], a sum over responses, and detached metrics [P], see `ranking_metrics`.
 
-    Source: arXiv:2402.05369, equation 12.
+    Source: arXiv:2402.05369, the NCA loss of K responses with rewards.
     """
     rewards, known, mask = implicit_lists(policy_sequence_logps, reference_sequence_logps, grades, prompt_index, beta)
     weights = target_weights(known, mask, reward_temperature)
@@ -71,7 +71,7 @@ def info_nca_loss(
 
     Arguments and results are those of `nca_list_loss`.
 
-    Source: arXiv:2402.05369, equation 9.
+    Source: arXiv:2402.05369, the InfoNCA loss of K responses with rewards.
     """
     rewards, known, mask = implicit_lists(policy_sequence_logps, reference_sequence_logps, grades, prompt_index, beta)
     losses = cross_entropy(rewards, target_weights(known, mask, reward_temperature), mask)

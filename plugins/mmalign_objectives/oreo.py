@@ -50,7 +50,7 @@ def oreo_loss(
     Returns:
         losses [N, T], and detached metrics [N, T]: `values`, and `policy_losses` and `value_losses` without weights.
 
-    Source: arXiv:2412.16145, equations 8 and 10.
+    Source: arXiv:2412.16145, the losses of value and policy at the level of steps (tokens of a text).
     Differs: the KL over the vocabulary is left to `kl_penalty`, which estimates it from the steps of the data.
     """
     check_shapes(2, policy=policy_logps, reference=reference_logps, values=values, step_mask=step_mask)

@@ -41,7 +41,7 @@ def pro_loss(
     Returns:
         losses [P] and detached metrics [P]; the reward is the mean log-prob.
 
-    Source: arXiv:2306.17492, equations 5 to 8; likelihood term and offset as in the official code.
+    Source: arXiv:2306.17492; likelihood term and offset as in the official code.
     """
     tensors = {"sequence": policy_sequence_logps, "mean": policy_mean_logps, "grades": grades}
     check_shapes(1, **tensors, prompt_index=prompt_index)

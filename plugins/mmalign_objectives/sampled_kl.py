@@ -29,7 +29,7 @@ def sampled_kl_loss(
         losses [P], a mean over samples, and the detached metric `kl` [P], the mean log-ratio. The value of the loss
         means nothing; its gradient and the metric do.
 
-    Source: arXiv:2406.01462, section 5, with the leave-one-out baseline of arXiv:2402.14740.
+    Source: arXiv:2406.01462, the KL term of HyPO, with the leave-one-out baseline of arXiv:2402.14740.
     """
     check_shapes(1, policy=policy_sequence_logps, reference=reference_sequence_logps, prompt_index=prompt_index)
     lists = group_lists(prompt_index, torch.ones_like(prompt_index, dtype=torch.bool))

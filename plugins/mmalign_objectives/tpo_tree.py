@@ -31,7 +31,7 @@ def tpo_tree_loss(
     Returns:
         losses [P], a sum over (better, worse), and detached metrics [P], see `ranking_metrics`.
 
-    Source: arXiv:2410.12854, equations 8 to 12.
+    Source: arXiv:2410.12854, tree preference optimisation with the adaptive step reward.
     Differs: the official code ascends its ranking loss, weighs similar steps more, and has no LambdaRank weights; this
     is the form of the paper.
     """
