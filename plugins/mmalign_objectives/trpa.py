@@ -57,7 +57,8 @@ def trpa_loss(
     Returns:
         losses [M] and detached metrics [M]; the rewards in them are without the factor.
 
-    Source: arXiv:2504.04524, with length-normalised log-ratios and one factor a pair as in the official code; the paper scales the log-ratio of each response by the factor of its own level.
+    Source: arXiv:2504.04524, with length-normalised log-ratios and one factor a pair as in the official code;
+    the paper scales the log-ratio of each response by the factor of its own level.
     Differs: a batch without pairs has no loss; the official code then treats every response as labelled.
     """
     policy = (policy_chosen_mean_logps, policy_rejected_mean_logps)
