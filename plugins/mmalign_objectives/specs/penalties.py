@@ -32,6 +32,8 @@ def list_penalties() -> list[ObjectiveSpec]:
         loss="mmalign_objectives.sampled_kl:sampled_kl_loss",
         per="prompt",
         needs=("policy_sequence_logps", "reference_sequence_logps", "prompt_index"),
+        # REINFORCE is about probabilities; a bound has another gradient.
+        log_prob_kinds=("exact",),
         equation="mean_k p_k detach(p_k - r_k - mean over others of (p - r))",
         paper="The Importance of Online Data: Understanding Preference Fine-tuning via Coverage (arXiv:2406.01462)",
     )
