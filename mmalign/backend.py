@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -43,6 +43,8 @@ class Backend:
         autocast: the precision context of forward passes, for sampling; `policy` has it of its own.
         micro_batch_size: responses per forward pass; halves when memory runs out.
         sum_over_processes: adds a tensor up over all processes.
+        process_index: which of the `processes` this is.
+        running_sums: sum and count behind every `StepContext.running_mean`; part of a checkpoint.
     """
 
     assembly: Assembly
@@ -54,13 +56,22 @@ class Backend:
     micro_batch_size: MicroBatchSize
     sum_over_processes: SumOverProcesses
     reference_cache: ReferenceCache | None = None
+    process_index: int = 0
+    processes: int = 1
+    running_sums: dict[str, list[float]] = field(default_factory=dict)
 
     # -- building batches
 
-    def encode(self, records: Sequence[Record]) -> Batch:
-        """Encodes records with their stored responses and feedback."""
+    def encode(self, records: Sequence[Record], *, targets_only: bool | None = None) -> Batch:
+        """Encodes records with their stored responses and feedback.
+
+        Args:
+            targets_only: leave out responses that no supervised objective would train on; None does so where the run
+                has no other objective.
+        """
         encoded = [self.assembly.modality.encode(record) for record in records]
-        return self._build_batch(records, encoded, targets_only=self.assembly.targets_only)
+        only = self.assembly.targets_only if targets_only is None else targets_only
+        return self._build_batch(records, encoded, targets_only=only)
 
     def collect(self, rollouts: Sequence[Rollout]) -> Batch:
         """Builds a batch of sampled responses with their behaviour log-probs."""
@@ -130,12 +141,18 @@ class Backend:
 
     # -- once an optimiser step
 
-    def prepare_step(self, batch: Batch) -> Batch:
-        """Adds the quantities that a batch-coupled loss needs of the global batch under the current policy."""
+    def prepare_step(self, batch: Batch, *, training: bool = True) -> Batch:
+        """Adds the quantities that a batch-coupled loss needs of the global batch under the current policy.
+
+        Args:
+            training: False for an evaluation, from which running means must not learn.
+        """
         for provider in self.assembly.plan.computed("step"):
             # Quantities derived from those of this stage are computed from them, like any derived one.
             derived = provider.origin == DERIVED
-            needs = [batch.quantities[name] for name in provider.needs] if derived else [StepContext(self, batch)]
+            needs = (
+                [batch.quantities[name] for name in provider.needs] if derived else [StepContext(self, batch, training)]
+            )
             batch = _add(batch, provider, provider.load()(*needs).detach().to(self.device))
         return batch
 

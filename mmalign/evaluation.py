@@ -59,7 +59,7 @@ def _measure_objectives(run: Run) -> dict[str, float]:
         return {}
     backend = run.backend
     with evaluation_mode(run.policy):
-        batch = backend.prepare_step(_held_out_batch(run))
+        batch = backend.prepare_step(_held_out_batch(run), training=False)
         totals = [backend.sum_over_processes(objective.totals(batch)) for objective in run.objectives]
         sums = backend.micro_batch_size.fit(
             len(batch), lambda size: _add_metrics(run, batch.micro_batches(size), totals)

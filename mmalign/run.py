@@ -123,6 +123,7 @@ class Run:
             "data": self.source.fingerprint,
             "rewards": self.assembly.scorer.composition.state() if self.assembly.scorer else None,
             "reference_cache": cache.identity() if (cache := self.backend.reference_cache) else None,
+            "running_sums": self.backend.running_sums,
             "plugins": self._plugin_states(),
         }
 
@@ -178,6 +179,7 @@ class Run:
         self.policy.load_state_dict(dict(tensors["policy"]), strict=False)
         if isinstance(self.backend.reference, MovingReference):
             self.backend.reference.restore(tensors.get("reference", {}))
+        self.backend.running_sums.update(state.get("running_sums", {}))
         self.step = state["step"]
 
     def _restore_moments(self, moments: Mapping[str, Tensor]) -> None:

@@ -14,6 +14,10 @@ from mmalign.objectives import Objective
 MAX_START_GAP = 0.1
 """Nats per step by which two scorings of the same steps may differ: bfloat16 gives about 0.02, a mistake gives 1."""
 
+_ELEMENTS = {"pair": "preference pairs", "prompt": "prompts with comparable responses", "response": "responses"}
+_ELEMENTS |= {"step": "responses", "labelled": "labelled responses"}
+"""What an objective trains on, in words: by the quantity that its elements are `over`, else by what it is `per`."""
+
 
 def check_same_start(values: Mapping[str, Tensor], step: int) -> None:
     """Checks that the policy equals the reference before the first update.
@@ -54,11 +58,10 @@ def check_covered(objectives: Sequence[Objective], totals: Sequence[Tensor], bat
     """
     for objective, total in zip(objectives, totals, strict=True):
         if not total[0]:
-            wanted = {"pair": "preference pairs", "prompt": "prompts with feedback on their responses"}
-            wanted |= {"response": "labelled responses", "step": "responses"}
+            wanted = _ELEMENTS.get(objective.spec.over) or _ELEMENTS[objective.spec.per]
             example = f", e.g. {batch.records[0].id!r}" if batch.records else ""
             raise DataError(
-                f"data.train: objective {objective.spec.name!r} trains on {wanted[objective.spec.per]}, but the first "
+                f"data.train: objective {objective.spec.name!r} trains on {wanted}, but the first "
                 f"batch has none in {len(batch.records)} records{example}; `mmalign data validate` counts what there is"
             )
 

@@ -75,6 +75,8 @@ def build_run(assembly: Assembly, output: Path, *, resumed_step: int | None = No
             micro_batch_size=MicroBatchSize(config.train.micro_batch_size, accelerator.num_processes),
             sum_over_processes=lambda value: cast(Tensor, accelerator.reduce(value, "sum")),
             reference_cache=_build_reference_cache(assembly, policy, reference, accelerator),
+            process_index=accelerator.process_index,
+            processes=accelerator.num_processes,
         ),
         stream=RecordStream(source, shuffle=config.data.train.shuffle, seed=config.train.seed),
         source=source,

@@ -24,10 +24,12 @@ class StepContext:
     Attributes:
         backend: computes log-probs of any encoded responses.
         batch: this process's share of the global batch.
+        training: False in an evaluation.
     """
 
     backend: Backend
     batch: Batch
+    training: bool = True
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -49,11 +51,48 @@ class StepContext:
         mask = mask.to(policy.device)
         return masked_sum(policy, mask), masked_sum(reference, mask)
 
+    def policy_sequence_logps(self) -> Tensor:
+        """Scores the responses of this process's share: policy log-probs summed over steps [n], before the step."""
+        return masked_sum(self.backend.policy_logps(self.batch.responses), self.batch.quantities["step_mask"])
+
+    def gather(self, values: Tensor) -> tuple[Tensor, slice]:
+        """Joins the values [n] of all processes, in the order of the processes; n may differ between them.
+
+        Returns:
+            all values, float64, and where this process's own are among them.
+        """
+        backend = self.backend
+        counts = torch.zeros(backend.processes, dtype=torch.float64, device=backend.device)
+        counts[backend.process_index] = len(values)
+        ends = backend.sum_over_processes(counts).cumsum(0).long().tolist()
+        own = slice(ends[backend.process_index] - len(values), ends[backend.process_index])
+        joined = torch.zeros(ends[-1], dtype=torch.float64, device=backend.device)
+        joined[own] = values.to(joined)
+        return backend.sum_over_processes(joined), own
+
     def mean(self, values: Tensor) -> Tensor:
         """Averages over the values of all processes; 0 if there are none."""
         values = values.to(self.backend.device)
         _, mean = count_and_mean(values, self.backend.sum_over_processes)
         return values.new_tensor(mean)
+
+    def running_mean(self, name: str, values: Tensor) -> Tensor:
+        """Averages over the values of all processes and of all steps so far, this one included: a scalar.
+
+        An evaluation adds nothing: it gets the mean of the steps before it or, if there were none, of its own values.
+
+        Args:
+            name: what the mean is of, distinct from those of other quantities.
+        """
+        values = values.to(self.backend.device)
+        count, mean = count_and_mean(values, self.backend.sum_over_processes)
+        total = count * mean
+        before = self.backend.running_sums.get(name)
+        if before is not None:
+            total, count = (before[0] + total, before[1] + count) if self.training else before
+        if self.training:
+            self.backend.running_sums[name] = [total, count]
+        return values.new_tensor(total / count if count else 0.0)
 
     def _shifted_records(self) -> list[Record]:
         records = self.records

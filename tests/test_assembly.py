@@ -273,6 +273,12 @@ def test_an_inspection_counts_the_data_and_loads_no_weights(toy_config: Build, m
     assert inspection.parameters is None and inspection.memory is None
 
 
+def test_an_inspection_sees_quantities_that_plugins_compute_from_records(toy_config: Build) -> None:
+    """Pairs hold neither ratings nor ranks, so there is nothing to grade."""
+    with pytest.raises(DataError, match="'lipo_lambda' trains on prompts with comparable responses"):
+        inspect_run(assemble(toy_config(objective={"name": "lipo_lambda"})))
+
+
 def test_steps_are_counted_from_epochs(toy_config: Build) -> None:
     settings = {"epochs": 3, "batch_size": 4}
     assert inspect_run(assemble(toy_config(train=settings))).total_steps == 8

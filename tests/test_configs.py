@@ -17,7 +17,7 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
 def test_there_are_as_many_configurations_as_are_tested() -> None:
-    assert len(CONFIGS) == 45
+    assert len(CONFIGS) == 54
 
 
 def test_every_objective_has_a_configuration() -> None:
@@ -30,6 +30,14 @@ def test_every_objective_has_a_configuration() -> None:
     presets = {"ipo_sum", "gspo", "ln_dpo", "apo_down", "rpo_sum", "vpo_online", "alpha_po", "cpo_simpo", "sppo"}
     presets |= {"a_lol_ref_free", "a_lol_seq", "a_lol_kl", "weighted_cloning", "reward_gold"}
     presets |= {"tpo_triple_l", "rationale_orpo", "copg_group", "copg_online", "forward_kl"}
+    lipo = ("point_square", "point_sigmoid", "pair_logistic", "pair_hinge", "pair_square", "list_mle", "softmax")
+    presets |= {
+        "aot_unpaired",
+        "apo_zero_unpaired",
+        "behaviour_kl_penalty",
+        "info_nca",
+        *(f"lipo_{name}" for name in lipo),
+    }
     assert set(load_registry().names("objective")) - used == presets
 
 

@@ -25,6 +25,9 @@ ROWS = [
 OBJECTIVES: dict[str, Any] = {
     "dpo": [{"name": "dpo"}],
     "sft": [{"name": "sft"}],
+    "aot": [{"name": "aot"}],
+    "aot_unpaired": [{"name": "aot_unpaired"}],
+    "bco": [{"name": "bco"}],
     "reward_model": [{"name": "reward_model"}],
     "sum": [{"name": "simpo"}, {"name": "sft", "aggregation": "sequence_mean", "weight": 0.5}],
 }

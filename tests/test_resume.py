@@ -31,6 +31,7 @@ ONLINE = {
 VARIANTS = {
     "dpo": OFFLINE,
     "kto": {"objective": {"name": "kto"}},
+    "bco": {"objective": {"name": "bco"}},
     "reward_model": {"objective": {"name": "reward_model"}},
     "streamed": {**OFFLINE, "streaming": True},
     "full": {**OFFLINE, "lora": None},

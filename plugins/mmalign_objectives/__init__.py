@@ -6,7 +6,9 @@ from mmalign import ConformanceSpec, ObjectiveSpec, QuantitySpec, hookimpl
 from mmalign_objectives.conformance_index import list_conformance
 from mmalign_objectives.specs.accompanied_pairs import list_accompanied_pairs, list_companions
 from mmalign_objectives.specs.anchored_pairs import list_anchored_pairs
+from mmalign_objectives.specs.coupled import list_coupled, list_coupled_quantities
 from mmalign_objectives.specs.graded_pairs import list_graded_pairs
+from mmalign_objectives.specs.lists import list_list_quantities, list_lists
 from mmalign_objectives.specs.margin_pairs import list_margin_pairs
 from mmalign_objectives.specs.penalties import list_penalties
 from mmalign_objectives.specs.policy_gradients import list_policy_gradients
@@ -31,6 +33,8 @@ def register_objectives() -> list[ObjectiveSpec]:
         *list_reference_free_pairs(),
         *list_unpaired(),
         *list_weighted_responses(),
+        *list_lists(),
+        *list_coupled(),
         *list_policy_gradients(),
         *list_penalties(),
     ]
@@ -51,6 +55,8 @@ def register_quantities() -> list[QuantitySpec]:
         ),
         *list_record_values(),
         *list_companions(),
+        *list_list_quantities(),
+        *list_coupled_quantities(),
     ]
 
 

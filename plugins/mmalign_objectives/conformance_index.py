@@ -6,6 +6,8 @@ from mmalign import ConformanceSpec
 
 _SUMS = ("policy_chosen_logps", "policy_rejected_logps")
 _REFERENCE_SUMS = (*_SUMS, "ref_chosen_logps", "ref_rejected_logps")
+_LISTS = ("list_policy_logps", "list_ref_logps", "list_labels")
+_LEVELS = ("list_policy_logps", "list_ref_logps", "list_lengths", "list_levels")
 _LENGTHS = ("chosen_lengths", "rejected_lengths")
 _STEPS = ("logp_new", "logp_old")
 _LOCAL_TOKEN_MEAN = "grpo loss, local token mean (TRL calls it bnpo; it is NOT Beta normalisation)"
@@ -13,7 +15,7 @@ _LOCAL_TOKEN_MEAN = "grpo loss, local token mean (TRL calls it bnpo; it is NOT B
 
 def list_conformance() -> list[ConformanceSpec]:
     """Lists the specs of all methods."""
-    return [*_pairs(), *_more_pairs(), *_graded(), *_steps()]
+    return [*_pairs(), *_more_pairs(), *_graded(), *_lists(), *_coupled(), *_steps()]
 
 
 def _pairs() -> list[ConformanceSpec]:
@@ -82,6 +84,30 @@ def _graded() -> list[ConformanceSpec]:
         ConformanceSpec("tpo_l", f"{module}:compute_tpo_l", (*gold, *_LENGTHS), ("beta", "gamma", "alpha")),
         ConformanceSpec("rationale_dpo_code", f"{module}:compute_rationale_code", rationale, ("beta", "gamma")),
         ConformanceSpec("rationale_dpo_paper", f"{module}:compute_rationale_paper", rationale, ("beta", "gamma")),
+    ]
+
+
+def _lists() -> list[ConformanceSpec]:
+    module = "mmalign_objectives.conformance_lists"
+    ranking = ("lambda", "point_mse", "point_sigmoid", "pair_logistic", "pair_hinge", "pair_mse", "list_mle", "softmax")
+    lipo = [f"lipo_{name}" for name in ranking]
+    return [
+        *[ConformanceSpec(name, f"{module}:compute_{name}", _LISTS, ("beta",)) for name in lipo],
+        ConformanceSpec("pro", f"{module}:compute_pro", (*_LISTS, "list_lengths"), ("sft_weight",)),
+        ConformanceSpec("irpo_code", f"{module}:compute_in_context_ranking", (*_LISTS, "list_lengths"), ("beta",)),
+        ConformanceSpec("trpa_batch", f"{module}:compute_trpa", _LEVELS, ("beta", "anisotropy")),
+        ConformanceSpec("nca_list", f"{module}:compute_nca_list", _LISTS, ("beta", "alpha")),
+        ConformanceSpec("info_nca", f"{module}:compute_info_nca", _LISTS, ("beta", "alpha")),
+    ]
+
+
+def _coupled() -> list[ConformanceSpec]:
+    module = "mmalign_objectives.conformance_coupled"
+    return [
+        ConformanceSpec("aot", f"{module}:compute_aot", _REFERENCE_SUMS, ("beta",)),
+        ConformanceSpec("aot_unpaired", f"{module}:compute_aot_unpaired", _REFERENCE_SUMS, ("beta",)),
+        ConformanceSpec("bco", f"{module}:compute_bco", _REFERENCE_SUMS, ("beta",)),
+        ConformanceSpec("bco_pair_noshift", f"{module}:compute_bco_pair", _REFERENCE_SUMS, ("beta",)),
     ]
 
 

@@ -68,6 +68,26 @@ def kto_loss(
     return weights * (1 - values), {"rewards": rewards.detach(), "reward_accuracies": agreement}
 
 
+def apo_zero_unpaired_loss(
+    policy_sequence_logps: Tensor,
+    reference_sequence_logps: Tensor,
+    labels: Tensor,
+    *,
+    beta: float,
+    desirable_weight: float,
+    undesirable_weight: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Computes the KTO loss with reference point 0, so that rewards are judged by their sign.
+
+    Arguments and results are those of `kto_loss`.
+
+    Source: arXiv:2408.06266, for single responses as in the official code of KTO.
+    """
+    weights = {"desirable_weight": desirable_weight, "undesirable_weight": undesirable_weight}
+    point = policy_sequence_logps.new_zeros(())
+    return kto_loss(policy_sequence_logps, reference_sequence_logps, labels, point, beta=beta, **weights)
+
+
 def estimate_kl_reference_point(context: StepContext) -> Tensor:
     """Estimates KL(policy, reference) of the global batch: a detached scalar, nats.
 

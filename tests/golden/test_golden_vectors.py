@@ -27,7 +27,6 @@ IMPLEMENTED = {
         "orpo_or_term",
         "orpo_full",
         "kto",
-        "rso_accept_prob",
         "nca_pair",
         "exo_pair",
         "apo_zero",
@@ -59,6 +58,26 @@ IMPLEMENTED = {
         "tpo_l",
         "rationale_dpo_code",
         "rationale_dpo_paper",
+        "aot",
+        "aot_unpaired",
+        "bco",
+        "bco_pair_noshift",
+        "lipo_pair_logistic",
+        "lipo_pair_hinge",
+        "lipo_list_mle",
+        "lipo_softmax",
+        "lipo_lambda",
+        "pro",
+        "irpo_code",
+        "trpa_batch",
+        "ranking_accuracy_sum",
+        "ranking_accuracy_mean",
+        "reward_accuracy",
+        "idealized_log_ratio_sum",
+        "idealized_log_ratio_mean",
+        "idealized_accuracy_sum",
+        "flip_threshold",
+        "rso_accept_prob",
     },
     "rl.json": {
         "grpo",
@@ -87,7 +106,7 @@ def describe(results: list[CaseResult]) -> list[str]:
 
 def test_vectors_derived_by_hand(registry: Registry) -> None:
     results = run_conformance(Path(__file__).with_name("by_hand.json"), registry)
-    assert len(results) == 23
+    assert len(results) == 28
     assert describe(results) == []
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mmalign_objectives.kto import estimate_kl_reference_point, kto_loss
+from mmalign_objectives.kto import apo_zero_unpaired_loss, estimate_kl_reference_point, kto_loss
 
 POLICY = torch.tensor([-3.0, -6.0, -5.0, -4.0], dtype=torch.float64)
 REFERENCE = torch.tensor([-5.0, -5.0, -5.0, -7.0], dtype=torch.float64)
@@ -42,6 +42,11 @@ def test_a_pair_at_reference_point_zero_is_apo_zero() -> None:
     ratios = 0.5 * (POLICY - REFERENCE)
     pair = loss_of(POLICY, 0.0)[0] + loss_of(POLICY, 0.0)[2]
     assert pair.item() == pytest.approx((1 - ratios[0].sigmoid() + ratios[2].sigmoid()).item(), rel=1e-15)
+
+
+def test_apo_zero_unpaired_is_kto_at_reference_point_zero() -> None:
+    losses, _ = apo_zero_unpaired_loss(POLICY, REFERENCE, LABELS, beta=0.5, desirable_weight=1.2, undesirable_weight=1)
+    assert torch.equal(losses, loss_of(POLICY, 0.0, desirable=1.2))
 
 
 def test_kto_gradient_lifts_desirable_lowers_undesirable_and_spares_the_reference_point() -> None:

@@ -29,7 +29,7 @@ SPECS: dict[str, ObjectiveSpec] = {
     entry.spec.name: entry.spec for entry in load_registry().entries("objective") if not entry.unavailable
 }
 STEP_SPECS = [name for name, spec in SPECS.items() if spec.per == "step"]
-SEMI_GRADIENT = {"a_lol", "a_lol_seq", "r_lol", "reward_gold"}
+SEMI_GRADIENT = {"a_lol", "a_lol_seq", "r_lol", "reward_gold", "oreo", "sampled_kl"}
 """Objectives that hold detached functions of what is trained, so that their gradient is not that of their value."""
 REQUIRED = {"horizon": 16}
 """Values of parameters that have no default."""
@@ -50,6 +50,11 @@ SPECIAL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         ("chosen_visit_counts", "rejected_visit_counts"), lambda noise, mask: (10 * noise[:, 0].abs()).round()
     ),
     **dict.fromkeys(("chosen_margin_rewards", "rejected_margin_rewards"), lambda noise, mask: noise[:, :1]),
+    "mean_log_ratio": lambda noise, mask: noise.mean(),
+    "density_ratios": lambda noise, mask: noise[:, 0].abs() + 0.5,
+    "values": lambda noise, mask: noise,
+    "item_relevance": lambda noise, mask: noise,
+    "item_index": lambda noise, mask: torch.where(mask, torch.arange(1, mask.shape[1] + 1), 0),
 }
 """Quantities that are not one number a response: how they are made from noise and the step mask, [N, T] both."""
 seeds = st.integers(0, 2**32 - 1)
@@ -105,12 +110,12 @@ def evaluate(name: str, inputs: dict[str, Tensor], **changes: Any) -> Evaluation
 
 
 def is_trained(need: str) -> bool:
-    return need.startswith("policy_") or need.endswith("_scores") or need.endswith("_kl")
+    return need.startswith("policy_") or need.endswith("_scores") or need.endswith("_kl") or need == "values"
 
 
 def rounding_of(name: str) -> float:
-    """Sums over the responses to a prompt are rounded anew where their order or their padding changes."""
-    return 1e-12 if SPECS[name].per == "prompt" else 0.0
+    """Sums over the responses to a prompt, or the items of one, are rounded anew where their padding changes."""
+    return 1e-12 if SPECS[name].per == "prompt" or "item_index" in SPECS[name].needs else 0.0
 
 
 def own_parameters(name: str) -> dict[str, Any]:

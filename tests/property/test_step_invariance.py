@@ -27,6 +27,11 @@ OBJECTIVES = {
     "simpo": [{"name": "simpo"}],
     "orpo": [{"name": "orpo"}],
     "kto": [{"name": "kto"}],
+    "aot": [{"name": "aot", "beta": 0.5}],
+    "aot_unpaired": [{"name": "aot_unpaired", "beta": 0.5}],
+    "bco": [{"name": "bco"}],
+    "lipo_lambda": [{"name": "lipo_lambda", "beta": 0.5}],
+    "pro": [{"name": "pro"}],
     "reward_model": [{"name": "reward_model"}],
     "sum": [{"name": "dpo"}, {"name": "sft", "weight": 0.3}],
 }
@@ -85,6 +90,7 @@ def measure(run: Run, records: list[Record], *, micro: int = 1000, tokens: int |
     run.assembly.modality.packing = "auto" if rows == "packed" else "off"
     run.assembly.modality.padding_side = "left" if rows == "left" else "right"
     run.optimiser.zero_grad(set_to_none=True)
+    run.backend.running_sums.clear()
     batch = run.backend.prepare(run.backend.encode(records))
     sums = accumulate_gradients(run, batch)
     gradient = torch.cat(

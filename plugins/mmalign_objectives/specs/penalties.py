@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mmalign import ObjectiveSpec
 
 
 def list_penalties() -> list[ObjectiveSpec]:
     """Lists the specs."""
+    penalty = ObjectiveSpec(
+        name="kl_penalty",
+        summary="KL to the reference, to be added to another objective.",
+        loss="mmalign_objectives.kl_penalty:kl_penalty_loss",
+        config="mmalign_objectives.kl_penalty:KLPenaltyConfig",
+        per="step",
+        needs=("policy_logps", "reference_logps", "step_mask"),
+        equation="k1: d; k2: d^2 / 2; k3: exp(-d) + d - 1; d = policy_logps - reference_logps",
+        paper="Approximating KL Divergence (Schulman, 2020)",
+    )
+    trust_region = replace(
+        penalty,
+        name="behaviour_kl_penalty",
+        summary="KL to the policy that sampled, a trust region, to be added to another objective.",
+        needs=("policy_logps", "behaviour_logps", "step_mask"),
+        equation="k1: d; k2: d^2 / 2; k3: exp(-d) + d - 1; d = policy_logps - behaviour_logps",
+    )
+    sampled = ObjectiveSpec(
+        name="sampled_kl",
+        summary="KL to the reference with its true gradient, from whole samples of the policy (the KL term of HyPO).",
+        loss="mmalign_objectives.sampled_kl:sampled_kl_loss",
+        per="prompt",
+        needs=("policy_sequence_logps", "reference_sequence_logps", "prompt_index"),
+        # REINFORCE is about probabilities; a bound has another gradient.
+        log_prob_kinds=("exact",),
+        equation="mean_k p_k detach(p_k - r_k - mean over others of (p - r))",
+        paper="The Importance of Online Data: Understanding Preference Fine-tuning via Coverage (arXiv:2406.01462)",
+    )
+    return [penalty, trust_region, sampled, *_exact()]
+
+
+def _exact() -> list[ObjectiveSpec]:
     return [
-        ObjectiveSpec(
-            name="kl_penalty",
-            summary="KL to the reference, to be added to another objective.",
-            loss="mmalign_objectives.kl_penalty:kl_penalty_loss",
-            config="mmalign_objectives.kl_penalty:KLPenaltyConfig",
-            per="step",
-            needs=("policy_logps", "reference_logps", "step_mask"),
-            equation="k1: d; k2: d^2 / 2; k3: exp(-d) + d - 1; d = policy_logps - reference_logps",
-            paper="Approximating KL Divergence (Schulman, 2020)",
-        ),
         ObjectiveSpec(
             name="reverse_kl",
             summary="KL(policy, reference) over whole distributions, to be added to another objective.",

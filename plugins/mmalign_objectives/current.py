@@ -1,0 +1,15 @@
+"""The policy's log-probs as an optimiser step begins: what couples the responses of the global batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from mmalign import StepContext
+
+
+def compute_current_sequence_logps(context: StepContext) -> Tensor:
+    """Scores every response with the policy before the step, without dropout: [N], nats, summed over steps."""
+    return context.policy_sequence_logps()

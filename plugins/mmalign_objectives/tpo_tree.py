@@ -1,0 +1,51 @@
+"""Tree preference optimisation: all branches of a reasoning tree as one ranked list, compared step by step.
+
+Not to be confused with triple preference optimisation, which shares its abbreviation. A step counts the more, the less
+its embedding resembles that of the same step of the other response.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from mmalign_objectives.links import logistic
+from mmalign_objectives.lists import mark_better, ranking_metrics
+from mmalign_objectives.ranking_losses import swap_weights
+from mmalign_objectives.shapes import check_shapes
+
+
+def tpo_tree_loss(
+    step_log_ratios: Tensor, step_weights: Tensor, grades: Tensor, mask: Tensor, *, beta: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Computes the LambdaRank loss of every prompt's branches, with margins that are weighted sums over steps.
+
+    Args:
+        step_log_ratios: [P, K, S], log(policy / reference) of each reasoning step, nats; 0 beyond a branch's last one.
+        step_weights: [P, K, K, S], weight of step s between branches i and j, no gradient; see `step_weights_of`.
+        grades: [P, K], value of each branch, the higher the better.
+        mask: [P, K] bool.
+        beta: inverse temperature of the implicit reward, positive.
+
+    Returns:
+        losses [P], a sum over (better, worse), and detached metrics [P], see `ranking_metrics`.
+
+    Source: arXiv:2410.12854, tree preference optimisation with the adaptive step reward.
+    Differs: the official code ascends its ranking loss, weighs similar steps more, and has no LambdaRank weights; this
+    is the form of the paper.
+    """
+    check_shapes(2, grades=grades, mask=mask, rewards=step_log_ratios.sum(dim=2))
+    rewards = beta * step_log_ratios
+    margins = (step_weights.detach() * (rewards[:, :, None] - rewards[:, None, :])).sum(dim=3)  # [P, K, K]
+    totals = rewards.sum(dim=2)
+    losses = swap_weights(totals.detach(), grades, mask) * logistic(margins)
+    return torch.where(mark_better(grades, mask), losses, 0).sum(dim=(1, 2)), ranking_metrics(totals, grades, mask)
+
+
+def step_weights_of(embeddings: Tensor) -> Tensor:
+    """Computes 1 + (1 - cosine similarity) of the same step of every two branches: [P, K, S, D] to [P, K, K, S].
+
+    A weight is 1 for equal embeddings and 3 for opposite ones; embeddings are means of a step's hidden states.
+    """
+    return 2 - cosine_similarity(embeddings[:, :, None], embeddings[:, None, :], dim=4).detach()
