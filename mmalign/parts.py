@@ -112,15 +112,26 @@ class Reward(ABC):
     """A scorer of responses, built with the fields of its config model.
 
     Attributes:
+        dimensions: names of the numbers that it gives a response, e.g. `("helpful", "verbose")`; empty for one number.
+            Known once the reward is built, before it loads anything.
         deterministic: True if equal samples get equal scores, bit for bit, always: whatever else is in the batch, on
             whatever machine. Only then may scores be cached.
+        background: True if `score` may run in a thread of its own while the policy samples: it does not compute on the
+            policy's device, and draws no number from a global random generator. Only then may scoring overlap.
     """
 
+    dimensions: tuple[str, ...] = ()
     deterministic: bool = False
+    background: bool = False
 
     @abstractmethod
-    def score(self, samples: Sequence[Sample]) -> Sequence[float | Exception]:
-        """Scores every sample; NaN where it cannot, or an exception that says why. Higher is better."""
+    def score(self, samples: Sequence[Sample]) -> Sequence[float | Sequence[float] | Exception]:
+        """Scores every sample; higher is better.
+
+        Returns:
+            for every sample a number, NaN where there is none; with `dimensions`, one number for each of them, in that
+            order; or an exception that says why the sample has no score at all.
+        """
 
 
 class Transform(ABC):
