@@ -12,6 +12,7 @@ from mmalign.config import RunConfig
 from mmalign.errors import ConfigError, PlanError, PluginError, suggest
 from mmalign.names import distinct_names
 from mmalign.objectives import Objective, bind_objective, label_metrics
+from mmalign.overlap import check_overlap
 from mmalign.parts import Collector, Decoding, Engine, Evaluator, Modality, Reward, Transform
 from mmalign.quantities import (
     Plan,
@@ -122,7 +123,7 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
     modality = builder.build("modality", config.modality, "modality")
     _check_exports(config, modality, source)
     decoding = builder.build("decoding", config.decoding, "decoding")
-    return Assembly(
+    assembly = Assembly(
         config=config,
         registry=registry,
         modality=modality,
@@ -137,6 +138,9 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
         plan=plan,
         papers=builder.papers,
     )
+    if config.train.overlap_parts > 1:
+        check_overlap(assembly, f"{source}: train.overlap_parts" if source else "train.overlap_parts")
+    return assembly
 
 
 def build_transforms(registry: Registry, components: Sequence[Any], where: str, source: str = "") -> list[Transform]:

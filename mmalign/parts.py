@@ -74,6 +74,14 @@ class Modality(ABC):
     def decode(self, response: Response) -> Any:
         """Turns a stored response into what rewards and people see."""
 
+    def prompts_per_draw(self, count: int) -> int | None:
+        """Tells where a call of `generate` with `count` responses to a prompt may be cut in two without any change.
+
+        Returns:
+            after every multiple of so many prompts; None if nowhere.
+        """
+        return None
+
     def step_outputs(
         self, policy: Policy, responses: Sequence[EncodedResponse], want: Collection[str]
     ) -> dict[str, Tensor]:
@@ -189,6 +197,10 @@ class Engine(ABC):
             ConfigError: it cannot.
         """
 
+    def prompts_per_draw(self, modality: Modality, count: int) -> int | None:
+        """Tells where a call of `generate` may be cut in two without any change; see `Modality.prompts_per_draw`."""
+        return None
+
     @abstractmethod
     def generate(
         self, modality: Modality, network: nn.Module, records: Sequence[Record], decoding: Decoding, count: int
@@ -204,7 +216,15 @@ Generate = Callable[["Sequence[Record]", int], "list[list[Generated]]"]
 
 
 class Collector(ABC):
-    """Prompts to rollouts by sampling the policy."""
+    """Prompts to rollouts by sampling the policy.
+
+    Attributes:
+        independent_group: responses that it samples to every prompt by one call of `generate` for all prompts, if no
+            prompt has a say in another's rollout; it may then be called on parts of the prompts, and must not read
+            `behaviour_logps`. None for any other way of collecting.
+    """
+
+    independent_group: int | None = None
 
     @abstractmethod
     def collect(self, prompts: Sequence[Record], generate: Generate) -> list[Rollout]:

@@ -11,9 +11,10 @@ and a resumed run must score as one that never stopped. `cache: true` keeps the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,11 +22,21 @@ from torch import Tensor
 from mmalign.components import CompositionConfig, RewardComponent
 from mmalign.names import distinct_names
 from mmalign.parts import Reward
+from mmalign.records import Response
 from mmalign.reward_composition import Composition
 from mmalign.reward_failures import FailureCount, Outcome, Scores
 from mmalign.reward_keys import content_key
 from mmalign.reward_scoring import Key, ScoreCache, score_distinct
-from mmalign.values import Sample
+from mmalign.values import Rollout, Sample
+
+
+def build_samples(rollouts: Sequence[Rollout], decode: Callable[[Response], Any]) -> list[Sample]:
+    """Decodes what rewards see of every response of every rollout."""
+    return [
+        Sample(rollout.record, item.response, decode(item.response), item.encoded.steps)
+        for rollout in rollouts
+        for item in rollout.responses
+    ]
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,11 @@ class RewardScorer:
     def failures(self) -> dict[str, int]:
         """For every reward, how many samples lack a score so far; equal ones of a call count once."""
         return {reward.name: reward.failures.total for reward in self._rewards}
+
+    @property
+    def background(self) -> bool:
+        """True if one of the rewards may score in the background."""
+        return any(reward.background for reward in self._rewards)
 
     def begin(self) -> Scoring:
         """Opens a call whose samples come in parts."""

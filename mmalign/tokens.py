@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import gcd
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -218,6 +219,10 @@ class TokenModality(Modality):
             for index, (owner, one) in enumerate(zip(owners, sampled, strict=True))
         ]
         return [generated[start : start + count] for start in range(0, len(generated), count)]
+
+    def prompts_per_draw(self, count: int) -> int:
+        """Returns after how many prompts a batch of sequences ends; see `Modality.prompts_per_draw`."""
+        return self.generation_batch_size // gcd(self.generation_batch_size, count)
 
     def collate_prompts(self, prompts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Pads prompts on the left, so that all responses start at the same place."""
