@@ -9,9 +9,10 @@ from typing import Any, cast
 
 from mmalign.components import Component, RewardComponent
 from mmalign.config import RunConfig
-from mmalign.errors import ConfigError, PlanError, PluginError
+from mmalign.errors import ConfigError, PlanError, PluginError, suggest
 from mmalign.names import distinct_names
 from mmalign.objectives import Objective, bind_objective, label_metrics
+from mmalign.overlap import check_overlap
 from mmalign.parts import Collector, Decoding, Engine, Evaluator, Modality, Reward, Transform
 from mmalign.quantities import (
     Plan,
@@ -122,7 +123,7 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
     modality = builder.build("modality", config.modality, "modality")
     _check_exports(config, modality, source)
     decoding = builder.build("decoding", config.decoding, "decoding")
-    return Assembly(
+    assembly = Assembly(
         config=config,
         registry=registry,
         modality=modality,
@@ -137,6 +138,9 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
         plan=plan,
         papers=builder.papers,
     )
+    if config.train.overlap_parts > 1:
+        check_overlap(assembly, f"{source}: train.overlap_parts" if source else "train.overlap_parts")
+    return assembly
 
 
 def build_transforms(registry: Registry, components: Sequence[Any], where: str, source: str = "") -> list[Transform]:
@@ -196,12 +200,23 @@ def _build_reward(builder: _Builder, component: RewardComponent, where: str) -> 
     if reserved:
         raise PluginError(f"reward {spec.name!r} has a parameter {reserved[0]!r}, a key that all rewards have")
     reward: Reward = load_object(cast(TargetSpec, spec).target)(**parameters)
+    prefix = f"{builder.source}: " if builder.source else ""
+    _check_dimensions(spec, reward.dimensions, component, prefix + where)
     if component.cache and not reward.deterministic:
-        prefix = f"{builder.source}: " if builder.source else ""
         raise ConfigError(
             f"{prefix}{where}.cache: reward {spec.name!r} is not declared deterministic, so its scores may not be kept"
         )
     return reward
+
+
+def _check_dimensions(spec: Spec, dimensions: Sequence[str], component: RewardComponent, where: str) -> None:
+    if len(set(dimensions)) < len(dimensions) or not all(dimensions):
+        raise ConfigError(f"{where}: the dimensions need names of their own, got {', '.join(map(repr, dimensions))}")
+    for name in component.dimensions:
+        if not dimensions:
+            raise ConfigError(f"{where}.dimensions: reward {spec.name!r} gives one number here, without dimensions")
+        if name not in dimensions:
+            raise ConfigError(f"{where}.dimensions: unknown dimension {name!r}{suggest(name, dimensions)}")
 
 
 def _build_engine(builder: _Builder, config: RunConfig, modality: Modality, decoding: Decoding) -> Engine:

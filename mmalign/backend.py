@@ -25,9 +25,9 @@ from mmalign.quantities import DERIVED, POLICY_OUTPUTS, Plan, Provider
 from mmalign.records import Record
 from mmalign.reference import MovingReference, Reference
 from mmalign.reference_cache import ReferenceCache
-from mmalign.rewards import RewardScorer
+from mmalign.rewards import RewardScorer, build_samples
 from mmalign.step_context import StepContext
-from mmalign.values import Anchor, EncodedResponse, Generated, Rollout, Sample
+from mmalign.values import Anchor, EncodedResponse, Generated, Rollout
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,10 @@ class Backend:
                 batch = self._add_frozen(batch, provider, rollouts)
         return batch
 
-    def score_rewards(self, batch: Batch, rollouts: Sequence[Rollout]) -> Batch:
+    def add_rewards(self, batch: Batch, rewards: Tensor) -> Batch:
         """Adds `rewards` [N, K], from which normalisation and constraints learn, and `composite_rewards` [N]."""
-        rewards = self.score_rollouts(rollouts).to(self.device)
-        composition = self._scorer.composition
+        rewards = rewards.to(self.device)
+        composition = self.scorer.composition
         composition.observe(rewards, self.sum_over_processes)
         values = {"rewards": rewards, "composite_rewards": composition.compose(rewards, adapted=True)}
         return batch.with_quantities(values, {"rewards": "NK", "composite_rewards": "N"})
@@ -112,7 +112,7 @@ class Backend:
         if provider.name == "reference_states":
             return _add(batch, provider, self._score_with_reference(batch.responses, "states"))
         if provider.name in ("rewards", "composite_rewards"):
-            return self.score_rewards(batch, rollouts)
+            return self.add_rewards(batch, self.score_rollouts(rollouts))
         needs = [batch.quantities[name] for name in provider.needs]
         if provider.name == "advantages" and self.assembly.advantage is not None:
             advantage = self.assembly.advantage
@@ -197,18 +197,11 @@ class Backend:
 
     def score_rollouts(self, rollouts: Sequence[Rollout]) -> Tensor:
         """Scores every response of every rollout: [N, K], float32, NaN where a scorer could not score."""
-        decode = self.assembly.modality.decode
-        return self._scorer.score(
-            [
-                Sample(rollout.record, item.response, decode(item.response), item.encoded.steps)
-                for rollout in rollouts
-                for item in rollout.responses
-            ]
-        )
+        return self.scorer.score(build_samples(rollouts, self.assembly.modality.decode))
 
     def compose(self, rewards: Tensor) -> Tensor:
         """Combines reward dimensions [N, K] into one reward [N] by the configuration alone, so always comparable."""
-        return self._scorer.composition.compose(rewards)
+        return self.scorer.composition.compose(rewards)
 
     @property
     def multipliers(self) -> dict[str, float]:
@@ -216,23 +209,27 @@ class Backend:
         return dict(self.assembly.scorer.composition.multipliers) if self.assembly.scorer else {}
 
     @property
-    def _scorer(self) -> RewardScorer:
+    def scorer(self) -> RewardScorer:
+        """The rewards of the run; raises TrainingError if there are none."""
         if self.assembly.scorer is None:
             raise TrainingError("no rewards are configured; add `rewards: [{name: ...}]`")
         return self.assembly.scorer
 
     def generate(self, records: Sequence[Record], count: int) -> list[list[Generated]]:
         """Samples `count` responses to every prompt with the run's engine and decoding, without gradient."""
+        return self.fill_in_logps(self.sample(records, count))
+
+    def sample(self, records: Sequence[Record], count: int) -> list[list[Generated]]:
+        """Samples as `generate` does, but leaves out behaviour log-probs that the engine could not tell."""
         parts = self.assembly
         with evaluation_mode(self.unwrapped), self.autocast():
-            groups = parts.engine.generate(parts.modality, self.unwrapped.network, records, parts.decoding, count)
-        return self._fill_in_logps(groups)
+            return parts.engine.generate(parts.modality, self.unwrapped.network, records, parts.decoding, count)
 
-    def _fill_in_logps(self, groups: list[list[Generated]]) -> list[list[Generated]]:
+    def fill_in_logps(self, groups: Sequence[Sequence[Generated]]) -> list[list[Generated]]:
         """Computes behaviour log-probs that an engine could not tell, by the policy at the sampling temperature."""
         missing = [one.encoded for group in groups for one in group if one.behaviour_logps is None]
         if not missing:
-            return groups
+            return [list(group) for group in groups]
         with self._at_sampling_temperature():
             rows = iter(self.policy_logps(missing).cpu())
         return [

@@ -67,6 +67,8 @@ class TrainConfig(Parameters):
     """Online: prompts sampled before each round of updates; default one batch."""
     epochs_per_round: int = Field(default=1, ge=1)
     """Online: passes over the rollouts of a round."""
+    overlap_parts: int = Field(default=1, ge=1)
+    """Online: parts of a round; slow rewards score one while the next is sampled."""
     learning_rate: float = Field(default=1e-5, gt=0)
     """Peak learning rate of AdamW."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"

@@ -198,7 +198,9 @@ def on_run_configured(run: Run) -> None:
 
 @hookspec
 def on_experience_collected(run: Run, rollouts: list[Rollout]) -> None:
-    """A collector returned rollouts; rewards are not computed yet. Online runs only, once a round.
+    """A collector returned rollouts; rewards are not computed yet, or not all. Online runs only, once a round.
+
+    With `train.overlap_parts` the rewards that score in the background have scored the rollouts already.
 
     Example:
 

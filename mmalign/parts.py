@@ -74,6 +74,14 @@ class Modality(ABC):
     def decode(self, response: Response) -> Any:
         """Turns a stored response into what rewards and people see."""
 
+    def prompts_per_draw(self, count: int) -> int | None:
+        """Tells where a call of `generate` with `count` responses to a prompt may be cut in two at no cost.
+
+        Returns:
+            after every multiple of so many prompts; None if nowhere.
+        """
+        return None
+
     def step_outputs(
         self, policy: Policy, responses: Sequence[EncodedResponse], want: Collection[str], anchor: Anchor | None = None
     ) -> dict[str, Tensor]:
@@ -125,15 +133,26 @@ class Reward(ABC):
     """A scorer of responses, built with the fields of its config model.
 
     Attributes:
+        dimensions: names of the numbers that it gives a response, e.g. `("helpful", "verbose")`; empty for one number.
+            Known once the reward is built, before it loads anything.
         deterministic: True if equal samples get equal scores, bit for bit, always: whatever else is in the batch, on
             whatever machine. Only then may scores be cached.
+        background: True if `score` may run in a thread of its own while the policy samples: it does not compute on the
+            policy's device, and draws no number from a global random generator. Only then may scoring overlap.
     """
 
+    dimensions: tuple[str, ...] = ()
     deterministic: bool = False
+    background: bool = False
 
     @abstractmethod
-    def score(self, samples: Sequence[Sample]) -> Sequence[float | Exception]:
-        """Scores every sample; NaN where it cannot, or an exception that says why. Higher is better."""
+    def score(self, samples: Sequence[Sample]) -> Sequence[float | Sequence[float] | Exception]:
+        """Scores every sample; higher is better.
+
+        Returns:
+            for every sample a number, NaN where there is none; with `dimensions`, one number for each of them, in that
+            order; or an exception that says why the sample has no score at all.
+        """
 
 
 class Transform(ABC):
@@ -212,6 +231,10 @@ class Engine(ABC):
             ConfigError: it cannot.
         """
 
+    def prompts_per_draw(self, modality: Modality, count: int) -> int | None:
+        """Tells where a call of `generate` may be cut in two at no cost; see `Modality.prompts_per_draw`."""
+        return None
+
     @abstractmethod
     def generate(
         self, modality: Modality, network: nn.Module, records: Sequence[Record], decoding: Decoding, count: int
@@ -227,7 +250,15 @@ Generate = Callable[["Sequence[Record]", int], "list[list[Generated]]"]
 
 
 class Collector(ABC):
-    """Prompts to rollouts by sampling the policy."""
+    """Prompts to rollouts by sampling the policy.
+
+    Attributes:
+        independent_group: responses that it samples to every prompt by one call of `generate` for all prompts, if no
+            prompt has a say in another's rollout; it may then be called on parts of the prompts, and must not read
+            `behaviour_logps`. None for any other way of collecting.
+    """
+
+    independent_group: int | None = None
 
     @abstractmethod
     def collect(self, prompts: Sequence[Record], generate: Generate) -> list[Rollout]:

@@ -29,6 +29,7 @@ def collect_provenance(run: Run) -> dict[str, Any]:
         "seed": run.config.train.seed,
         "model": run.model.name,
         "encoding": run.assembly.modality.fingerprint(),
+        "rewards": list(run.backend.reward_names),
         "data": {"train": run.source.fingerprint, "quarantined": run.source.quarantined},
         "processes": run.accelerator.num_processes,
         "device": str(run.accelerator.device),

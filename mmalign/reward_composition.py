@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from mmalign.components import CompositionConfig, Constraint, RewardComponent
+from mmalign.components import CompositionConfig, Constraint, Shaping
 from mmalign.distribution import SumOverProcesses, count_and_mean
 from mmalign.errors import TrainingError
 
@@ -66,7 +66,7 @@ class Composition:
         multipliers: Lagrange multipliers of the constrained components, by name.
     """
 
-    def __init__(self, names: Sequence[str], components: Sequence[RewardComponent], form: CompositionConfig) -> None:
+    def __init__(self, names: Sequence[str], components: Sequence[Shaping], form: CompositionConfig) -> None:
         self.names = tuple(names)
         self._components = dict(zip(self.names, components, strict=True))
         self._form = form.name

@@ -10,19 +10,24 @@ from mmalign.errors import TrainingError
 
 logger = logging.getLogger(__name__)
 
-Outcome = float | Exception
-"""A score, NaN where there is none, or the exception that is the reason."""
+Scores = tuple[float, ...]
+"""One number for each dimension of a reward, NaN where there is none; one number in all of a scalar reward."""
+
+Outcome = Scores | Exception
+"""The scores of a sample, or the exception that is the reason why it has none."""
 
 
 class FailureCount:
     """Counts the failures of one reward.
 
     Attributes:
-        total: samples that got no score so far; equal ones of a call count once.
+        dimensions: of the reward; empty for a scalar one.
+        total: samples that lack a score, in one dimension or in all, so far; equal ones of a call count once.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, dimensions: Sequence[str] = ()) -> None:
         self.name = name
+        self.dimensions = tuple(dimensions)
         self.total = 0
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
@@ -35,12 +40,17 @@ class FailureCount:
         if causes and len(causes) == len(outcomes):
             message = f"rewards.{self.name}: failed on all {len(causes)} samples; first cause: {describe(causes[0])}"
             raise TrainingError(message) from causes[0]
-        count = len(causes) + sum(isnan(one) for one in outcomes if not isinstance(one, Exception))
+        partial = [one for one in outcomes if not isinstance(one, Exception) and any(map(isnan, one))]
+        count = len(causes) + len(partial)
         if count and not self.total:
-            cause = describe(causes[0]) if causes else "it returned NaN"
+            cause = describe(causes[0]) if causes else f"it returned NaN{self._name_missing(partial[0])}"
             text = "rewards.%s: no score for %d of %d samples; first cause: %s; further failures are only counted"
             logger.warning(text, self.name, count, len(outcomes), cause)
         self.total += count
+
+    def _name_missing(self, scores: Scores) -> str:
+        missing = [name for name, score in zip(self.dimensions, scores, strict=False) if isnan(score)]
+        return f" for {', '.join(missing)}" if missing else ""
 
 
 def describe(error: Exception) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmalign.errors import MmalignError, TrainingError
 from mmalign.parts import Reward
-from mmalign.reward_failures import Outcome
+from mmalign.reward_failures import Outcome, Scores
 from mmalign.values import Sample
 
 Key = bytes | int
@@ -24,7 +24,7 @@ class ScoreCache:
 
     def __init__(self, size: int = CACHE_SIZE) -> None:
         self.size = size
-        self._scores: dict[Key, float] = {}
+        self._scores: dict[Key, Scores] = {}
 
     def find(self, keys: Sequence[Key]) -> dict[Key, Outcome]:
         """Returns the scores that are known."""
@@ -33,7 +33,7 @@ class ScoreCache:
     def add(self, outcomes: Mapping[Key, Outcome]) -> None:
         """Keeps the scores of samples that have a digest."""
         for key, outcome in outcomes.items():
-            if isinstance(key, bytes) and not isinstance(outcome, Exception) and not isnan(outcome):
+            if isinstance(key, bytes) and not isinstance(outcome, Exception) and not any(map(isnan, outcome)):
                 self._scores[key] = outcome
         while len(self._scores) > self.size:
             del self._scores[next(iter(self._scores))]
@@ -45,7 +45,8 @@ def score_distinct(
     """Scores distinct samples, those in the cache without asking the reward.
 
     Raises:
-        TrainingError: the reward did not return one finite number, NaN or exception a sample.
+        TrainingError: the reward did not return one finite number, NaN or exception a sample; of a reward with
+            dimensions: one number for each of them, or one exception.
     """
     known = cache.find(list(samples)) if cache else {}
     new = [key for key in samples if key not in known]
@@ -73,19 +74,32 @@ def _attempt(name: str, reward: Reward, samples: Sequence[Sample]) -> list[Outco
     # A reward is foreign code that sees text nobody foresaw: whatever it raises costs one sample, not the run.
     except Exception as error:  # noqa: BLE001
         return error
-    return _check_scores(name, values, len(samples))
+    return _check_scores(name, reward.dimensions, values, len(samples))
 
 
-def _check_scores(name: str, values: Any, count: int) -> list[Outcome]:
+def _check_scores(name: str, dimensions: Sequence[str], values: Any, count: int) -> list[Outcome]:
     scores = values.tolist() if hasattr(values, "tolist") else values
+    wanted = f"{len(dimensions)} numbers each" if dimensions else "numbers"
     if not isinstance(scores, Sequence) or isinstance(scores, str):
-        raise TrainingError(f"rewards.{name}: expected a list of {count} numbers, got {type(values).__name__}")
+        expected = f"{count} lists of {wanted}" if dimensions else f"a list of {count} {wanted}"
+        raise TrainingError(f"rewards.{name}: expected {expected}, got {type(values).__name__}")
     if len(scores) != count:
         raise TrainingError(f"rewards.{name}: expected {count} scores, one a sample, got {len(scores)}")
-    for position, score in enumerate(scores):
-        if isinstance(score, Exception):
-            continue
-        if not isinstance(score, Real) or isinf(score):
-            expected = "expected a finite number, or NaN for no score"
-            raise TrainingError(f"rewards.{name}: score {position} is {score!r}; {expected}")
-    return [score if isinstance(score, Exception) else float(score) for score in scores]
+    rows = enumerate(scores)
+    return [one if isinstance(one, Exception) else _check_score(name, dimensions, at, one) for at, one in rows]
+
+
+def _check_score(name: str, dimensions: Sequence[str], position: int, score: Any) -> Scores:
+    row = _as_row(score) if dimensions else (score,)
+    if len(row) != max(1, len(dimensions)):
+        expected = f"expected {len(dimensions)} numbers: {', '.join(dimensions)}"
+        raise TrainingError(f"rewards.{name}: score {position} is {score!r}; {expected}")
+    if not all(isinstance(one, Real) and not isinf(one) for one in row):
+        expected = "expected a finite number, or NaN for no score"
+        raise TrainingError(f"rewards.{name}: score {position} is {score!r}; {expected}")
+    return tuple(float(one) for one in row)
+
+
+def _as_row(score: Any) -> Sequence[Any]:
+    row = score.tolist() if hasattr(score, "tolist") else score
+    return row if isinstance(row, Sequence) and not isinstance(row, str) else ()

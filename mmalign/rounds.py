@@ -17,8 +17,10 @@ from mmalign.batch import Batch
 from mmalign.distribution import take_share
 from mmalign.errors import DataError
 from mmalign.metrics import compute_means
+from mmalign.overlap import collect_in_parts
 from mmalign.parts import Collector
 from mmalign.records import Record
+from mmalign.rewards import Scoring
 from mmalign.run import Run
 from mmalign.sentinels import flat_groups
 
@@ -70,14 +72,20 @@ def _read(run: Run) -> Batch:
 def _collect(run: Run, collector: Collector) -> tuple[Batch, dict[str, Tensor]]:
     train = run.config.train
     prompts = _next_records(run, train.prompts_per_round or train.batch_size)
-    rollouts = collector.collect(prompts, run.backend.generate)
+    scoring: Scoring | None = None
+    if train.overlap_parts == 1:
+        rollouts = collector.collect(prompts, run.backend.generate)
+    else:
+        scoring = run.backend.scorer.begin()
+        rollouts = collect_in_parts(run.backend, collector, prompts, train.overlap_parts, scoring)
     run.hooks.on_experience_collected(run=run, rollouts=rollouts)
     batch = run.backend.collect(rollouts)
     lengths = batch.quantities["lengths"].float()
     rescored = [float(one.rescored) for rollout in rollouts for one in rollout.responses]
     metrics: dict[str, Tensor] = {"length": lengths, "sampler_gap/rescored": lengths.new_tensor(rescored)}
     if run.backend.reward_names:
-        batch = run.backend.score_rewards(batch, rollouts)
+        rewards = scoring.finish() if scoring else run.backend.score_rollouts(rollouts)
+        batch = run.backend.add_rewards(batch, rewards)
         run.hooks.on_rewards_computed(run=run, batch=batch)
         metrics |= _reward_metrics(run, batch)
     return run.backend.prepare(batch, rollouts), metrics

@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import gcd
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -251,6 +252,14 @@ class TokenModality(Modality):
                 self.end_ids,
             )
         return sampled
+
+    def prompts_per_draw(self, count: int) -> int:
+        """Returns after how many prompts a full batch of sequences may end; see `Modality.prompts_per_draw`.
+
+        Within one call the next prompts take the places of responses that have ended; so with different lengths the
+        samples of parts are others than those of the whole, of the same distribution.
+        """
+        return self.generation_batch_size // gcd(self.generation_batch_size, count)
 
     def collate_prompts(self, prompts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Pads prompts on the left, so that all responses start at the same place."""

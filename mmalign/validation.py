@@ -217,7 +217,8 @@ def _known_keys(model_class: type[BaseModel], location: Location) -> list[str]:
     for part in location:
         if isinstance(part, str):
             fields = [model.model_fields[part] for model in models if part in model.model_fields]
-            models = [nested for field in fields for nested in _nested_models(field.annotation)]
+            # Another part of a location is a key of a mapping, whose values are of the models that were found.
+            models = [nested for field in fields for nested in _nested_models(field.annotation)] or models
     return [name for model in models for name in model.model_fields]
 
 
@@ -236,6 +237,9 @@ def _find_boolean(value: Any, got: Any, location: Location) -> Iterator[tuple[Lo
     elif isinstance(value, (list, tuple)) and isinstance(got, (list, tuple)):
         for index, (one, one_got) in enumerate(zip(value, got, strict=False)):
             yield from _find_boolean(one, one_got, (*location, index))
+    elif isinstance(value, Mapping) and isinstance(got, Mapping):
+        for key in value.keys() & got.keys():
+            yield from _find_boolean(value[key], got[key], (*location, key))
 
 
 # -- types ----------------------------------------------------------------------------------------------------------

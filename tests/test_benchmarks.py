@@ -58,3 +58,11 @@ def test_rows_are_the_same_for_every_system(scripts: Any) -> None:
         assert rows == workloads.build_pairs(mix, 5)
         assert len(rows) == 5
         assert all(set(row) == {"prompt", "chosen", "rejected"} and all(row.values()) for row in rows)
+
+
+@pytest.mark.slow
+def test_runs_with_and_without_overlap_end_alike(scripts: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scripts("overlap").main(["--delay", "0.01", "--rounds", "1"]) == 0
+    *_, one, four, same = capsys.readouterr().out.splitlines()
+    assert one.startswith("overlap_parts 1: ") and four.startswith("overlap_parts 4: ")
+    assert same == "the weights are the same"

@@ -107,9 +107,9 @@ def test_a_cache_does_not_confuse_outputs_without_bytes() -> None:
 
 def test_a_full_cache_forgets_the_oldest() -> None:
     cache = ScoreCache(size=2)
-    cache.add({b"a": 1.0, b"b": 2.0})
-    cache.add({b"c": 3.0})
-    assert cache.find([b"a", b"b", b"c"]) == {b"b": 2.0, b"c": 3.0}
+    cache.add({b"a": (1.0,), b"b": (2.0,)})
+    cache.add({b"c": (3.0,)})
+    assert cache.find([b"a", b"b", b"c"]) == {b"b": (2.0,), b"c": (3.0,)}
 
 
 def test_the_same_response_to_another_prompt_is_another_sample() -> None:

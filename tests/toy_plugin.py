@@ -118,6 +118,9 @@ class Toy(Modality):
     ) -> list[list[Generated]]:
         return [[self._sample(network, record, decoding) for _ in range(count)] for record in records]
 
+    def prompts_per_draw(self, count: int) -> int:
+        return 1  # one response after the other
+
     def _sample(self, network: nn.Module, record: Record, decoding: Decoding) -> Generated:
         logps = network(torch.tensor([len(record.prompt_text) % SYMBOLS]), decoding.temperature)[0]
         digits = logps.exp().multinomial(decoding.max_steps, replacement=True)

@@ -26,6 +26,7 @@ class GroupCollector(Collector):
 
     def __init__(self, group_size: int = 8) -> None:
         self.group_size = group_size
+        self.independent_group = group_size
         self.collected = 0
         self.unfinished = 0
 

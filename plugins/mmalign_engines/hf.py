@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 class InProcessEngine(Engine):
     """Lets the modality sample: always the newest weights, and log-probs of the very same network."""
 
+    def prompts_per_draw(self, modality: Modality, count: int) -> int | None:
+        """Returns what the modality says."""
+        return modality.prompts_per_draw(count)
+
     def generate(
         self, modality: Modality, network: nn.Module, records: Sequence[Record], decoding: Decoding, count: int
     ) -> list[list[Generated]]:

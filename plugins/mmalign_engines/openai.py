@@ -82,6 +82,10 @@ class OpenAIEngine(Engine):
             )
         decoding.request_fields()
 
+    def prompts_per_draw(self, modality: Modality, count: int) -> int:
+        """Returns 1: every response is a request with a seed of its own."""
+        return 1
+
     def generate(
         self, modality: Modality, network: nn.Module, records: Sequence[Record], decoding: Decoding, count: int
     ) -> list[list[Generated]]:

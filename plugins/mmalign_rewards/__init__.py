@@ -23,14 +23,14 @@ def register_rewards() -> list[RewardSpec]:
         ),
         RewardSpec(
             name="judge",
-            summary="Score that a chat model writes, behind any OpenAI-compatible endpoint.",
+            summary="Scores that a chat model writes, behind any OpenAI-compatible endpoint.",
             target="mmalign_rewards.judge:Judge",
             config="mmalign_rewards.judge:JudgeConfig",
             paper="Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena (arXiv:2306.05685)",
         ),
         RewardSpec(
             name="classifier",
-            summary="One logit or probability of a transformers sequence classifier or reward model.",
+            summary="Logits or probabilities of a transformers sequence classifier or reward model.",
             target="mmalign_rewards.classifier:Classifier",
             config="mmalign_rewards.classifier:ClassifierConfig",
             requires=("transformers",),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from mmalign import ConfigError, Parameters, Reward, Sample, suggest
 from mmalign_rewards.texts import check_template, response_text
@@ -27,6 +27,8 @@ class ClassifierConfig(Parameters):
     """A model with a trained classification head: hub id or folder."""
     label: int | str | None = None
     """The label whose score is the reward, by index or by name; null where the model has only one."""
+    labels: tuple[int | str, ...] = ()
+    """Several labels in place of one, e.g. the heads of a reward model; each is a dimension of the reward."""
     output: Output = "logit"
     """`logit`, unbounded; or `probability`, a softmax over labels (a sigmoid of a single or multi-label logit)."""
     template: str = "{prompt}\n{response}"
@@ -36,11 +38,20 @@ class ClassifierConfig(Parameters):
     max_length: int = Field(default=512, ge=2)
     """Longest text in tokens; of longer ones the beginning is cut off, counted and warned of."""
 
-    _check_template = field_validator("template")(check_template)
+    @field_validator("template")
+    @classmethod
+    def _check_template(cls, template: str) -> str:
+        return check_template(template)
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> ClassifierConfig:
+        if self.labels and self.label is not None:
+            raise ValueError("labels: give label or labels, not both")
+        return self
 
 
 class Classifier(Reward):
-    """Scores the text of prompt and response with one label of a classifier.
+    """Scores the text of prompt and response with one label of a classifier, or with several.
 
     Attributes:
         truncated: texts so far that were longer than `max_length`.
@@ -54,17 +65,20 @@ class Classifier(Reward):
         template: str = "{prompt}\n{response}",
         batch_size: int = 16,
         max_length: int = 512,
+        labels: Sequence[int | str] = (),
     ) -> None:
         self.model = model
         self.label = label
+        self.labels = labels
+        self.dimensions = tuple(str(one) for one in labels)
         self.output = output
         self.template = template
         self.batch_size = batch_size
         self.max_length = max_length
         self.truncated = 0
 
-    def score(self, samples: Sequence[Sample]) -> list[float]:
-        """Returns one logit or probability a sample.
+    def score(self, samples: Sequence[Sample]) -> list[Any]:
+        """Returns one logit or probability a sample; with `labels`, a list of them.
 
         Raises:
             ConfigError: the model cannot be loaded, has no trained head, or not that label.
@@ -77,15 +91,15 @@ class Classifier(Reward):
         texts = [
             self.template.format(prompt=sample.record.prompt_text, response=response_text(sample)) for sample in samples
         ]
-        tokenizer, classifier, column = self._classifier
+        tokenizer, classifier, columns = self._classifier
         self._count_truncated(tokenizer, texts)
         sizes = {"batch_size": self.batch_size, "max_length": self.max_length}
-        scores: list[float] = []
+        scores: list[list[float]] = []
         with torch.no_grad():
             for inputs in iter_token_batches(tokenizer, texts, device=classifier.device, **sizes):
                 logits = classifier(**inputs).logits.float()  # [texts, labels]
-                scores += self._read(logits, classifier.config.problem_type)[:, column].tolist()
-        return scores
+                scores += self._read(logits, classifier.config.problem_type)[:, columns].tolist()
+        return scores if self.labels else [score for (score,) in scores]
 
     def _read(self, logits: Tensor, problem_type: str | None) -> Tensor:
         if self.output == "logit":
@@ -105,7 +119,7 @@ class Classifier(Reward):
         self.truncated += longer
 
     @cached_property
-    def _classifier(self) -> tuple[Any, Any, int]:
+    def _classifier(self) -> tuple[Any, Any, list[int]]:
         from transformers import AutoModelForSequenceClassification
 
         from mmalign_rewards.pretrained import load_frozen
@@ -122,7 +136,8 @@ class Classifier(Reward):
             tokenizer.pad_token = tokenizer.eos_token
         if model.config.pad_token_id is None:
             model.config.pad_token_id = tokenizer.pad_token_id
-        return tokenizer, model, find_label(self.label, model.config.id2label)
+        names = model.config.id2label
+        return tokenizer, model, [find_label(label, names) for label in self.labels or (self.label,)]
 
 
 def find_label(label: int | str | None, names: dict[int, str]) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from mmalign import ConfigError, Parameters, Reward, Sample, suggest
+from mmalign_rewards.rows import order_row
 from mmalign_rewards.worker_pool import WorkerPool
 
 _ARGUMENTS = ("prompts", "responses", "records")
@@ -35,6 +36,8 @@ class PythonFunctionConfig(Parameters):
     """Seconds a call in a worker may take; then the sample has no score, and the worker is replaced."""
     deterministic: bool = False
     """The function always gives equal samples equal scores, so that `cache: true` may keep them."""
+    outputs: tuple[str, ...] = ()
+    """Names of several scores a response, which the function gives as tuples in this order or as mappings."""
 
     @model_validator(mode="after")
     def _check_timeout(self) -> PythonFunctionConfig:
@@ -58,25 +61,36 @@ class PythonFunction(Reward):
         def brevity(responses):
             return [-len(response) / 100 for response in responses]
 
+    With `outputs` it returns a tuple of numbers or a mapping of names to numbers for each response, or an array [N, K].
+
     With workers it is called on lists of one sample, in processes that import it anew.
     """
 
     def __init__(
-        self, function: str, workers: int = 0, timeout: float | None = None, deterministic: bool = False
+        self,
+        function: str,
+        workers: int = 0,
+        timeout: float | None = None,
+        deterministic: bool = False,
+        outputs: Sequence[str] = (),
     ) -> None:
         self.function = load_function(function)
         self.deterministic = deterministic
+        self.dimensions = tuple(outputs)
+        # In the run's own process a function may use whatever the policy uses.
+        self.background = workers > 0
         self._arguments = _accepted_arguments(self.function, function)
         folder = _plugin_folder(self.function)
         load = load_function
         self._pool = WorkerPool(load, function, folder=folder, size=workers, timeout=timeout) if workers else None
 
-    def score(self, samples: Sequence[Sample]) -> Sequence[float | Exception]:
-        """Returns what the function returns; the engine checks it."""
+    def score(self, samples: Sequence[Sample]) -> Sequence[Any]:
+        """Returns what the function returns, rows in the order of `outputs`; the engine checks it."""
         if self._pool is not None:
-            return self._pool.call([self._columns([sample]) for sample in samples])
-        scores: Sequence[float] = self.function(**self._columns(samples))
-        return scores
+            scores: Sequence[Any] = self._pool.call([self._columns([sample]) for sample in samples])
+        else:
+            scores = self.function(**self._columns(samples))
+        return [_order_row(row, self.dimensions) for row in scores] if self.dimensions else scores
 
     def _columns(self, samples: Sequence[Sample]) -> dict[str, list[Any]]:
         columns: dict[str, list[Any]] = {
@@ -85,6 +99,13 @@ class PythonFunction(Reward):
             "records": [sample.record for sample in samples],
         }
         return {name: columns[name] for name in self._arguments}
+
+
+def _order_row(row: Any, outputs: Sequence[str]) -> list[Any] | Exception:
+    try:
+        return row if isinstance(row, Exception) else order_row(row, outputs)
+    except ValueError as error:
+        return error
 
 
 def load_function(path: str) -> Callable[..., Any]:

@@ -12,12 +12,17 @@ def response_text(sample: Sample) -> str:
     return sample.output
 
 
-def check_template(template: str) -> str:
-    """Returns a template that `str.format` fills with `prompt` and `response`; raises ValueError for another."""
+def check_template(template: str, optional: str = "") -> str:
+    """Returns a template that `str.format` fills with `prompt` and `response`; raises ValueError for another.
+
+    Args:
+        optional: a name that it may hold, too.
+    """
     try:
-        template.format(prompt="", response="")
+        template.format(prompt="", response="", **({optional: ""} if optional else {}))
     except (KeyError, IndexError, ValueError):
-        raise ValueError("expected {prompt} and {response} as the only names in braces") from None
+        beside = f", beside {{{optional}}}" if optional else ""
+        raise ValueError(f"expected {{prompt}} and {{response}} as the only names in braces{beside}") from None
     if "{response}" not in template:
         raise ValueError("expected {response} in it")
     return template

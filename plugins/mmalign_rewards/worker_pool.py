@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
+from numbers import Real
 from typing import Any
 
 from mmalign import ConfigError
@@ -173,7 +174,14 @@ def _answer(function: Callable[..., Any], arguments: Arguments) -> Any:
     try:
         scores = function(**arguments)
         (score,) = scores.tolist() if hasattr(scores, "tolist") else scores
-        return float(score)
+        return _plain(score)
     # The function is foreign code; the class of its exception may not exist in the run's process, its words do.
     except Exception as error:  # noqa: BLE001
         return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def _plain(score: Any) -> Any:
+    value = score.tolist() if hasattr(score, "tolist") else score
+    if isinstance(value, Mapping):
+        return {str(name): float(number) for name, number in value.items() if isinstance(number, Real)}
+    return [float(number) for number in value] if isinstance(value, (list, tuple)) else float(value)

@@ -89,6 +89,7 @@ HTTP = {
     "a score in quotes": on_bad(Answer({"scores": ["0.5"]})),
     "HTTP 503 to everything": lambda payload, earlier: Answer("busy", status=503),
 }
+TWO = {"one of two scores is null": [3, None], "one of two scores is missing": [3]}
 JUDGE = {"a judge that gives no number": "I would rather not say.", "a judge that says nothing": None}
 PYTHON = {
     "an exception": ('raise KeyError("word")', {}),
@@ -147,6 +148,28 @@ def test_a_server_that_is_not_there(scoring_server: ScoringServer, caplog: pytes
     expect(Row("http", "no server", 0, outcome, cause))
 
 
+@pytest.mark.parametrize("injected", TWO)
+def test_a_failing_server_of_two_scores(
+    injected: str, scoring_server: ScoringServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    def behave(payload: dict[str, Any], earlier: int) -> Answer:
+        (response,) = payload["responses"]
+        return Answer({"scores": [TWO[injected] if response == "bad" else [len(response), 0]]})
+
+    scoring_server.behave = behave
+    reward = Http(scoring_server.url, batch_size=1, requests=REQUESTS, outputs=("length", "none"))
+    scorer = RewardScorer([BoundReward(RewardComponent(name="reward"), reward)])
+    record = Record.from_text("Say it.", TEXTS)
+    with caplog.at_level(logging.WARNING):
+        scores = scorer.score([Sample(record, response, response.text) for response in record.responses])
+    assert scores[[0, 1, 3]].tolist() == [[1, 0], [2, 0], [4, 0]], "a sample without a failure lost its scores"
+    assert scorer.failures == {"reward": 1}
+    cause = re.search("first cause: (.*); further", caplog.text)
+    assert cause is not None
+    lost = int(scores.isnan().sum())
+    expect(Row("http", injected, len(scoring_server.requests), f"{8 - lost} scores, {lost} NaN", shorten(cause[1])))
+
+
 @pytest.mark.parametrize("injected", JUDGE)
 def test_a_failing_judge(injected: str, scoring_server: ScoringServer, caplog: pytest.LogCaptureFixture) -> None:
     scoring_server.behave = lambda payload, earlier: chat(payload, JUDGE[injected])
@@ -166,4 +189,4 @@ def test_a_failing_function(injected: str, tmp_path: Path, caplog: pytest.LogCap
 
 def test_every_row_of_the_table_is_measured() -> None:
     rows = re.findall(r"^\| (?:http|judge|python) \| ([^|]+) \|", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert rows == [*HTTP, "no server", *JUDGE, *PYTHON]
+    assert rows == [*HTTP, "no server", *TWO, *JUDGE, *PYTHON]

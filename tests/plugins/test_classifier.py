@@ -81,6 +81,24 @@ def test_logits_of_a_label(folder: Path, label: str | int, column: int) -> None:
     assert len({round(value, 3) for value in expected}) == 3
 
 
+def test_several_labels_are_dimensions(folder: Path) -> None:
+    expected = [compute_logits(folder, f"what ? {text}")[[2, 0]].tolist() for text in TEXTS]
+    reward = Classifier(str(folder), labels=("positive", 0), batch_size=2)
+    assert reward.dimensions == ("positive", "0")
+    for row, wanted in zip(reward.score(make_samples(TEXTS)), expected, strict=True):
+        assert row == pytest.approx(wanted, abs=1e-5)
+
+
+def test_a_label_and_several_exclude_each_other() -> None:
+    with pytest.raises(ValidationError, match="labels: give label or labels, not both"):
+        ClassifierConfig(model="any", label=0, labels=("positive",))
+
+
+def test_an_unknown_label_among_several_is_named(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"rewards\.classifier\.label: unknown 'positiv'; did you mean 'positive'"):
+        Classifier(str(folder), labels=("neutral", "positiv")).score(make_samples(["so"]))
+
+
 def test_probabilities_are_a_softmax_over_labels(folder: Path) -> None:
     expected = compute_logits(folder, "what ? so bad").softmax(dim=0).tolist()
     scores = [

@@ -110,6 +110,49 @@ def test_nan_is_no_score() -> None:
     assert isnan(float(str(read_scores({"scores": [nan]}, 1)[0])))
 
 
+# -- several scores a response
+
+
+@pytest.mark.parametrize(
+    ("row", "scores"),
+    [
+        ([1, 0.5], [1.0, 0.5]),
+        ({"verbose": 0.5, "helpful": 1, "why": "short"}, [1.0, 0.5]),
+        ([1, None], [1.0, nan]),
+        ({"helpful": None, "verbose": 2}, [nan, 2.0]),
+    ],
+)
+def test_rows_are_lists_or_objects(row: Any, scores: list[float]) -> None:
+    (read,) = read_scores({"scores": [row]}, 1, ["helpful", "verbose"])
+    assert read == pytest.approx(scores, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (None, "expected numbers for helpful, verbose, got None"),
+        (1.0, "expected numbers for helpful, verbose, got 1.0"),
+        ([1], r"expected numbers for helpful, verbose, got \[1\]"),
+        ({"helpful": 1}, "expected numbers for helpful, verbose, got {'helpful': 1}"),
+        ([1, "2"], "expected a finite number as the score, got '2'"),
+        ([True, 2], "expected a finite number as the score, got True"),
+    ],
+)
+def test_a_row_that_is_not_whole_costs_one_sample(row: Any, message: str) -> None:
+    failure, scores = read_scores({"scores": [row, [1, 2]]}, 2, ["helpful", "verbose"])
+    assert scores == [1, 2]
+    assert isinstance(failure, Exception)
+    with pytest.raises(type(failure), match=message):
+        raise failure
+
+
+def test_outputs_are_the_dimensions_of_the_reward(scoring_server: ScoringServer) -> None:
+    scoring_server.behave = lambda payload, earlier: Answer({"scores": [[len(one), 1] for one in payload["responses"]]})
+    reward = Http(scoring_server.url, outputs=("length", "one"))
+    assert reward.dimensions == ("length", "one")
+    assert reward.score(make_samples("a", "bb")) == [[1, 1], [2, 1]]
+
+
 # -- the key
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import nan
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from scoring_server import Answer, ScoringServer
 from mmalign import ConfigError, Record, Sample
 from mmalign.json_requests import RequestConfig
 from mmalign.validation import validate
-from mmalign_rewards.judge import PATTERN, Judge, JudgeConfig, read_score
+from mmalign_rewards.judge import PATTERN, Judge, JudgeConfig, read_score, read_scores
 
 
 def make_samples(*texts: str) -> list[Sample]:
@@ -92,6 +93,60 @@ def test_the_last_score_counts(text: str, score: float) -> None:
 )
 def test_an_answer_without_a_score_says_so(answer: Any, pattern: str, message: str) -> None:
     failure = read_score(answer, re.compile(pattern))
+    assert isinstance(failure, Exception)
+    assert message in str(failure)
+
+
+# -- several criteria
+
+CRITERIA = ("helpful", "verbose")
+
+
+def test_a_judge_is_asked_for_an_object_of_all_criteria(scoring_server: ScoringServer) -> None:
+    scoring_server.behave = lambda payload, earlier: Answer(complete('So: {"helpful": 7, "verbose": 2.5}'))
+    reward = Judge(scoring_server.url, "wise-1", criteria=CRITERIA)
+    assert reward.dimensions == CRITERIA
+    assert reward.score(make_samples("good")) == [[7, 2.5]]
+    question = scoring_server.requests[0]["messages"][0]["content"]
+    assert 'end with one line of JSON, {"helpful": N, "verbose": N}, where each N is a number from 0' in question
+
+
+def test_a_template_may_say_where_the_form_of_the_answer_stands(scoring_server: ScoringServer) -> None:
+    scoring_server.behave = lambda payload, earlier: Answer(complete("Score: 7"))
+    Judge(scoring_server.url, "wise-1", "{response}|{form}").score(make_samples("good"))
+    question = scoring_server.requests[0]["messages"][0]["content"]
+    assert question == 'good|"Score: N", where N is a number from 0 (useless) to 10 (could not be better)'
+
+
+@pytest.mark.parametrize(
+    ("text", "scores"),
+    [
+        ('{"helpful": 1, "verbose": 2}', [1, 2]),
+        ('```json\n{"verbose": 2,\n "helpful": 1}\n```', [1, 2]),
+        ('First {"helpful": 9, "verbose": 9}, no: {"helpful": 1, "verbose": 2, "why": "{}"} {"done": 1}', [1, 2]),
+        ('{"scores": {"helpful": 1, "verbose": 2}}', [1, 2]),
+        ('{"helpful": 1, "verbose": null}', [1, nan]),
+    ],
+)
+def test_the_last_object_with_all_criteria_counts(text: str, scores: list[float]) -> None:
+    assert read_scores(complete(text), CRITERIA) == pytest.approx(scores, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (complete('{"helpful": 1}'), """no score in '{"helpful": 1}'"""),
+        (complete('{"helpful": 1, "verbose": 2'), "no score in"),
+        (complete("{" * 5000), "no score in"),
+        (complete('{"a":' * 5000), "no score in"),
+        (complete(None), "no score in 'None'"),
+        (complete('{"helpful": 1, "verbose": "2"}'), "expected a finite number as the score, got '2'"),
+        (complete('{"helpful": 1, "verbose": Infinity}'), "expected a finite number as the score, got inf"),
+        ({"choices": []}, "expected a chat completion, got"),
+    ],
+)
+def test_an_answer_without_all_criteria_says_so(answer: Any, message: str) -> None:
+    failure = read_scores(answer, CRITERIA)
     assert isinstance(failure, Exception)
     assert message in str(failure)
 

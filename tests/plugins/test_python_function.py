@@ -118,3 +118,42 @@ def test_a_sample_it_raises_on_costs_that_sample_only(tmp_path: Path) -> None:
     scores: list[Any] = scorer.score(samples).flatten().tolist()
     assert scores[0] == 0.5 and scores[1] != scores[1] and scores[2] == 0.25
     assert scorer.failures == {"inverse": 1}
+
+
+# -- several scores a response
+
+
+ROWS = {
+    "tuples": "[(len(response), 1.0) for response in responses]",
+    "lists": "[[len(response), 1.0] for response in responses]",
+    "mappings": "[{'one': 1.0, 'length': len(response), 'why': 'long'} for response in responses]",
+    "array": "numpy.array([[len(response), 1.0] for response in responses])",
+    "tensor": "torch.tensor([[len(response), 1.0] for response in responses])",
+}
+
+
+# A worker that imports torch takes seconds; tensors become lists as arrays do.
+@pytest.mark.parametrize(("sort", "workers"), [*((sort, 0) for sort in ROWS), *((sort, 1) for sort in list(ROWS)[:-1])])
+def test_rows_are_tuples_mappings_or_arrays(sort: str, workers: int, tmp_path: Path) -> None:
+    body = ROWS[sort]
+    source = f"def rate(responses):\n    return {body}\n"
+    imported = "import torch\n" if "torch" in body else "import numpy\n" if "numpy" in body else ""
+    file = write(tmp_path, imported + source)
+    reward = PythonFunction(f"{file}:rate", workers=workers, outputs=("length", "one"))
+    assert reward.dimensions == ("length", "one")
+    assert reward.score(make_samples()) == [[1, 1], [3, 1]]
+
+
+def test_a_row_that_is_not_whole_costs_one_sample(tmp_path: Path) -> None:
+    file = write(
+        tmp_path, "def rate(responses):\n    return [(1, 2) if len(one) > 1 else {'a': 1} for one in responses]\n"
+    )
+    failure, scores = PythonFunction(f"{file}:rate", outputs=("a", "b")).score(make_samples())
+    assert str(failure) == "expected numbers for a, b, got {'a': 1}"
+    assert scores == [1, 2]
+
+
+def test_only_workers_score_in_the_background(tmp_path: Path) -> None:
+    file = write(tmp_path, "def rate(responses):\n    return [1.0] * len(responses)\n")
+    assert not PythonFunction(f"{file}:rate").background
+    assert PythonFunction(f"{file}:rate", workers=2).background
