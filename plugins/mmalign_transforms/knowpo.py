@@ -47,11 +47,11 @@ class KnowpoItem(Parameters):
     """The passage that the prompt shows."""
     context_kind: Literal["related", "counterfactual", "irrelevant"]
     """related and counterfactual ones hold an answer; a counterfactual one is made up."""
-    answer: str | None = None
+    answer: str | None = Field(default=None, min_length=1)
     """What the context answers; none for an irrelevant one."""
-    memory: str | None = None
+    memory: str | None = Field(default=None, min_length=1)
     """What the model answers without a context; none if it does not know."""
-    span: str | None = None
+    span: str | None = Field(default=None, min_length=1)
     """A wrong answer that stands in the context."""
 
 

@@ -63,9 +63,15 @@ class SpoDegree(Transform):
         """Returns (level, version) of the levels that differ from those before and leave some text."""
         if len(response.messages) > 1 or any(part.text is None for part in response.messages[0].content):
             raise DataError(f"{NAME}: record {record.id!r}: response {response.rid!r} is not one message of text")
+        rids = {one.rid for one in record.responses}
         versions, seen = [(0, response)], {response.text}
         for level in range(1, self.levels):
             text = degrade(response.text, self.most * level / (self.levels - 1))
+            if f"{response.rid}-{level}" in rids:
+                raise DataError(
+                    f"{NAME}: record {record.id!r}: has a response '{response.rid}-{level}' already, the name of a "
+                    "degraded version; degrade data once, or rename it"
+                )
             if text and text not in seen:
                 seen.add(text)
                 versions.append((level, Response.from_text(f"{response.rid}-{level}", text)))

@@ -83,6 +83,8 @@ def test_what_is_wrong_is_said() -> None:
         transform(question(context=None, contxt="x"), "knowpo")
     with pytest.raises(DataError, match=r"record 'p': meta.answer: 'Nice' does not stand in the context"):
         transform(question(answer="Nice"), "knowpo")
+    with pytest.raises(DataError, match=r"record 'p': meta.span: string should have at least 1 character, got ''"):
+        transform(question(span=""), "knowpo")
     with pytest.raises(DataError, match=r"record 'p': meta.answer: missing; a related context holds one"):
         transform(question(answer=None), "knowpo")
     with pytest.raises(DataError, match="record 'p': has responses already"):

@@ -71,6 +71,12 @@ def test_texts_with_too_few_phrases_have_fewer_levels(caplog: pytest.LogCaptureF
     assert "spo_degree: left out 2 degraded versions (too few phrases to differ)" in caplog.text
 
 
+def test_data_are_degraded_once() -> None:
+    (once,) = transform(compared(rated({TEXT: 2.0, "bad": 1.0}), ("r0", "r1")), "spo_degree")
+    with pytest.raises(DataError, match="spo_degree: record 'p': has a response 'r0-1' already"):
+        transform(once, "spo_degree")
+
+
 def test_what_is_no_text_is_refused() -> None:
     record = compared(rated({"a": 2.0, "b": 1.0}), ("r0", "r1"))
     turn = Message(role="assistant", content=(Part(type="text", text="b"),))
