@@ -11,7 +11,7 @@ from mmalign.components import Component, RewardComponent
 from mmalign.config import RunConfig
 from mmalign.errors import ConfigError, PlanError, PluginError, suggest
 from mmalign.names import distinct_names
-from mmalign.objectives import Objective, bind_objective, label_metrics
+from mmalign.objectives import Objective, bind_axes, bind_objective, label_metrics
 from mmalign.overlap import check_overlap
 from mmalign.parts import Collector, Decoding, Engine, Evaluator, Modality, Reward, Transform
 from mmalign.quantities import (
@@ -119,6 +119,8 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
     advantage = _bind_advantage(builder, config)
     _check_online(config, source)
     plan = _plan(builder, objectives, modality_spec, advantage, config)
+    axes = {provider.name: provider.axes for provider in plan.providers}
+    objectives = tuple(bind_axes(objective, axes) for objective in objectives)
     _check_reference(config, plan, source)
     modality = builder.build("modality", config.modality, "modality")
     _check_exports(config, modality, source)

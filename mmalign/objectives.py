@@ -36,6 +36,7 @@ class Objective:
         aggregation: how step losses are reduced.
         horizon: the constant of the aggregation `constant`, in steps.
         prefix: of its metrics' names; empty where it is the only objective.
+        per_element: those of its needs that hold something for each element, e.g. [M, ...] for a loss on pairs.
     """
 
     spec: ObjectiveSpec
@@ -45,21 +46,22 @@ class Objective:
     aggregation: str = "step_mean"
     horizon: float | None = None
     prefix: str = ""
+    per_element: frozenset[str] = frozenset()
 
     def evaluate(self, values: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Computes the loss of every element, float32, and its metrics.
 
-        What is known of a pair or a response that does not count is given to the loss as zeros, so that no NaN in it
-        reaches a gradient.
+        What is known of an element that does not count is given to the loss as zeros, so that no NaN in it reaches a
+        gradient.
 
         Raises:
             PluginError: the loss has another shape than its declaration says.
         """
         mask = element_mask(self.spec, values)
-        needs = [values[name] for name in self.spec.needs]
-        if self.spec.over and mask.dim() == 1:
-            needs = [_blank(value, mask) for value in needs]
-        losses, metrics = self.loss(*needs, **self.parameters)
+        losses, metrics = self.loss(
+            *(_blank(values[name], mask) if name in self.per_element else values[name] for name in self.spec.needs),
+            **self.parameters,
+        )
         expected = mask.shape
         if losses.shape != expected:
             raise PluginError(
@@ -126,8 +128,21 @@ def _known(values: Tensor) -> Tensor:
     return values if values.dtype == torch.bool else ~values.isnan().reshape(len(values), -1).any(dim=1)
 
 
+def bind_axes(objective: Objective, axes: Mapping[str, str]) -> Objective:
+    """Notes which needs of an objective over some pairs, or some responses, hold something for each of them.
+
+    Args:
+        axes: of every planned quantity.
+    """
+    letter = {"pair": "M", "response": "N"}.get(objective.spec.per)
+    if letter is None or not objective.spec.over:
+        return objective
+    names = frozenset(name for name in objective.spec.needs if axes[name].startswith(letter))
+    return replace(objective, per_element=names)
+
+
 def _blank(value: Tensor, mask: Tensor) -> Tensor:
-    """Replaces numbers about elements that do not count by 0; a scalar, or what is about other things, stays."""
-    if not value.is_floating_point() or value.shape[:1] != mask.shape:
+    """Replaces numbers about elements that do not count by 0."""
+    if not value.is_floating_point():
         return value
     return torch.where(mask.reshape(-1, *[1] * (value.dim() - 1)), value, 0)

@@ -1,8 +1,9 @@
 """Scoring the rewards of one part of a round while the next part is sampled.
 
 The prompts are cut only where a call of the engine may be cut at no cost, and the samples of all parts belong to one
-call of the rewards. So rewards and counts of failures of given rollouts are those of a round in one part. The caller's thread samples and decodes; one more thread scores with the rewards that declare themselves
-`background`. The others score at the end, in the caller's thread, all samples at once.
+call of the rewards. So rewards and counts of failures of given rollouts are those of a round in one part. The caller's
+thread samples and decodes; one more thread scores with the rewards that declare themselves `background`. The others
+score at the end, in the caller's thread, all samples at once.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from torch import Tensor
 from mmalign import ConfigError, ObjectiveSpec, PluginError, Record
 from mmalign.batch import Batch, build_batch
 from mmalign.metrics import MetricSums
-from mmalign.objectives import Objective, bind_objective, element_mask, label_metrics
+from mmalign.objectives import Objective, bind_axes, bind_objective, element_mask, label_metrics
 from mmalign.values import EncodedResponse
 from mmalign.weighting import weighted_loss
 
@@ -198,12 +198,27 @@ def test_a_number_that_is_not_known_reaches_no_gradient(batch: Batch) -> None:
     values = {**batch.quantities, "gains": gains, "known": known}
     spec = make_spec("response", ("gains", "known"), over="known")
     objective = bind_objective(spec, lambda gains, known: ((gains * known).exp(), {}), {}, 1.0)
+    objective = bind_axes(objective, {"gains": "N", "known": "N"})
     sums = MetricSums()
     totals = torch.tensor([3.0, 3.0], dtype=torch.float64)
     weighted_loss([objective], values, [totals], sums).backward()
     assert torch.isfinite(gains.grad).all()
     assert gains.grad[1].item() == 0.0
     assert (gains.grad[[0, 2, 3]] != 0).all()
+
+
+def test_what_is_about_other_things_than_the_elements_stays_as_it_is(batch: Batch) -> None:
+    """Two pairs and, by chance, two prompts: the second pair does not count, the second prompt's number stays."""
+    seen: dict[str, list[float]] = {}
+
+    def look(margins: Tensor, by_prompt: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        seen.update(margins=margins.tolist(), by_prompt=by_prompt.tolist())
+        return margins, {}
+
+    spec = make_spec("pair", ("margins", "by_prompt"), over="labelled")
+    objective = bind_axes(bind_objective(spec, look, {}, 1.0), {"margins": "M", "by_prompt": "P"})
+    objective.evaluate({**batch.quantities, "by_prompt": torch.tensor([7.0, 9.0])})
+    assert seen == {"margins": [1.0, 0.0], "by_prompt": [7.0, 9.0]}
 
 
 def test_a_pair_over_a_companion_counts_where_there_is_one(batch: Batch) -> None:
