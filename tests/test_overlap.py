@@ -16,6 +16,7 @@ from scoring_server import Answer, ScoringServer
 import mmalign
 from mmalign import ConfigError, Engine, Generated, Record, TrainingError, load_run
 from mmalign.assembly import assemble, load_registry_for
+from mmalign.backend import Backend
 from mmalign.config import RunConfig
 from mmalign.metrics_log import read_metrics
 from mmalign.overlap import BackgroundThread, collect_in_parts
@@ -202,6 +203,7 @@ def test_a_language_model_samples_the_same_in_parts(
     write_config: Callable[..., Path],
     write_records: Callable[..., Path],
     scoring_server: ScoringServer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Parts end where a batch of sequences ends, and log-probs that are missing are computed all at once."""
     prompts = write_records("prompts.jsonl", [{"prompt": f"Say {'it ' * n}"} for n in range(1, 7)])
@@ -214,6 +216,14 @@ def test_a_language_model_samples_the_same_in_parts(
     run = load_run(write_config(config))
     if not told:
         object.__setattr__(run.assembly, "engine", Forgetful())
+    scored: list[int] = []
+    policy_logps = Backend.policy_logps
+
+    def watched(backend: Backend, responses: Any) -> Any:
+        scored.append(len(responses))
+        return policy_logps(backend, responses)
+
+    monkeypatch.setattr(Backend, "policy_logps", watched)
     expected, _ = collect(run, parts=1)
     rollouts, _ = collect(run, parts=3)
     assert [one.record for one in rollouts] == [one.record for one in expected]
@@ -221,6 +231,7 @@ def test_a_language_model_samples_the_same_in_parts(
         for mine, theirs in zip(one.responses, other.responses, strict=True):
             assert torch.equal(mine.behaviour_logps, theirs.behaviour_logps)
             assert mine.rescored == (not told)
+    assert scored == ([] if told else [12, 12])
 
 
 @pytest.mark.parametrize(("size", "count", "prompts"), [(64, 8, 8), (64, 6, 32), (4, 8, 1), (3, 3, 1), (1, 5, 1)])
