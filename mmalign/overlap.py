@@ -43,11 +43,18 @@ def check_overlap(assembly: Assembly, where: str) -> None:
         raise ConfigError(f"{where}: rewards of sampled responses overlap; without `collector` or `rewards`, drop it")
     if collector.independent_group is None:
         raise ConfigError(f"{where}: collector {config.collector.name!r} needs all prompts at once; drop it")
-    if assembly.engine.prompts_per_draw(assembly.modality, collector.independent_group) is None:
+    unit = assembly.engine.prompts_per_draw(assembly.modality, collector.independent_group)
+    if unit is None:
         parts = f"engine {config.engine.name!r} with modality {config.modality.name!r}"
         raise ConfigError(f"{where}: {parts} cannot sample in parts; drop it")
     if not scorer.background:
         raise ConfigError(f"{where}: none of the rewards scores in the background, as `http` does; drop it")
+    prompts = config.train.prompts_per_round or config.train.batch_size
+    if prompts <= unit:
+        raise ConfigError(
+            f"{where}: the {prompts} prompts of a round are sampled at once, so nothing would overlap; "
+            "sample fewer responses at a time (modality.generation_batch_size), or drop it"
+        )
 
 
 def collect_in_parts(

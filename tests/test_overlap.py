@@ -326,6 +326,10 @@ def test_calls_are_made_in_order_by_one_thread() -> None:
     [
         ({"collector": None, "advantage": None, "objective": {"name": "dpo"}}, "without `collector` or `rewards`"),
         ({"rewards": [{"name": "zeros"}]}, "none of the rewards scores in the background, as `http` does; drop it"),
+        (
+            {"train": {"steps": 1, "overlap_parts": 2, "batch_size": 1}},
+            r"the 1 prompts of a round are sampled at once, so nothing would overlap; sample fewer",
+        ),
         ({"train": {"steps": 1, "overlap_parts": 0}}, r"train\.overlap_parts: must be at least 1, got 0"),
     ],
 )
