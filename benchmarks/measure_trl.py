@@ -43,6 +43,9 @@ from trl import (
 )
 from workloads import build_case_pairs, render
 
+PADDING = "<|endoftext|>"
+"""A token of SmolLM2 that no text of ours has; its own padding token is the end token."""
+
 TRAINERS: dict[str, tuple[Any, Any]] = {
     "dpo": (DPOConfig, DPOTrainer),
     "kto": (KTOConfig, KTOTrainer),
@@ -68,6 +71,9 @@ def measure(case: Case, network: Path, tokenizer: Path, folder: Path) -> Trace:
     """Trains for a warm-up step and `case.steps` more; see `measure_mmalign.measure`."""
     config, build_trainer = TRAINERS[case.method]
     tokenise = AutoTokenizer.from_pretrained(tokenizer)
+    if case.method == "reward_model":
+        # The score is read at the last token that is not padding; by default that would not be the end token.
+        tokenise.pad_token = PADDING
     clock = StepClock()
     generation = _TimedMethod(GRPOTrainer, "_generate")
     precomputing = [_TimedMethod(owner, "_precompute_ref_logps") for owner in (DPOTrainer, KTOTrainer)]

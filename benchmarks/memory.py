@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from measure_memory import LAYERS, SYSTEMS, MemoryCase, measure
+from measure_memory import SYSTEMS, MemoryCase, measure
 from rows import describe_machine, today
 from workloads import ROOT
 
@@ -38,7 +38,12 @@ ENVIRONMENT = {
     "GOMP_SPINCOUNT": "0",
 }
 
-STYLES = {"naive": ("#b2182b", "s"), "mmalign-padded": ("#7a7a7a", "^"), "mmalign": ("#2166ac", "o")}
+STYLES: dict[str, dict[str, Any]] = {
+    "naive": {"color": "#b2182b", "marker": "s"},
+    # Around the curve of `mmalign`, which it nearly coincides with.
+    "mmalign-padded": {"color": "#f4a582", "marker": "o", "markersize": 11, "linewidth": 6},
+    "mmalign": {"color": "#2166ac", "marker": "o"},
+}
 LABELS = {"naive": "all logits at once", "mmalign-padded": "mmalign, padded", "mmalign": "mmalign"}
 
 
@@ -94,15 +99,14 @@ def draw(rows: list[dict[str, Any]], file: Path) -> None:
         for panel, varied, title, name in zip(panels, ("length", "vocabulary"), titles, names, strict=True):
             scale = 1 if varied == "length" else 1024
             for system in SYSTEMS:
-                colour, marker = STYLES[system]
                 points = [(at / scale, size) for at, size in select(rows, system, varied)]
-                panel.plot(*zip(*points, strict=True), color=colour, marker=marker, label=LABELS[system])
+                panel.plot(*zip(*points, strict=True), label=LABELS[system], **STYLES[system])
             panel.set(xlabel=name, title=title, ylim=(0, None))
             panel.set_xticks([at / scale for at in (LENGTHS if varied == "length" else VOCABULARIES)[2:]])
             panel.grid(axis="y", alpha=0.3)
         panels[0].set_ylabel("memory of one step, GiB")
         panels[0].legend(frameon=False)
-        figure.savefig(file, dpi=130)
+        figure.savefig(file, dpi=110)
         pyplot.close(figure)
 
 
@@ -112,7 +116,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--draw", action="store_true", help="measure nothing, draw the stored numbers")
     if not parser.parse_args(arguments).draw:
         rows = list(measure_all(list_cases()))
-        stored = {"machine": describe_machine(), "date": today(), "layers": LAYERS, "rows": rows}
+        stored = {"machine": describe_machine(), "date": today(), "rows": rows}
         RESULTS.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
     rows = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]
     draw(rows, FIGURE)

@@ -117,7 +117,8 @@ def _loss_difference(row: Row, baseline: Row | None) -> str:
     if baseline is None or not same or row["method"] == "grpo" or row["system"] == "trl":
         return ""
     own, trl = row["runs"][0]["losses"], baseline["runs"][0]["losses"]
-    return f"{own[0] - trl[0]:+.4f}, {own[-1] - trl[-1]:+.4f}"
+    # Adding zero makes a zero of minus zero.
+    return ", ".join(f"{round(own[step] - trl[step], 4) + 0.0:+.4f}" for step in (0, -1))
 
 
 def _identify(row: Row) -> tuple[Any, ...]:
