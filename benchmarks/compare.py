@@ -62,8 +62,10 @@ def is_sensible(method: str, system: str) -> bool:
     """Tells whether a system has something of its own for a method, on this machine."""
     if system == "trl-precomputed":
         return method in ("dpo", "kto")
+    if system == "trl-liger":
+        return torch.cuda.is_available()
     # On a GPU `mmalign` is one pass.
-    return system not in ("trl-liger", "mmalign-one-pass") or (system == "trl-liger") == torch.cuda.is_available()
+    return system != "mmalign-one-pass" or not torch.cuda.is_available()
 
 
 def measure(case: Case) -> dict[str, Any]:

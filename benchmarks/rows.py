@@ -22,7 +22,7 @@ from workloads import MIXES
 Row = dict[str, Any]
 
 MARKER = "<!-- table: written by benchmarks/compare.py -->"
-HEAD = ("method", "training", "lengths", "system", "s/step", "of which sampling", "responses/s", "tokens/s", "peak GB")
+HEAD = ("method", "training", "lengths", "system", "s/step", "sampling + rest", "responses/s", "tokens/s", "peak GB")
 HEAD += ("speed", "memory", "peak share", "loss, first and last step", "minus TRL's", "date", "load")
 
 
@@ -96,10 +96,11 @@ def summarise(runs: Iterable[dict[str, Any]]) -> Measurement:
 def _measured_cells(row: Row, baseline: Row | None) -> list[str]:
     own = summarise(row["runs"])
     trl = summarise(baseline["runs"]) if baseline else None
+    sampling = own.generation_seconds
     share = own.operations / own.seconds / row["peak_operations"] if row["peak_operations"] else None
     return [
         f"{own.seconds:.2f}",
-        f"{own.generation_seconds:.2f}" if own.generation_seconds else "",
+        f"{sampling:.2f} + {own.seconds - sampling:.2f}" if sampling else "",
         f"{own.responses / own.seconds:.2f}",
         f"{own.tokens / own.seconds:.0f}",
         f"{own.peak_bytes / 2**30:.2f}",

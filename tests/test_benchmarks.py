@@ -196,6 +196,20 @@ def test_a_table_compares_with_trl(scripts: Any) -> None:
     assert {line.count("|") for line in scripts("rows").build_table(rows).splitlines()} == {17}
 
 
+def test_sampling_and_the_rest_are_told_apart(scripts: Any) -> None:
+    row = make_row(method="grpo")
+    row["runs"][0]["generation_seconds"] = 1.5
+    assert "| 4.00 | 1.50 + 2.50 |" in scripts("rows").build_table([row])
+
+
+@pytest.mark.parametrize(("cuda", "missing"), [(False, {"trl-liger"}), (True, {"mmalign-one-pass"})])
+def test_systems_of_a_machine(scripts: Any, cuda: bool, missing: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    compare, systems = scripts("compare"), set(scripts("measuring").SYSTEMS)
+    assert {system for system in systems if not compare.is_sensible("dpo", system)} == missing
+    assert not compare.is_sensible("grpo", "trl-precomputed")
+
+
 @pytest.mark.parametrize("change", [{"steps": 2}, {"prompts": 4}, {"method": "grpo"}])
 def test_losses_are_compared_on_the_same_data_only(scripts: Any, change: dict[str, Any]) -> None:
     method = {"method": change.get("method", "dpo")}
