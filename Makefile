@@ -1,7 +1,7 @@
 # Every target makes .venv if there is none and installs what it needs: `make quickstart` on a fresh machine is enough.
 #   make quickstart   align a small language model and print held-out metrics before and after
 #   make test         all tests;  make test-fast: without the slow ones
-#   make bench        time mmalign against TRL in a few minutes;  make bench-all: every case, hours on a CPU
+#   make bench        time mmalign against TRL in a few minutes;  make bench-all: every case and memory, hours on a CPU
 #   make check        what has to pass before a commit: lint and the fast tests
 
 PYTHON ?= python3
@@ -55,6 +55,7 @@ bench: install
 	$(BIN)/python benchmarks/compare.py --quick
 
 bench-all: install
+	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/compare.py
 
 docs: install

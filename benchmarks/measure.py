@@ -13,8 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from measuring import Case
-from workloads import find_model
+from arithmetic import describe_network
+from measuring import LORA_RANK, Case, build_measurement
+from workloads import count_lengths, find_model
 
 
 def main(arguments: list[str]) -> None:
@@ -24,7 +25,10 @@ def main(arguments: list[str]) -> None:
     module = importlib.import_module("measure_trl" if case.system.startswith("trl") else "measure_mmalign")
     folders = find_model(torch.bfloat16 if case.lora else torch.float32)
     with tempfile.TemporaryDirectory() as folder:
-        measurement = module.measure(case, *folders, Path(folder))
+        trace = module.measure(case, *folders, Path(folder))
+    network, tokenizer = folders
+    sizes = describe_network(network, LORA_RANK if case.lora else None)
+    measurement = build_measurement(case, trace, sizes, count_lengths(case, tokenizer))
     result_file.write_text(json.dumps(asdict(measurement)), encoding="utf-8")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from arithmetic import Step, count_tokens, group_lengths
 from datasets import Dataset
 from measuring import (
     GROUP_SIZE,
@@ -20,8 +21,8 @@ from measuring import (
     LORA_RANK,
     RESPONSE_STEPS,
     Case,
-    Measurement,
-    build_measurement,
+    Trace,
+    start_score_head,
 )
 from peft import LoraConfig
 from transformers import (
@@ -40,7 +41,10 @@ from trl import (
     RewardConfig,
     RewardTrainer,
 )
-from workloads import build_pairs
+from workloads import build_case_pairs, render
+
+PADDING = "<|endoftext|>"
+"""A token of SmolLM2 that no text of ours has; its own padding token is the end token."""
 
 TRAINERS: dict[str, tuple[Any, Any]] = {
     "dpo": (DPOConfig, DPOTrainer),
@@ -63,14 +67,16 @@ class StepClock(TrainerCallback):
         self.ends.append(time.time())
 
 
-def measure(case: Case, network: Path, tokenizer: Path, folder: Path) -> Measurement:
+def measure(case: Case, network: Path, tokenizer: Path, folder: Path) -> Trace:
     """Trains for a warm-up step and `case.steps` more; see `measure_mmalign.measure`."""
     config, build_trainer = TRAINERS[case.method]
     tokenise = AutoTokenizer.from_pretrained(tokenizer)
-    clock, generation, precomputing = StepClock(), [], []
-    _time_method(GRPOTrainer, "_generate", generation)
-    _time_method(DPOTrainer, "_precompute_ref_logps", precomputing)
-    _time_method(KTOTrainer, "_precompute_ref_logps", precomputing)
+    if case.method == "reward_model":
+        # The score is read at the last token that is not padding; by default that would not be the end token.
+        tokenise.pad_token = PADDING
+    clock = StepClock()
+    generation = _TimedMethod(GRPOTrainer, "_generate")
+    precomputing = [_TimedMethod(owner, "_precompute_ref_logps") for owner in (DPOTrainer, KTOTrainer)]
     trainer = build_trainer(
         model=_load(case, network, tokenise),
         args=config(output_dir=str(folder), **_build_arguments(case)),
@@ -82,10 +88,11 @@ def measure(case: Case, network: Path, tokenizer: Path, folder: Path) -> Measure
     )
     trainer.train()
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
-    share = sum(precomputing) / (case.steps + 1)
+    share = sum(second for timed in precomputing for second in timed.seconds) / (case.steps + 1)
     ends = [end + share * step for step, end in enumerate(clock.ends)]
-    tokens = _count_tokens(case, trainer, log)
-    return build_measurement(case, ends, [entry["loss"] for entry in log], tokens, generation)
+    sampled = [_group_sampled(*result[:2]) for result in generation.results]
+    tokens = sum(map(count_tokens, sampled[1:])) if sampled else _count_tokens(case, trainer)
+    return Trace(ends, [entry["loss"] for entry in log], tokens, generation.seconds, sampled)
 
 
 def _load(case: Case, network: Path, tokenise: Any) -> Any:
@@ -94,6 +101,7 @@ def _load(case: Case, network: Path, tokenise: Any) -> Any:
         return AutoModelForCausalLM.from_pretrained(network, dtype=dtype)
     model = AutoModelForSequenceClassification.from_pretrained(network, num_labels=1, dtype=dtype)
     model.config.pad_token_id = tokenise.pad_token_id
+    start_score_head(model.score.weight)
     return model
 
 
@@ -117,6 +125,8 @@ def _build_arguments(case: Case) -> dict[str, Any]:
             "num_generations": GROUP_SIZE,
             "max_completion_length": RESPONSE_STEPS,
             "temperature": 1.0,
+            # All responses are of the same length in every system.
+            "generation_kwargs": {"min_new_tokens": RESPONSE_STEPS},
             "shuffle_dataset": False,
         }
     else:
@@ -132,10 +142,8 @@ def _build_arguments(case: Case) -> dict[str, Any]:
 
 def _build_rows(case: Case, tokenise: Any) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for pair in build_pairs(case.mix, case.prompts * (case.steps + 1)):
-        chat = [{"role": "user", "content": pair["prompt"]}]
-        prompt = tokenise.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        chosen, rejected = (pair[name] + tokenise.eos_token for name in ("chosen", "rejected"))
+    for pair in build_case_pairs(case):
+        prompt, chosen, rejected = render(pair, tokenise)
         if case.method == "grpo":
             rows.append({"prompt": prompt})
         elif case.method == "kto":
@@ -159,25 +167,33 @@ def _length_reward(completions: list[str], **_: Any) -> list[float]:
     return [-abs(len(text.split()) - 20) / 20 for text in completions]
 
 
-def _count_tokens(case: Case, trainer: Any, log: list[dict[str, Any]]) -> float:
-    if case.method == "grpo":
-        counts = [entry["num_tokens"] for entry in log]
-        return float(counts[-1] - counts[0])
+def _count_tokens(case: Case, trainer: Any) -> int:
     total = 0
     rows = list(trainer.train_dataset)
     for row in rows[len(rows) // (case.steps + 1) :]:
         answers = [row[name] for name in ("chosen_ids", "rejected_ids", "completion_ids") if name in row]
         total += sum(len(answer) + len(row.get("prompt_ids", ())) for answer in answers)
-    return float(total)
+    return total
 
 
-def _time_method(owner: Any, name: str, seconds: list[float]) -> None:
-    method = getattr(owner, name)
+def _group_sampled(prompts: list[list[int]], responses: list[list[int]]) -> Step:
+    pairs = zip(prompts, responses, strict=True)
+    return group_lengths((tuple(prompt), len(prompt), len(response)) for prompt, response in pairs)
 
-    def timed(self: Any, *arguments: Any, **options: Any) -> Any:
-        start = time.perf_counter()
-        result = method(self, *arguments, **options)
-        seconds.append(time.perf_counter() - start)
-        return result
 
-    setattr(owner, name, timed)
+class _TimedMethod:
+    """Keeps the duration and the result of every call of a method of TRL."""
+
+    def __init__(self, owner: Any, name: str) -> None:
+        self.seconds: list[float] = []
+        self.results: list[Any] = []
+        method = getattr(owner, name)
+
+        def timed(trainer: Any, *arguments: Any, **options: Any) -> Any:
+            start = time.perf_counter()
+            result = method(trainer, *arguments, **options)
+            self.seconds.append(time.perf_counter() - start)
+            self.results.append(result)
+            return result
+
+        setattr(owner, name, timed)

@@ -15,8 +15,11 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
+from arithmetic import Network, Step, count_operations
 
 Method = Literal["dpo", "kto", "reward_model", "grpo"]
+
+SYSTEMS = ("trl", "trl-tuned", "trl-precomputed", "trl-liger", "mmalign", "mmalign-one-pass", "mmalign-padded")
 
 GROUP_SIZE = 8
 RESPONSE_STEPS = 48
@@ -32,7 +35,7 @@ class Case:
         method: what is trained for.
         mix: lengths of prompts and responses; a key of `workloads.MIXES`.
         lora: a low-rank adapter on bfloat16 weights, or all weights in float32 (on CUDA in bfloat16 autocast).
-        system: `mmalign`, `mmalign-padded`, `trl`, `trl-tuned`, `trl-precomputed` or `trl-liger`.
+        system: one of `SYSTEMS`.
         steps: measured optimiser steps, after one warm-up step.
         prompts: prompts a step.
     """
@@ -46,16 +49,37 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Trace:
+    """What a system tells of its run.
+
+    Attributes:
+        ends: when every step ended, the warm-up step first, in seconds.
+        losses: of all steps.
+        tokens: unpadded tokens of prompts and responses that the system read in the measured steps, each prompt counted
+            with each of its responses.
+        generation: seconds spent on sampling in every step; empty offline.
+        sampled: lengths of prompts and sampled responses of every step; empty offline.
+    """
+
+    ends: Sequence[float]
+    losses: Sequence[float]
+    tokens: float
+    generation: Sequence[float] = ()
+    sampled: Sequence[Step] = ()
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What came out.
 
     Attributes:
         seconds: of the median measured step.
-        tokens: unpadded tokens of prompts and responses a step, each prompt counted with each of its responses.
+        tokens: a step; see `Trace`.
         responses: a step.
         losses: of every step, the warm-up step first.
         peak_bytes: highest resident memory of the process, or of the CUDA allocator.
         generation_seconds: of the median step, the part spent on sampling.
+        operations: useful ones of a step, a mean over the measured steps; see `arithmetic`.
     """
 
     seconds: float
@@ -64,28 +88,27 @@ class Measurement:
     losses: list[float]
     peak_bytes: int
     generation_seconds: float = 0.0
+    operations: float = 0.0
 
 
-def build_measurement(
-    case: Case, ends: Sequence[float], losses: Sequence[float], tokens: float, generation: Sequence[float] = ()
-) -> Measurement:
-    """Builds a measurement from the times at which the steps ended.
+def build_measurement(case: Case, trace: Trace, network: Network, stored: Sequence[Step]) -> Measurement:
+    """Builds a measurement from what a system tells.
 
     Args:
-        ends: of all steps, the warm-up step first, in seconds.
-        losses: of all steps.
-        tokens: of all measured steps together.
-        generation: seconds spent on sampling in every step, the warm-up step first.
+        network: sizes of the model.
+        stored: offline, the lengths of every step's rows.
     """
-    if len(ends) != case.steps + 1:
-        raise ValueError(f"{len(ends)} steps ended; expected a warm-up step and {case.steps} more")
+    if len(trace.ends) != case.steps + 1:
+        raise ValueError(f"{len(trace.ends)} steps ended; expected a warm-up step and {case.steps} more")
+    steps = (trace.sampled or stored)[1:]
     return Measurement(
-        seconds=statistics.median(end - start for start, end in pairwise(ends)),
-        tokens=tokens / case.steps,
+        seconds=statistics.median(end - start for start, end in pairwise(trace.ends)),
+        tokens=trace.tokens / case.steps,
         responses=case.prompts * (GROUP_SIZE if case.method == "grpo" else 2),
-        losses=list(losses),
+        losses=list(trace.losses),
         peak_bytes=peak_bytes(),
-        generation_seconds=statistics.median(generation[1:]) if len(generation) > 1 else 0.0,
+        generation_seconds=statistics.median(trace.generation[1:]) if trace.generation else 0.0,
+        operations=statistics.mean(count_operations(case.method, network, step) for step in steps),
     )
 
 
@@ -94,3 +117,10 @@ def peak_bytes() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def start_score_head(weight: torch.Tensor) -> None:
+    """Gives a reward model's score head [1, D] the same weights in every system."""
+    drawn = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) / (weight.shape[1] + 1)
+    with torch.no_grad():
+        weight.copy_(drawn)

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from arithmetic import Group, group_lengths
+from measuring import Case
+from transformers import AutoTokenizer
 
 from mmalign_text.gguf import cached_network, cached_tokenizer
 
@@ -52,6 +55,30 @@ def build_pairs(mix: str, count: int) -> list[dict[str, str]]:
         return " ".join(draw.choices(words, k=draw.randint(*bounds)))
 
     return [{"prompt": write(prompt), "chosen": write(response), "rejected": write(response)} for _ in range(count)]
+
+
+def build_case_pairs(case: Case) -> list[dict[str, str]]:
+    """Builds the rows of a case: `case.prompts` for the warm-up step and for every measured one."""
+    return build_pairs(case.mix, case.prompts * (case.steps + 1))
+
+
+def render(pair: dict[str, str], tokenise: Any) -> tuple[str, str, str]:
+    """Renders a pair as the model reads it: the prompt, and both responses with the end token."""
+    chat = [{"role": "user", "content": pair["prompt"]}]
+    prompt = tokenise.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    return prompt, pair["chosen"] + tokenise.eos_token, pair["rejected"] + tokenise.eos_token
+
+
+def count_lengths(case: Case, tokenizer: Path) -> list[list[Group]]:
+    """Counts the tokens of every step's prompts and stored responses, the warm-up step first."""
+    tokenise = AutoTokenizer.from_pretrained(tokenizer)
+    rows: list[tuple[str, int, int]] = []
+    for pair in build_case_pairs(case):
+        prompt, *responses = render(pair, tokenise)
+        length, *own = (len(tokenise(text, add_special_tokens=False)["input_ids"]) for text in (prompt, *responses))
+        rows += [(prompt, length, response) for response in own]
+    size = 2 * case.prompts
+    return [group_lengths(rows[start : start + size]) for start in range(0, len(rows), size)]
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
