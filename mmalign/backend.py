@@ -286,20 +286,38 @@ class Backend:
     def _score(
         self, network: Callable[..., Any], responses: Sequence[EncodedResponse], output: str = "logps"
     ) -> Tensor:
-        return self.micro_batch_size.fit(len(responses), lambda size: _score(network, responses, size, output))
+        budget = self.assembly.config.train.micro_batch_tokens
+        return self.micro_batch_size.fit(len(responses), lambda size: _score(network, responses, size, budget, output))
 
 
 @torch.no_grad()
-def _score(network: Callable[..., Any], responses: Sequence[EncodedResponse], size: int, output: str) -> Tensor:
-    """Scores `size` responses at a time, a prompt's side by side; returns the output [N, T, ...] in the given order."""
-    order = sorted(range(len(responses)), key=lambda row: -responses[row].shared or -responses[row].size)
+def _score(
+    network: Callable[..., Any], responses: Sequence[EncodedResponse], size: int, positions: int | None, output: str
+) -> Tensor:
+    """Scores about `size` responses and `positions` positions at a time; returns [N, T, ...] in the given order."""
     rows: list[Tensor] = [torch.empty(0)] * len(responses)
-    for start in range(0, len(order), size):
-        part = order[start : start + size]
+    for part in _cut(responses, size, positions):
         values = network([responses[row] for row in part], (output,))[output].float()
         for row, own in zip(part, values, strict=True):
             rows[row] = own[: responses[row].steps]
     return _pad(rows)
+
+
+def _cut(responses: Sequence[EncodedResponse], size: int, positions: int | None) -> Iterator[list[int]]:
+    """Cuts rows into parts, a prompt's side by side; prompts of one size are taken for one."""
+    part: list[int] = []
+    total = 0
+    for row in sorted(range(len(responses)), key=lambda row: -responses[row].shared or -responses[row].size):
+        response = responses[row]
+        alike = part and responses[part[-1]].shared == response.shared
+        added = response.size - response.shared if alike else response.size
+        if part and (len(part) == size or (positions is not None and total + added > positions)):
+            yield part
+            part, total, added = [], 0, response.size
+        part.append(row)
+        total += added
+    if part:
+        yield part
 
 
 def compute_derived(values: dict[str, Tensor], plan: Plan, stage: Any) -> dict[str, Tensor]:

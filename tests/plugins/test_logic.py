@@ -79,7 +79,7 @@ def test_orpo_is_exactly_one(chosen: float, rejected: float) -> None:
 @pytest.mark.parametrize(("chosen", "rejected"), CASES)
 def test_cpo_is_one_at_least(chosen: float, rejected: float, beta: float) -> None:
     sums = tensors(chosen, rejected, chosen)
-    expected = cpo_loss(*sums, beta=beta, nll_weight=0.0, label_smoothing=0.0)[0].item()
+    expected = cpo_loss(*sums, beta=beta, nll_weight=0.0, label_smoothing=0.0, link="logistic", alpha=0.0)[0].item()
     assert INSTANCES["cpo"].loss(logs(chosen, rejected), beta=beta) == pytest.approx(expected, rel=1e-11)
 
 
