@@ -11,8 +11,9 @@ Shapes: L positions of the row, H heads, K heads of keys and values, G = H / K, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from math import prod
 from typing import Any, Protocol, cast
 
 import torch
@@ -96,10 +97,10 @@ class _Segments(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, segments: tuple[Segment, ...]) -> Tensor:
-        future = _future(query.device)
+        future, room = _future(query.device), _Room(query, segments)
         attended = query.new_empty(query.shape[2], *query.shape[:2], query.shape[3])
         for segment in segments:
-            weights = _weigh(query, key, segment, future)
+            weights = _weigh(query, key, segment, future, room)
             own = attended[segment.start : segment.stop].permute(1, 2, 0, 3)  # [K, G, queries, D]
             own.copy_((weights @ _seen(value, segment)).view(own.shape))
         ctx.save_for_backward(query, key, value)
@@ -110,17 +111,18 @@ class _Segments(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         query, key, value = ctx.saved_tensors
-        future = _future(query.device)
+        future, room = _future(query.device), _Room(query, ctx.segments)
         grad = grad.permute(1, 2, 0, 3)  # [K, G, L, D]
         grad_query = torch.empty_like(query)
         # A prompt gets a share from each of its responses: they are added up in float32.
         wide = torch.promote_types(key.dtype, torch.float32)
         grad_key, grad_value = torch.zeros_like(key, dtype=wide), torch.zeros_like(value, dtype=wide)
         for segment in ctx.segments:
-            weights = _weigh(query, key, segment, future)
+            weights = _weigh(query, key, segment, future, room)
             own_grad, own_query = _rows(grad, segment), _rows(query, segment)
             _add_seen(grad_value, segment, weights.transpose(1, 2) @ own_grad)
-            grad_weights = own_grad @ _seen(value, segment).transpose(1, 2)
+            grad_weights = room.take(0, weights.shape)  # where the scores were
+            torch.matmul(own_grad, _seen(value, segment).transpose(1, 2), out=grad_weights)
             grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
             _add_seen(grad_key, segment, grad_scores.transpose(1, 2) @ own_query)
             own = grad_query[:, :, segment.start : segment.stop]
@@ -128,13 +130,31 @@ class _Segments(torch.autograd.Function):
         return grad_query, grad_key.to(key.dtype), grad_value.to(value.dtype), None
 
 
-def _weigh(query: Tensor, key: Tensor, segment: Segment, future: Tensor) -> Tensor:
-    """Computes the attention weights of a segment's queries: [K, G x queries, keys]."""
-    scores = _rows(query, segment) @ _seen(key, segment).transpose(1, 2)
-    count = segment.stop - segment.start
+class _Room:
+    """Memory for two tensors of one number for every query and key of a segment, used again for all segments.
+
+    Blocks of many sizes that are taken and given back would stay with the process.
+    """
+
+    def __init__(self, query: Tensor, segments: Sequence[Segment]) -> None:
+        heads = query.shape[0] * query.shape[1]
+        largest = max(heads * (segment.stop - segment.start) * segment.keys for segment in segments)
+        self._blocks = query.new_empty(2, largest)
+
+    def take(self, block: int, shape: Sequence[int]) -> Tensor:
+        """Returns one of the two as a tensor of a shape, holding anything."""
+        return self._blocks[block, : prod(shape)].view(*shape)
+
+
+def _weigh(query: Tensor, key: Tensor, segment: Segment, future: Tensor, room: _Room) -> Tensor:
+    """Computes the attention weights of a segment's queries: [K, G x queries, keys], in the second block of `room`."""
+    rows, count = _rows(query, segment), segment.stop - segment.start
+    shape = (*rows.shape[:2], segment.keys)
+    scores = room.take(0, shape)
+    torch.matmul(rows, _seen(key, segment).transpose(1, 2), out=scores)
     latest = scores.view(len(query), -1, count, scores.shape[2])[..., -count:]
     latest.masked_fill_(future[:count, :count], -torch.inf)
-    return scores.softmax(dim=-1)
+    return torch.softmax(scores, dim=-1, out=room.take(1, shape))
 
 
 def _rows(states: Tensor, segment: Segment) -> Tensor:

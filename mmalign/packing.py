@@ -33,6 +33,11 @@ class Segment:
     first: int
     prompt: tuple[int, int] = (0, 0)
 
+    @property
+    def keys(self) -> int:
+        """How many positions its last one attends to."""
+        return self.stop - self.first + self.prompt[1] - self.prompt[0]
+
 
 @dataclass(frozen=True, eq=False)
 class PackedLayout:
