@@ -74,7 +74,7 @@ class TokenModality(Modality):
     """
 
     generation_batch_size: int = 64
-    chunk_size: int = 256
+    chunk_size: int = 128
     packing: Literal["auto", "off"] = "auto"
     padding_side: ClassVar[Literal["left", "right"]] = "right"
 

@@ -94,7 +94,7 @@ def test_the_score_head_is_the_known_one(
 def test_micro_batches_are_bounded_on_a_cpu(scripts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     build, case = scripts("measure_mmalign").build_config, scripts("measuring").Case
     for cuda, system, bound in [
-        (False, "mmalign", 768),
+        (False, "mmalign", 1024),
         (False, "mmalign-one-pass", None),
         (False, "mmalign-padded", None),
         (True, "mmalign", None),
