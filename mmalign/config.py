@@ -99,8 +99,8 @@ class ReferenceConfig(Parameters):
     """What the policy is compared with, where an objective asks for it."""
 
     strategy: Literal["auto", "ema", "sync", "momentum"] = "auto"
-    """auto: the start, by adapter off or a frozen copy; ema: a moving average; sync: a recent policy; momentum: likewise,
-    and the policy then takes another step in the direction in which it went."""
+    """auto: the start, by adapter off or a frozen copy; ema: a moving average; sync: a recent policy;
+    momentum: likewise, and the policy then goes on in the direction in which it went."""
     decay: float | None = Field(default=None, gt=0, lt=1)
     """ema: share of the average that stays at every optimiser step, e.g. 0.99."""
     every: int | None = Field(default=None, ge=1)

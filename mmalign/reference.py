@@ -192,8 +192,8 @@ class Extrapolation(PeriodicSync):
     """The policy as it was after the latest multiple of `every` steps, which is then moved on in its own direction.
 
     Every `every` steps make an iteration. What the optimiser has found at the end of one, less what it had found at the
-    end of the one before, is added to the policy `momentum` times; the reference becomes that policy. The moments of the
-    optimiser stay as they are. With momentum 0 this is `PeriodicSync`.
+    end of the one before, is added to the policy `momentum` times; the reference becomes that policy. The optimiser's
+    moments stay as they are. With momentum 0 this is `PeriodicSync`.
 
     Args:
         momentum: share of the way of an iteration, in [0, 1].

@@ -1,7 +1,7 @@
-"""Token-level DPO: the margin of DPO less how much further the policy is from the reference along the rejected response.
+"""Token-level DPO: DPO less how much further the policy is from the reference along the rejected response.
 
 How far is the forward KL, summed over the steps of a response. TDPO1 trains through both KLs; TDPO2 weighs their
-difference, and the chosen one is a constant. MaPO is TDPO1 on steps that are weighted by a mask of the reference.
+difference, and the chosen one is a constant.
 """
 
 from __future__ import annotations
@@ -35,13 +35,6 @@ class TDPO2Config(TDPO1Config):
     """Train through the KL of the rejected response only."""
 
 
-class MaPOConfig(TDPO1Config):
-    """Token-level DPO under a mask."""
-
-    beta: float = Field(default=0.8, gt=0)
-    """Inverse temperature of the implicit reward; 0.1 for dialogues."""
-
-
 def tdpo_loss(  # noqa: PLR0913
     policy_chosen_logps: Tensor,
     policy_rejected_logps: Tensor,
@@ -57,7 +50,7 @@ def tdpo_loss(  # noqa: PLR0913
     """Computes the logistic loss of the implicit-reward margin less the difference of the KLs, for every pair.
 
     Args:
-        policy_chosen_logps: [M], nats, a sum over steps, under a mask if there is one.
+        policy_chosen_logps: [M], nats, a sum over steps; all four are.
         policy_rejected_logps: [M].
         reference_chosen_logps: [M].
         reference_rejected_logps: [M].
@@ -70,7 +63,7 @@ def tdpo_loss(  # noqa: PLR0913
     Returns:
         losses [M] and detached metrics [M]; the margins in them are without the KLs.
 
-    Source: arXiv:2404.11999, equations 15 (TDPO1) and 17 (TDPO2); MaPO from arXiv:2410.05102.
+    Source: arXiv:2404.11999, equations 15 (TDPO1) and 17 (TDPO2).
     """
     policy, reference = (policy_chosen_logps, policy_rejected_logps), (reference_chosen_logps, reference_rejected_logps)
     rewards = implicit_rewards(policy, reference, beta)

@@ -79,7 +79,8 @@ def test_adpa_without_advantages_is_supervised_fine_tuning() -> None:
 def test_expected_advantage_of_the_aligned_teacher_itself_is_beta_times_a_kl() -> None:
     teachers = {"dpo_teacher": logits(1), "reference_teacher": logits(2)}
     want = ("dpo_teacher_expected_logps", "reference_teacher_expected_logps", "reference_teacher_reverse_kl")
-    aligned, unaligned, kl = compare(logits(1), teachers, want).values()
+    outputs = compare(logits(1), teachers, want)
+    aligned, unaligned, kl = (outputs[name] for name in want)
     _, metrics = adpa_loss(torch.zeros(6), aligned, unaligned, beta=0.3, gamma=1.0)
     torch.testing.assert_close(metrics["advantages"], 0.3 * kl)
     assert (metrics["advantages"] > 0).all()

@@ -26,7 +26,7 @@ def list_distillation() -> list[ObjectiveSpec]:
         ),
         ObjectiveSpec(
             name="adpa",
-            summary="Likelihood of the chosen response and expected advantage, by two teachers, along the rejected one.",
+            summary="Likelihood of the chosen response and expected advantage by two teachers along the rejected one.",
             loss="mmalign_objectives.adpa:adpa_loss",
             config="mmalign_objectives.adpa:ADPAConfig",
             per="pair",
