@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from mmalign.values import Model as Model
     from mmalign.values import Rollout as Rollout
     from mmalign.values import Sample as Sample
+    from mmalign.values import Vocabulary as Vocabulary
 
 __version__ = "0.1.0.dev0"
 
@@ -140,6 +141,7 @@ _EXPORTS = {
         "Model",
         "Rollout",
         "Sample",
+        "Vocabulary",
     ),
 }
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}

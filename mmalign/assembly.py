@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,6 +45,7 @@ class Assembly:
 
     Attributes:
         papers: what the parts of this run implement, by part name, for the report.
+        teachers: the modality once more for every teacher, with the model that is the teacher.
     """
 
     config: RunConfig
@@ -60,6 +61,7 @@ class Assembly:
     evaluators: Mapping[str, Evaluator]
     plan: Plan
     papers: Mapping[str, str]
+    teachers: Mapping[str, Modality] = field(default_factory=dict)
 
     @property
     def online(self) -> bool:
@@ -139,6 +141,7 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
         evaluators=_build_evaluators(builder, config.evaluation.evaluators),
         plan=plan,
         papers=builder.papers,
+        teachers=_build_teachers(builder, config, modality, plan),
     )
     if config.train.overlap_parts > 1:
         check_overlap(assembly, f"{source}: train.overlap_parts" if source else "train.overlap_parts")
@@ -227,6 +230,28 @@ def _build_engine(builder: _Builder, config: RunConfig, modality: Modality, deco
     return engine
 
 
+def _build_teachers(builder: _Builder, config: RunConfig, modality: Modality, plan: Plan) -> dict[str, Modality]:
+    """Builds the modality anew for every teacher: as the policy's, without an adapter, with the keys of the teacher."""
+    teachers: dict[str, Modality] = {}
+    policy = {k: v for k, v in config.modality.parameters.items() if k not in modality.adapter_parameters}
+    for name, own in config.teachers.items():
+        where = f"teachers.{name}"
+        prefix = f"{builder.source}: " if builder.source else ""
+        if not plan.needs_anchor(name):
+            raise ConfigError(f"{prefix}{where}: nothing in this run needs a quantity of {name!r}; drop it")
+        if trained := sorted(own.keys() & modality.adapter_parameters):
+            raise ConfigError(f"{prefix}{where}.{trained[0]}: a teacher is frozen and trains no adapter; drop it")
+        if "name" in own:
+            raise ConfigError(f"{prefix}{where}.name: a teacher is of the policy's modality; drop it")
+        component = Component.model_validate({**policy, **own, "name": config.modality.name})
+        try:
+            teachers[name] = builder.build("modality", component, where)
+        except ConfigError as error:
+            told = str(error)
+            raise ConfigError(told if where in told else f"{prefix}{where}: {told}") from error
+    return teachers
+
+
 def _build_evaluators(builder: _Builder, components: Sequence[Component]) -> dict[str, Evaluator]:
     names = distinct_names([component.name for component in components])
     return {
@@ -243,7 +268,10 @@ def _plan(
     config: RunConfig,
 ) -> Plan:
     collector = builder.find("collector", config.collector, "collector") if config.collector else None
-    providers = [*data_providers(cast("CollectorSpec | None", collector)), *modality_providers(modality)]
+    providers = [
+        *data_providers(cast("CollectorSpec | None", collector)),
+        *modality_providers(modality, tuple(config.teachers)),
+    ]
     entries = builder.registry.entries("quantity")
     # Companions are found in stored records; what is sampled has none.
     usable = [entry for entry in entries if collector is None or entry.spec.stage != "companion"]

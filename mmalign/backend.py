@@ -6,7 +6,7 @@ loss needs of the global batch, `policy_values` what carries gradient. The same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -21,9 +21,9 @@ from mmalign.distribution import SumOverProcesses
 from mmalign.errors import TrainingError
 from mmalign.memory import MicroBatchSize
 from mmalign.policy import Policy, evaluation_mode
-from mmalign.quantities import DERIVED, POLICY_OUTPUTS, Plan, Provider
+from mmalign.quantities import ANCHOR_OUTPUTS, DERIVED, POLICY_OUTPUTS, Plan, Provider
 from mmalign.records import Record
-from mmalign.reference import MovingReference, Reference
+from mmalign.reference import FrozenModel, MovingReference, Reference
 from mmalign.reference_cache import ReferenceCache
 from mmalign.rewards import RewardScorer, build_samples
 from mmalign.step_context import StepContext
@@ -39,6 +39,8 @@ class Backend:
         policy: the module to score with; in a distributed run, the wrapped one.
         reference: the anchor, or None if the plan needs none.
         reference_cache: keeps log-probs of stored responses under a reference that never changes; None to keep none.
+        teachers: further models that the policy is compared with, by name.
+        teacher_caches: likewise for the teachers, by name; without those of which nothing is kept.
         device: where scoring happens.
         autocast: the precision context of forward passes, for sampling; `policy` has it of its own.
         micro_batch_size: responses per forward pass; halves when memory runs out.
@@ -56,6 +58,8 @@ class Backend:
     micro_batch_size: MicroBatchSize
     sum_over_processes: SumOverProcesses
     reference_cache: ReferenceCache | None = None
+    teachers: Mapping[str, FrozenModel] = field(default_factory=dict)
+    teacher_caches: Mapping[str, ReferenceCache] = field(default_factory=dict)
     process_index: int = 0
     processes: int = 1
     running_sums: dict[str, list[float]] = field(default_factory=dict)
@@ -107,10 +111,9 @@ class Backend:
         return batch.with_quantities(values, {"rewards": "NK", "composite_rewards": "N"})
 
     def _add_frozen(self, batch: Batch, provider: Provider, rollouts: Sequence[Rollout]) -> Batch:
-        if provider.name == "reference_logps":
-            return _add(batch, provider, self.score_with_reference(batch.responses, stored=not rollouts))
-        if provider.name == "reference_states":
-            return _add(batch, provider, self._score_with_reference(batch.responses, "states"))
+        anchor, _, output = provider.name.rpartition("_")
+        if output in ANCHOR_OUTPUTS and not provider.compute:
+            return _add(batch, provider, self._score_with_anchor(anchor, output, batch.responses, stored=not rollouts))
         if provider.name in ("rewards", "composite_rewards"):
             return self.add_rewards(batch, self.score_rollouts(rollouts))
         needs = [batch.quantities[name] for name in provider.needs]
@@ -129,10 +132,33 @@ class Backend:
         Args:
             stored: the responses come from a data set, so what was computed for them is kept and found again.
         """
-        if self.reference_cache is None or not stored:
-            return self._score_with_reference(responses)
-        temperature = self.assembly.modality.temperature
-        return self.reference_cache.logps(responses, temperature, self._score_with_reference).to(self.device)
+        return self._score_with_anchor("reference", "logps", responses, stored=stored)
+
+    @property
+    def anchors(self) -> dict[str, Reference]:
+        """The reference, if there is one, and the teachers, by name."""
+        return ({"reference": self.reference} if self.reference else {}) | dict(self.teachers)
+
+    @property
+    def caches(self) -> list[ReferenceCache]:
+        """What keeps log-probs of the reference and of teachers: one place on the disk for all."""
+        return [*([self.reference_cache] if self.reference_cache else []), *self.teacher_caches.values()]
+
+    def _score_with_anchor(
+        self, name: str, output: str, responses: Sequence[EncodedResponse], *, stored: bool
+    ) -> Tensor:
+        """Computes an output [N, T, ...] of the reference or of a teacher; what is kept of it is found again."""
+        if name not in self.anchors:
+            raise TrainingError(f"{name} log-probs were not planned; let the quantity need `{name}_logps`")
+
+        def score(rows: Sequence[EncodedResponse]) -> Tensor:
+            with self.anchors[name].active() as network:
+                return self._score(network, rows, output)
+
+        cache = self.reference_cache if name == "reference" else self.teacher_caches.get(name)
+        if cache is None or not stored or output != "logps":
+            return score(responses)
+        return cache.logps(responses, self.assembly.modality.temperature, score).to(self.device)
 
     def follow_policy(self, step: int) -> None:
         """Lets a moving reference follow the policy after optimiser step `step`."""
@@ -163,15 +189,18 @@ class Backend:
         plan = self.assembly.plan
         values = dict(batch.quantities)
         if plan.policy_outputs:
-            outputs = self.policy(batch.responses, plan.policy_outputs, *self._anchors(batch))
-            values |= {name: outputs[output] for name, output in POLICY_OUTPUTS.items() if output in outputs}
+            outputs = self.policy(batch.responses, plan.policy_outputs, self._compared(batch))
+            outputs |= {name: outputs[output] for name, output in POLICY_OUTPUTS.items() if output in outputs}
+            values |= {name: outputs[name] for name in plan.names("policy") if name in outputs}
         return compute_derived(values, plan, "policy")
 
-    def _anchors(self, batch: Batch) -> list[Anchor]:
-        if "reference_states" not in batch.quantities or self.reference is None:
-            return []
-        policy = self.reference.policy
-        return [Anchor(batch.quantities["reference_states"], policy.modality.head(policy.network))]
+    def _compared(self, batch: Batch) -> dict[str, Anchor]:
+        """The anchors whose whole distributions the policy is compared with."""
+        return {
+            name: Anchor(batch.quantities[f"{name}_states"], anchor.policy.modality.head(anchor.policy.network))
+            for name, anchor in self.anchors.items()
+            if f"{name}_states" in batch.quantities
+        }
 
     def policy_logps(self, responses: Sequence[EncodedResponse]) -> Tensor:
         """Computes log-probs [N, T] of encoded responses under the current policy, without gradient or dropout."""
@@ -276,12 +305,6 @@ class Backend:
             yield
         finally:
             modality.temperature = before
-
-    def _score_with_reference(self, responses: Sequence[EncodedResponse], output: str = "logps") -> Tensor:
-        if self.reference is None:
-            raise TrainingError("reference log-probs were not planned; let the quantity need `reference_logps`")
-        with self.reference.active() as network:
-            return self._score(network, responses, output)
 
     def _score(
         self, network: Callable[..., Any], responses: Sequence[EncodedResponse], output: str = "logps"

@@ -108,6 +108,7 @@ def _size_lines(inspection: Inspection) -> list[str]:
     lines = [
         f"{inspection.total_steps} steps of {train.batch_size} prompts in micro-batches of {train.micro_batch_size}",
         f"forward pass gives: {', '.join(plan.policy_outputs) or 'nothing'}; {reference}",
+        *([f"teachers: {', '.join(assembly.teachers)}"] if assembly.teachers else []),
         *([f"stages of {', '.join(map(str, stages))} records"] if len(stages) > 1 else []),
         f"weights in {str(inspection.dtype).removeprefix('torch.')}",
     ]
@@ -125,6 +126,8 @@ def _describe_reference(assembly: Assembly) -> str:
     config = assembly.config.reference
     if config.decay is not None:
         return f"moving average of the policy, decay {config.decay}"
+    if config.momentum is not None:
+        return f"the policy of every {config.every} steps, which then goes on by {config.momentum} of its way"
     if config.every is not None:
         return f"the policy of every {config.every} steps"
     return "adapter off" if assembly.modality.adapter else "frozen copy"

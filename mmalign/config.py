@@ -38,6 +38,8 @@ COMPONENT_KINDS = {
 """Key path of every component and the plugin kind that its `name` is looked up in."""
 
 
+_TEACHER = re.compile(r"[a-z][a-z0-9_]*")
+_TAKEN = ("policy", "reference", "behaviour", "chosen", "rejected")
 _INTERPOLATION = re.compile(r"(\\*)\$\{")
 
 
@@ -96,20 +98,23 @@ class TrainConfig(Parameters):
 class ReferenceConfig(Parameters):
     """What the policy is compared with, where an objective asks for it."""
 
-    strategy: Literal["auto", "ema", "sync"] = "auto"
-    """auto: the start, by adapter off or a frozen copy; ema: a moving average; sync: a recent policy."""
+    strategy: Literal["auto", "ema", "sync", "momentum"] = "auto"
+    """auto: the start, by adapter off or a frozen copy; ema: a moving average; sync: a recent policy;
+    momentum: likewise, and the policy then goes on in the direction in which it went."""
     decay: float | None = Field(default=None, gt=0, lt=1)
     """ema: share of the average that stays at every optimiser step, e.g. 0.99."""
     every: int | None = Field(default=None, ge=1)
-    """sync: optimiser steps after which the reference becomes the policy."""
+    """sync, momentum: optimiser steps after which the reference becomes the policy."""
+    momentum: float | None = Field(default=None, ge=0, le=1)
+    """momentum: how far the policy goes on after every `every` steps, in what it went since the last time; e.g. 0.3."""
     cache: bool = True
     """Keep log-probs of stored responses under a reference that never changes on the disk; other runs share them."""
 
     @model_validator(mode="after")
     def _check_parameters(self) -> ReferenceConfig:
-        for name, strategy in (("decay", "ema"), ("every", "sync")):
+        for name, strategies in (("decay", ("ema",)), ("every", ("sync", "momentum")), ("momentum", ("momentum",))):
             given = getattr(self, name) is not None
-            if given != (self.strategy == strategy):
+            if given != (self.strategy in strategies):
                 raise ValueError(f"strategy {self.strategy!r} {'takes no' if given else 'needs'} `{name}`")
         return self
 
@@ -163,6 +168,8 @@ class RunConfig(Parameters):
     """Where responses are sampled: in this process, or by a server."""
     reference: ReferenceConfig = ReferenceConfig()
     """What the policy is compared with."""
+    teachers: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Frozen further models by name; each sets keys of `modality` anew, e.g. `{teacher: {model: ...}}`."""
     train: TrainConfig = TrainConfig()
     """Optimisation."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -177,6 +184,17 @@ class RunConfig(Parameters):
     """Folder of the run."""
 
     _accept_one = field_validator("objective", "rewards", "quantities", mode="before")(one_or_many)
+
+    @field_validator("teachers")
+    @classmethod
+    def _check_names(cls, teachers: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name in teachers:
+            if not _TEACHER.fullmatch(name) or name in _TAKEN:
+                raise ValueError(
+                    f"{name!r} cannot name a teacher: quantities begin with it, as in `teacher_logps`; expected small "
+                    f"letters, digits and _, and none of {', '.join(_TAKEN)}"
+                )
+        return teachers
 
     @model_validator(mode="after")
     def _check_length(self) -> RunConfig:

@@ -18,6 +18,7 @@ from mmalign.objectives import Objective
 from mmalign.records import Record
 from mmalign.sentinels import check_covered
 from mmalign.startup import check_machine, count_steps, open_data
+from mmalign.teachers import check_vocabularies
 from mmalign.values import EncodedResponse
 
 _SAMPLE = 1000
@@ -64,7 +65,7 @@ class Inspection:
         data: statistics by split.
         total_steps: optimiser steps.
         parameters: (all, trained), or None if only loading would tell.
-        memory: bytes of weights, gradients, moments and a reference; activations come on top. None as above.
+        memory: bytes of weights, gradients, moments, a reference and teachers; activations come on top. None as above.
         dtype: of the frozen weights.
     """
 
@@ -84,6 +85,7 @@ def inspect_run(assembly: Assembly) -> Inspection:
     """
     config = assembly.config
     check_machine(config)
+    check_vocabularies(assembly)
     train = open_data(assembly, "train")
     statistics = {"train": _describe_data(assembly, train, assembly.objectives)}
     if config.data.eval:
@@ -146,4 +148,6 @@ def _estimate_memory(assembly: Assembly, parameters: tuple[int, int], dtype: tor
         reference = trained * torch.float32.itemsize
     elif assembly.plan.needs_reference and not assembly.modality.adapter:
         reference = every * dtype.itemsize
-    return every * dtype.itemsize + reference + trained * _TRAINED_BYTES
+    counts = [teacher.parameter_counts() for teacher in assembly.teachers.values()]
+    frozen = every + sum(count[0] for count in counts if count)
+    return frozen * dtype.itemsize + reference + trained * _TRAINED_BYTES

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mmalign.backend import Backend
     from mmalign.policy import Policy
     from mmalign.records import Record, Response
-    from mmalign.values import Anchor, EncodedResponse, Generated, Model, Rollout, Sample
+    from mmalign.values import Anchor, EncodedResponse, Generated, Model, Rollout, Sample, Vocabulary
 
 
 class Modality(ABC):
@@ -83,14 +83,19 @@ class Modality(ABC):
         return None
 
     def step_outputs(
-        self, policy: Policy, responses: Sequence[EncodedResponse], want: Collection[str], anchor: Anchor | None = None
+        self,
+        policy: Policy,
+        responses: Sequence[EncodedResponse],
+        want: Collection[str],
+        anchors: Mapping[str, Anchor] | None = None,
     ) -> dict[str, Tensor]:
         """Computes the outputs named in `want` in one forward pass.
 
         Args:
             want: any of `logps`, `entropy`, `values`, `scores`, `states` (which `head` turns into logits), and
-                `forward_kl` and `reverse_kl`: KL(anchor, policy) and KL(policy, anchor) of each step's distribution.
-            anchor: what the last two compare with.
+                `{anchor}_{output}` with one of `mmalign.values.ANCHORED_OUTPUTS` (`reference_forward_kl`, ...), which
+                compare each step's distribution with that of an anchor.
+            anchors: those anchors by name; None where none is wanted.
 
         Returns:
             the wanted tensors, each [N, T] (`scores`: [N], `states`: [N, T, D]), and `step_mask` [N, T].
@@ -105,6 +110,13 @@ class Modality(ABC):
             NotImplementedError: the modality does not provide `states`.
         """
         raise NotImplementedError(f"{type(self).__name__} provides no states")
+
+    def vocabulary(self) -> Vocabulary | None:
+        """Describes what steps are chosen from, without loading weights; None where steps are not choices.
+
+        A teacher must have the policy's.
+        """
+        return None
 
     def render(self, encoded: EncodedResponse) -> list[tuple[str, bool]]:
         """Splits what the model sees into pieces of text, each with whether the loss counts it; for `data show`."""

@@ -5,7 +5,7 @@ Distributed wrappers (DDP, FSDP) hook into `forward`, so every differentiable pa
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -30,12 +30,15 @@ class Policy(nn.Module):
         self.heads = Heads(heads, model.hidden_size)
 
     def forward(
-        self, responses: Sequence[EncodedResponse], want: Collection[str], anchor: Anchor | None = None
+        self,
+        responses: Sequence[EncodedResponse],
+        want: Collection[str],
+        anchors: Mapping[str, Anchor] | None = None,
     ) -> dict[str, Tensor]:
         """Computes the wanted outputs of `responses`; see `Modality.step_outputs`."""
-        if anchor is None:
+        if not anchors:
             return self.modality.step_outputs(self, responses, want)
-        return self.modality.step_outputs(self, responses, want, anchor)
+        return self.modality.step_outputs(self, responses, want, anchors)
 
 
 class Heads(nn.Module):

@@ -10,6 +10,7 @@ from typing import Any
 from accelerate.utils import gather_object
 
 from mmalign.errors import PluginError
+from mmalign.fingerprints import hash_tensors
 from mmalign.plugins import provenance
 from mmalign.run import Run
 from mmalign.versions import installed_versions
@@ -28,6 +29,7 @@ def collect_provenance(run: Run) -> dict[str, Any]:
         "plugins": provenance(run.assembly.registry.plugin_set),
         "seed": run.config.train.seed,
         "model": run.model.name,
+        "teachers": {name: hash_tensors(teacher.weights()) for name, teacher in run.backend.teachers.items()},
         "encoding": run.assembly.modality.fingerprint(),
         "rewards": list(run.backend.reward_names),
         "data": {"train": run.source.fingerprint, "quarantined": run.source.quarantined},

@@ -24,6 +24,7 @@ from mmalign.batch import DATA_AXES
 from mmalign.errors import PlanError, suggest
 from mmalign.registry import load_object
 from mmalign.specs import CollectorSpec, ModalitySpec, QuantitySpec
+from mmalign.values import ANCHORED_OUTPUTS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,21 +36,24 @@ POLICY_OUTPUTS = {
     "entropy": "entropy",
     "values": "values",
     "scores": "scores",
-    "reference_forward_kl": "forward_kl",
-    "reference_reverse_kl": "reverse_kl",
 }
 """Quantities that the policy's forward pass gives, and the modality's name of each output."""
+
+ANCHOR_OUTPUTS = {"logps": "NT", "states": "NTD"}
+"""Outputs of the pass of an anchor, the reference or a teacher, and their axes; the quantities are `{anchor}_{output}`.
+"""
 
 DERIVED = "derived"
 """Origin of the quantities that follow from others by their name alone."""
 
 _AXES = dict.fromkeys(POLICY_OUTPUTS, "NT") | {"scores": "N"}
-_REFERENCE = {"reference_logps": ("logps", "NT"), "reference_states": ("states", "NTD")}
-"""Quantities that a reference's forward pass gives, with the modality's name and the axes of each."""
-_SOURCES = "policy|reference|behaviour|teacher"
-_REDUCED = re.compile(rf"({_SOURCES})_(sequence|mean)_logps")
-_PAIRED_LOGPS = re.compile(rf"({_SOURCES})_(chosen|rejected)_(sequence|mean)_logps")
+_SOURCES = ("policy", "reference", "behaviour", "teacher")
+"""Sources of log-probs whose derived names are read as such even where they are missing, for the error."""
+_STEPWISE = "|".join(("logps", *ANCHORED_OUTPUTS))
 _PAIRED = re.compile(r"(chosen|rejected)_(\w+)")
+_ANCHORED = re.compile(
+    rf"([a-z]\w*?)(?:_chosen|_rejected)?(?:_sequence|_mean)?_({'|'.join(ANCHOR_OUTPUTS)}|{_STEPWISE})"
+)
 _TAKE_ROW = "mmalign.quantities:take_row"
 
 
@@ -93,13 +97,18 @@ class Plan:
 
     @property
     def policy_outputs(self) -> tuple[str, ...]:
-        """What the policy's forward pass must give, by the modality's names: `logps`, `entropy`, ..."""
-        return tuple(POLICY_OUTPUTS[name] for name in self.names("policy") if name in POLICY_OUTPUTS)
+        """What the policy's forward pass must give, by the modality's names: `logps`, `reference_forward_kl`, ..."""
+        given = [one.name for one in self.providers if one.stage == "policy" and not one.compute]
+        return tuple(POLICY_OUTPUTS.get(name, name) for name in given)
 
     @property
     def needs_reference(self) -> bool:
         """True if a reference model has to be run."""
-        return not _REFERENCE.keys().isdisjoint(self.names())
+        return self.needs_anchor("reference")
+
+    def needs_anchor(self, name: str) -> bool:
+        """True if the anchor of that name, the reference or a teacher, has to be run."""
+        return any(f"{name}_{output}" in self for output in ANCHOR_OUTPUTS)
 
     def __contains__(self, name: str) -> bool:
         return name in self.names()
@@ -129,7 +138,7 @@ def _resolve(
         return ordered[name]
     if name in path:
         raise PlanError(f"{consumer}: quantity {name!r} needs itself: {' -> '.join([*path, name])}")
-    provider = available.get(name) or _derive_companion(name, available) or _derive(name)
+    provider = available.get(name) or _derive_companion(name, available) or _derive(name, _sources(available))
     if provider is None:
         raise PlanError(_explain_missing(name, consumer, available, path))
     needed = [_resolve(need, consumer, available, ordered, (*path, name)) for need in provider.needs]
@@ -154,13 +163,19 @@ def _with_stage(provider: Provider, needed: Sequence[Provider]) -> Provider:
     return replace(provider, stage=latest.stage)
 
 
-def _derive(name: str) -> Provider | None:
+def _sources(available: Mapping[str, Provider]) -> str:
+    """Joins the names of all that log-probs can come from, as an alternative of a pattern."""
+    teachers = (name.removesuffix("_logps") for name in available if name.endswith("_logps"))
+    return "|".join(map(re.escape, dict.fromkeys((*_SOURCES, *teachers))))
+
+
+def _derive(name: str, sources: str) -> Provider | None:
     """Finds the rule for `{source}_{sequence|mean}_logps` [N] and for `chosen_`/`rejected_` forms [M] of [N] names."""
-    if match := _REDUCED.fullmatch(name):
+    if match := re.fullmatch(rf"({sources})_(sequence|mean)_({_STEPWISE})", name):
         reduce = "mmalign.reductions:masked_sum" if match[2] == "sequence" else "mmalign.reductions:masked_mean"
-        return Provider(name, "N", "frozen", (f"{match[1]}_logps", "step_mask"), reduce, DERIVED)
-    if match := _PAIRED_LOGPS.fullmatch(name):
-        return _paired(name, f"{match[1]}_{match[3]}_logps", match[2])
+        return Provider(name, "N", "frozen", (f"{match[1]}_{match[3]}", "step_mask"), reduce, DERIVED)
+    if match := re.fullmatch(rf"({sources})_(chosen|rejected)_(sequence|mean)_({_STEPWISE})", name):
+        return _paired(name, f"{match[1]}_{match[3]}_{match[4]}", match[2])
     if match := _PAIRED.fullmatch(name):
         return _paired(name, match[2], match[1])
     return None
@@ -168,12 +183,13 @@ def _derive(name: str) -> Provider | None:
 
 def _derive_companion(name: str, available: Mapping[str, Provider]) -> Provider | None:
     """Finds the rule for names with the role of a companion in the place of `chosen` or `rejected`."""
+    sources = _sources(available)
     for row, provider in available.items():
         role = re.escape(row.removesuffix("_row"))
         if provider.stage != "companion":
             continue
-        if match := re.fullmatch(rf"({_SOURCES})_{role}_(sequence|mean)_logps", name):
-            return Provider(name, "M", "frozen", (f"{match[1]}_{match[2]}_logps", row), _TAKE_ROW, DERIVED)
+        if match := re.fullmatch(rf"({sources})_{role}_(sequence|mean)_({_STEPWISE})", name):
+            return Provider(name, "M", "frozen", (f"{match[1]}_{match[2]}_{match[3]}", row), _TAKE_ROW, DERIVED)
         if match := re.fullmatch(rf"{role}_(?!row)(\w+)", name):
             return Provider(name, "M", "frozen", (match[1], row), _TAKE_ROW, DERIVED)
     return None
@@ -220,6 +236,10 @@ def _explain_missing(name: str, consumer: str, available: Mapping[str, Provider]
         return f"{message}; {_REMEDIES[name]}"
     if name in POLICY_OUTPUTS:
         return f"{message}; a modality would have to provide {POLICY_OUTPUTS[name]!r}"
+    if match := _ANCHORED.fullmatch(name):
+        if match[1] in ("policy", "reference", "behaviour") or f"{match[1]}_logps" in available:
+            return f"{message}; a modality would have to provide {match[2]!r}"
+        return f"{message}; {match[1]!r} would be a frozen model: add `teachers: {{{match[1]}: {{model: ...}}}}`"
     return message + suggest(name, available)
 
 
@@ -237,17 +257,23 @@ def data_providers(collector: CollectorSpec | None = None) -> list[Provider]:
     ]
 
 
-def modality_providers(spec: ModalitySpec) -> list[Provider]:
-    """Providers of the quantities that a modality's forward pass gives, for the policy and for the reference."""
+def modality_providers(spec: ModalitySpec, teachers: Sequence[str] = ()) -> list[Provider]:
+    """Providers of what a modality's forward pass gives, for the policy, the reference and `teachers`."""
     origin = f"modality {spec.name}"
     provided = [name for name, output in POLICY_OUTPUTS.items() if output in spec.provides]
-    compared = {name: ("reference_states",) for name in POLICY_OUTPUTS if name.startswith("reference_")}
-    providers = [Provider(name, _AXES[name], "policy", compared.get(name, ()), origin=origin) for name in provided]
-    return providers + [
-        Provider(name, axes, "frozen", origin=origin)
-        for name, (output, axes) in _REFERENCE.items()
-        if output in spec.provides
-    ]
+    providers = [Provider(name, _AXES[name], "policy", origin=origin) for name in provided]
+    for anchor in ("reference", *teachers):
+        providers += [
+            Provider(f"{anchor}_{output}", axes, "frozen", origin=origin)
+            for output, axes in ANCHOR_OUTPUTS.items()
+            if output in spec.provides
+        ]
+        providers += [
+            Provider(f"{anchor}_{output}", "NT", "policy", (f"{anchor}_states",), origin=origin)
+            for output in ANCHORED_OUTPUTS
+            if output in spec.provides
+        ]
+    return providers
 
 
 def rollout_providers(reward_names: Sequence[str]) -> list[Provider]:

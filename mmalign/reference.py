@@ -61,21 +61,19 @@ class AdapterOff(FixedReference):
         return [tensor for tensor in _iter_tensors(self._policy.network) if not tensor.requires_grad]
 
 
-class FrozenCopy(FixedReference):
-    """A copy of the network as it was at the start: costs the memory of the weights.
+class FrozenModel(FixedReference):
+    """A network of its own that is never trained, such as a teacher: costs the memory of its weights.
 
     `autocast` is the precision context of the trained network, so that both compute alike.
     """
 
     def __init__(self, policy: Policy, autocast: Callable[[], AbstractContextManager[Any]]) -> None:
-        # The modality is shared: both must score at the same temperature when that changes.
-        shared = {id(policy.modality): policy.modality}
-        self._policy = copy.deepcopy(policy, shared).requires_grad_(False)
+        self._policy = policy.requires_grad_(False)
         self._autocast = autocast
 
     @property
     def policy(self) -> Policy:
-        """The copy."""
+        """The network."""
         return self._policy
 
     @contextmanager
@@ -84,8 +82,16 @@ class FrozenCopy(FixedReference):
             yield self._policy
 
     def weights(self) -> Iterable[Tensor]:
-        """Returns the copy's weights."""
+        """Returns the network's weights."""
         return list(_iter_tensors(self._policy.network))
+
+
+class FrozenCopy(FrozenModel):
+    """A copy of the trained network as it was at the start."""
+
+    def __init__(self, policy: Policy, autocast: Callable[[], AbstractContextManager[Any]]) -> None:
+        # The modality is shared: both must score at the same temperature when that changes.
+        super().__init__(copy.deepcopy(policy, {id(policy.modality): policy.modality}), autocast)
 
 
 class MovingReference(Reference):
@@ -180,6 +186,54 @@ class PeriodicSync(MovingReference):
         if step % self._every == 0:
             for name, parameter in self._iter_trained():
                 self._weights[name].copy_(parameter)
+
+
+class Extrapolation(PeriodicSync):
+    """The policy as it was after the latest multiple of `every` steps, which is then moved on in its own direction.
+
+    Every `every` steps make an iteration. What the optimiser has found at the end of one, less what it had found at the
+    end of the one before, is added to the policy `momentum` times; the reference becomes that policy. The optimiser's
+    moments stay as they are. With momentum 0 this is `PeriodicSync`.
+
+    Args:
+        momentum: share of the way of an iteration, in [0, 1].
+
+    Source: arXiv:2410.06293, the extrapolation step of APO, on weights; before the first iteration lies the start.
+    Differs: weights, of an adapter its factors, are extrapolated in place of log-probs; it is the same only for
+        policies whose log-probs are linear in what is trained.
+    """
+
+    def __init__(self, policy: Policy, every: int, momentum: float) -> None:
+        super().__init__(policy, every)
+        self._momentum = momentum
+        self._found = {name: value.clone() for name, value in self._weights.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Moves the policy on and takes its weights if it is time; see `MovingReference.update`."""
+        if step % self._every == 0:
+            for name, parameter in self._iter_trained():
+                found = parameter.float().clone()
+                parameter.copy_(found + self._momentum * (found - self._found[name]))
+                self._found[name].copy_(found)
+        super().update(step)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns what a checkpoint has to hold: the reference, and what was found before its latest move."""
+        return super().tensors() | {f"{_FOUND}{name}": value for name, value in self._found.items()}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Puts the tensors of a checkpoint back; see `MovingReference.restore`."""
+        found = {name.removeprefix(_FOUND): value for name, value in tensors.items() if name.startswith(_FOUND)}
+        super().restore({name: value for name, value in tensors.items() if not name.startswith(_FOUND)})
+        if found.keys() != self._found.keys():
+            raise CheckpointError("the checkpoint does not hold what a reference with momentum needs")
+        for name, value in self._found.items():
+            value.copy_(found[name])
+
+
+_FOUND = "found|"
+"""Marks what an optimiser found, in the names of a checkpoint."""
 
 
 def _iter_tensors(module: nn.Module) -> Iterator[Tensor]:

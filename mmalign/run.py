@@ -122,7 +122,7 @@ class Run:
             "config": self.config.model_dump(mode="json"),
             "data": self.source.fingerprint,
             "rewards": self.assembly.scorer.composition.state() if self.assembly.scorer else None,
-            "reference_cache": cache.identity() if (cache := self.backend.reference_cache) else None,
+            "reference_cache": next((i for one in self.backend.caches if (i := one.identity()) is not None), None),
             "running_sums": self.backend.running_sums,
             "plugins": self._plugin_states(),
         }
@@ -147,8 +147,8 @@ class Run:
         Raises:
             CheckpointError: it belongs to another model, other data or another objective.
         """
-        parts = ("objective", "collector", "rewards", "composition", "advantage", "decoding")
-        anchor = [f"reference.{key}" for key in ("strategy", "decay", "every")]
+        parts = ("objective", "collector", "rewards", "composition", "advantage", "decoding", "teachers")
+        anchor = [f"reference.{key}" for key in ("strategy", "decay", "every", "momentum")]
         # What decides which records come next; the content of the files is in the fingerprint.
         order = [f"data.train.{key}" for key in ("limit", "shuffle", "columns", "transforms")]
         self._check_same(state, (*parts, *anchor, *order, "train.seed"))
@@ -156,8 +156,8 @@ class Run:
             raise CheckpointError(f"{self.output}: the training data have changed since the checkpoint was written")
         self.restore_weights(tensors, state)
         self._restore_moments(tensors["optimiser"])
-        if self.backend.reference_cache:
-            self.backend.reference_cache.check_identity(state["reference_cache"])
+        for cache in self.backend.caches[:1]:
+            cache.check_identity(state["reference_cache"])
         if self.assembly.scorer:
             self.assembly.scorer.composition.restore(state["rewards"])
         self.round = state["round"]

@@ -53,8 +53,8 @@ class ModalitySpec(Spec):
 
     Attributes:
         target: import string of a `Modality` subclass.
-        provides: what its forward pass can give: `logps`, `entropy`, `values`, `forward_kl`, `reverse_kl` [N, T],
-            `scores` [N], `states` [N, T, D]; see `Modality.step_outputs`.
+        provides: what its forward pass can give: `logps`, `entropy`, `values`, `forward_kl`, `reverse_kl`,
+            `expected_logps` [N, T], `scores` [N], `states` [N, T, D]; see `Modality.step_outputs`.
         log_prob_kind: `exact`, or `surrogate` for a bound such as a negative denoising error.
     """
 

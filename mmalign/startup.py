@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -23,11 +24,22 @@ from mmalign.hardware import choose_dtype, choose_precision, find_device
 from mmalign.memory import MicroBatchSize
 from mmalign.metrics_log import MetricsLog, check_trackers
 from mmalign.optimisation import build_optimiser
+from mmalign.parts import Modality
 from mmalign.policy import Policy
-from mmalign.reference import AdapterOff, FixedReference, FrozenCopy, MovingAverage, PeriodicSync, Reference
+from mmalign.reference import (
+    AdapterOff,
+    Extrapolation,
+    FixedReference,
+    FrozenCopy,
+    FrozenModel,
+    MovingAverage,
+    PeriodicSync,
+    Reference,
+)
 from mmalign.reference_cache import ReferenceCache
 from mmalign.run import Run
 from mmalign.sources import RecordStream
+from mmalign.teachers import check_vocabularies, load_teachers
 from mmalign.values import Model
 
 
@@ -42,6 +54,7 @@ def build_run(assembly: Assembly, output: Path, *, resumed_step: int | None = No
     """
     config = assembly.config
     check_machine(config)
+    check_vocabularies(assembly)
     device = find_device()
     dtype = choose_dtype(config.train.dtype, device, adapter=assembly.modality.adapter)
     accelerator = _build_accelerator(assembly, dtype, output)
@@ -56,6 +69,7 @@ def build_run(assembly: Assembly, output: Path, *, resumed_step: int | None = No
         leave_casts_to_autocast(policy)
     # A frozen copy must be taken before the network is wrapped or trained.
     reference = _build_reference(assembly, policy, accelerator)
+    teachers = load_teachers(assembly, accelerator.device, dtype, accelerator.autocast)
     optimiser = build_optimiser(policy, config.train)
     wrapped, prepared = accelerator.prepare(policy, optimiser)
     policy.train()
@@ -74,7 +88,9 @@ def build_run(assembly: Assembly, output: Path, *, resumed_step: int | None = No
             autocast=accelerator.autocast,
             micro_batch_size=MicroBatchSize(config.train.micro_batch_size, accelerator.num_processes),
             sum_over_processes=lambda value: cast(Tensor, accelerator.reduce(value, "sum")),
-            reference_cache=_build_reference_cache(assembly, policy, reference, accelerator),
+            reference_cache=_build_cache(assembly, assembly.modality, reference, accelerator),
+            teachers=teachers,
+            teacher_caches=_build_teacher_caches(assembly, teachers, accelerator),
             process_index=accelerator.process_index,
             processes=accelerator.num_processes,
         ),
@@ -148,6 +164,8 @@ def _build_reference(assembly: Assembly, policy: Policy, accelerator: Accelerato
         raise ConfigError(f"reference.strategy: {config.strategy!r}, but {expected} trained; use auto, or `lora`")
     if config.decay is not None:
         return MovingAverage(policy, config.decay)
+    if config.every is not None and config.momentum is not None:
+        return Extrapolation(policy, config.every, config.momentum)
     if config.every is not None:
         return PeriodicSync(policy, config.every)
     if assembly.modality.adapter:
@@ -155,18 +173,38 @@ def _build_reference(assembly: Assembly, policy: Policy, accelerator: Accelerato
     return FrozenCopy(policy, accelerator.autocast) if wanted else None
 
 
-def _build_reference_cache(
-    assembly: Assembly, policy: Policy, reference: Reference | None, accelerator: Accelerator
+def _build_teacher_caches(
+    assembly: Assembly, teachers: Mapping[str, FrozenModel], accelerator: Accelerator
+) -> dict[str, ReferenceCache]:
+    caches = {
+        name: _build_cache(assembly, assembly.teachers[name], teacher, accelerator, assembly.config.teachers[name])
+        for name, teacher in teachers.items()
+    }
+    return {name: cache for name, cache in caches.items() if cache is not None}
+
+
+def _build_cache(
+    assembly: Assembly,
+    modality: Modality,
+    reference: Reference | None,
+    accelerator: Accelerator,
+    own: Mapping[str, Any] | None = None,
 ) -> ReferenceCache | None:
-    """Builds the cache of a fixed reference; where weights are sharded, all processes would have to miss together."""
+    """Builds the cache of a reference or teacher that is fixed; sharded, all processes would have to miss together.
+
+    `own` are the keys of a teacher that differ from those of the policy.
+    """
     config = assembly.config
     if not config.reference.cache or not isinstance(reference, FixedReference) or _is_sharded(accelerator):
         return None
+    settings = config.modality.model_dump(exclude=set(assembly.modality.adapter_parameters)) | dict(own or {})
     return ReferenceCache(
         lambda: {
-            **describe_scoring(assembly.modality, policy.network),
+            # The policy's modality encodes for all.
+            **describe_scoring(modality, reference.policy.network),
+            "encoding": assembly.modality.fingerprint(),
             "weights": hash_tensors(reference.weights()),
-            "modality": config.modality.model_dump(exclude=set(assembly.modality.adapter_parameters)),
+            "modality": settings,
             "mixed_precision": accelerator.mixed_precision,
             "device": accelerator.device.type,
         }

@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from mmalign.policy import evaluation_mode
-from mmalign.values import Anchor
+from mmalign.values import ANCHORED_OUTPUTS, Anchor
 
 logger = logging.getLogger(__name__)
 
@@ -122,8 +122,8 @@ def find_decoder(network: nn.Module) -> Decoder:
     return split if _SPLITS_RIGHT[base] else WholeDecoder(network)
 
 
-STEP_OUTPUTS = ("logps", "entropy", "forward_kl", "reverse_kl")
-"""What `score_steps` computes of each step's distribution."""
+OWN_OUTPUTS = ("logps", "entropy")
+"""What `score_steps` computes of each step's distribution alone."""
 
 
 def score_steps(
@@ -134,25 +134,28 @@ def score_steps(
     *,
     temperature: float,
     chunk: int,
-    anchor: Anchor | None = None,
+    anchors: Mapping[str, Anchor] | None = None,
 ) -> dict[str, Tensor]:
     """Scores steps, `chunk` at a time; logits are computed again in the backward pass instead of being kept.
 
     Args:
         states: [S, ...], what predicts each step.
         targets: [S], the token of each step.
-        want: any of `STEP_OUTPUTS`; other names are left alone.
-        temperature: divides the logits, the anchor's, too.
+        want: any of `OWN_OUTPUTS`, and `{anchor}_{output}` with one of `ANCHORED_OUTPUTS`; other names are left alone.
+        temperature: divides the logits, the anchors', too.
         chunk: positions whose logits exist at the same time.
-        anchor: what the KLs compare with; its states are [S, ...] here.
+        anchors: what the policy is compared with, by name; their states are [S, ...] here.
 
     Returns:
         the wanted outputs [S], nats, float32.
     """
-    scoring = _Scoring(decoder, tuple(name for name in STEP_OUTPUTS if name in want), temperature, anchor)
+    anchors = anchors or {}
+    names = (*OWN_OUTPUTS, *(f"{name}_{output}" for name in anchors for output in ANCHORED_OUTPUTS))
+    heads = {name: anchor.logits for name, anchor in anchors.items()}
+    scoring = _Scoring(decoder, tuple(name for name in names if name in want), temperature, heads)
     parts: dict[str, list[Tensor]] = {name: [] for name in scoring.want}
-    others = [None] * len(states) if anchor is None else torch.split(anchor.states, chunk)
-    for part in zip(torch.split(states, chunk), torch.split(targets, chunk), others, strict=False):
+    inputs = (states, targets, *(anchor.states for anchor in anchors.values()))
+    for part in zip(*(torch.split(values, chunk) for values in inputs), strict=True):
         if torch.is_grad_enabled():
             # The head has no dropout, so the generator's state need not be kept.
             scored = checkpoint(scoring, *part, use_reentrant=False, preserve_rng_state=False)
@@ -163,6 +166,14 @@ def score_steps(
     return {name: torch.cat(values) for name, values in parts.items()}
 
 
+_COMPARISONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "forward_kl": lambda policy, other: (other.exp() * (other - policy)).sum(dim=-1),
+    "reverse_kl": lambda policy, other: (policy.exp() * (policy - other)).sum(dim=-1),
+    "expected_logps": lambda policy, other: (policy.exp() * other).sum(dim=-1),
+}
+"""The outputs of `ANCHORED_OUTPUTS` from the log-probs [chunk, V] of the policy and of an anchor."""
+
+
 @dataclass(frozen=True)
 class _Scoring:
     """Scores a chunk of steps: states [chunk, ...] and targets [chunk] to the wanted outputs [chunk]."""
@@ -170,9 +181,9 @@ class _Scoring:
     decoder: Decoder
     want: tuple[str, ...]
     temperature: float
-    anchor: Anchor | None
+    heads: Mapping[str, Callable[[Tensor], Tensor]]
 
-    def __call__(self, states: Tensor, targets: Tensor, anchor_states: Tensor | None) -> dict[str, Tensor]:
+    def __call__(self, states: Tensor, targets: Tensor, *anchor_states: Tensor) -> dict[str, Tensor]:
         logits = self._temper(self.decoder.logits(states))  # [chunk, V]
         outputs: dict[str, Tensor] = {}
         if "logps" in self.want:
@@ -182,13 +193,12 @@ class _Scoring:
         log_probs = logits.log_softmax(dim=-1)
         if "entropy" in self.want:
             outputs["entropy"] = -(log_probs.exp() * log_probs).sum(dim=-1)
-        if self.anchor is not None and anchor_states is not None:
+        for (name, head), others in zip(self.heads.items(), anchor_states, strict=True):
             with torch.no_grad():
-                other = self._temper(self.anchor.logits(anchor_states)).log_softmax(dim=-1)
-            if "forward_kl" in self.want:
-                outputs["forward_kl"] = (other.exp() * (other - log_probs)).sum(dim=-1)
-            if "reverse_kl" in self.want:
-                outputs["reverse_kl"] = (log_probs.exp() * (log_probs - other)).sum(dim=-1)
+                other = self._temper(head(others)).log_softmax(dim=-1)
+            for output, compare in _COMPARISONS.items():
+                if f"{name}_{output}" in self.want:
+                    outputs[f"{name}_{output}"] = compare(log_probs, other)
         return outputs
 
     def _temper(self, logits: Tensor) -> Tensor:

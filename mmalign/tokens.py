@@ -26,7 +26,7 @@ from mmalign.parts import Decoding, Modality
 from mmalign.policy import Heads, Policy, evaluation_mode
 from mmalign.records import Record, Response
 from mmalign.token_generation import Sampled, sample_tokens
-from mmalign.token_logps import STEP_OUTPUTS, find_decoder, score_steps
+from mmalign.token_logps import OWN_OUTPUTS, find_decoder, score_steps
 from mmalign.values import Anchor, EncodedResponse, Generated
 
 
@@ -108,10 +108,14 @@ class TokenModality(Modality):
         return outputs["logps"], outputs["step_mask"]
 
     def step_outputs(
-        self, policy: Policy, responses: Sequence[EncodedResponse], want: Collection[str], anchor: Anchor | None = None
+        self,
+        policy: Policy,
+        responses: Sequence[EncodedResponse],
+        want: Collection[str],
+        anchors: Mapping[str, Anchor] | None = None,
     ) -> dict[str, Tensor]:
         """Computes any of the outputs, float32 but for `states`; see `Modality.step_outputs`."""
-        return self.score(policy.network, self._collate_for(policy.network, responses), want, policy.heads, anchor)
+        return self.score(policy.network, self._collate_for(policy.network, responses), want, policy.heads, anchors)
 
     def head(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
         """Returns the output layer, with the model's own scaling of logits; see `Modality.head`."""
@@ -168,14 +172,14 @@ class TokenModality(Modality):
         batch: TokenBatch,
         want: Collection[str],
         heads: Heads | None = None,
-        anchor: Anchor | None = None,
+        anchors: Mapping[str, Anchor] | None = None,
     ) -> dict[str, Tensor]:
         """Runs the network once over a batch.
 
         Args:
             want: what to compute; see `Modality.step_outputs`.
             heads: `values` and `scores`, if these are wanted; a score is read where the last scored token is.
-            anchor: what the KLs compare with, if these are wanted.
+            anchors: what the policy is compared with, by name, if that is wanted.
 
         Returns:
             the wanted outputs and `step_mask`, on the network's device.
@@ -185,10 +189,9 @@ class TokenModality(Modality):
         output = decoder.run(batch.inputs)
         states, hidden = output.states.flatten(0, 1), output.hidden.flatten(0, 1)  # [rows x L, ...]
         outputs = {"step_mask": batch.mask}
-        if set(want) & set(STEP_OUTPUTS):
-            if anchor is not None:
-                anchor = replace(anchor, states=anchor.states[batch.mask])
-            options: dict[str, Any] = {"temperature": self.temperature, "chunk": self.chunk_size, "anchor": anchor}
+        if anchors or set(want) & set(OWN_OUTPUTS):
+            own = {name: replace(one, states=one.states[batch.mask]) for name, one in (anchors or {}).items()}
+            options: dict[str, Any] = {"temperature": self.temperature, "chunk": self.chunk_size, "anchors": own}
             scored = score_steps(decoder, states[batch.places], batch.targets, want, **options)
             outputs |= {name: _spread(value, batch.mask) for name, value in scored.items()}
         if "states" in want:

@@ -34,6 +34,11 @@ class EncodedResponse:
     truncated: int = 0
 
 
+ANCHORED_OUTPUTS = ("forward_kl", "reverse_kl", "expected_logps")
+"""What compares the policy's distribution of a step with that of an anchor: KL(anchor, policy), KL(policy, anchor), and
+the mean log-prob of a step under the anchor if the policy takes it."""
+
+
 @dataclass(frozen=True)
 class Anchor:
     """Another model's distribution of every step, to compare the policy's with; kept as states, which are small.
@@ -99,6 +104,21 @@ class Sample:
     response: Response
     output: Any
     steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the steps of a model are chosen from, to tell whether two models choose from the same.
+
+    Attributes:
+        name: where it came from, for errors.
+        digest: equal for two vocabularies only if each choice means the same in both.
+        size: V, the width of the logits; some models have more than their vocabulary needs.
+    """
+
+    name: str
+    digest: str
+    size: int
 
 
 @dataclass

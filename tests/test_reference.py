@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 import mmalign
 from mmalign import CheckpointError, ConfigError, EncodedResponse, Modality, Model, Policy
-from mmalign.reference import AdapterOff, FrozenCopy, MovingAverage, PeriodicSync, Reference
+from mmalign.reference import AdapterOff, Extrapolation, FrozenCopy, MovingAverage, PeriodicSync, Reference
 
 
 class Scaled(nn.Module):
@@ -146,6 +147,40 @@ def test_a_synced_reference_becomes_the_policy_every_few_steps(policy: Policy) -
     assert seen == [2, 2, 13, 13, 13, 16, 16]
 
 
+def test_momentum_moves_the_policy_on_after_every_iteration(policy: Policy) -> None:
+    """From 2 the optimiser finds 6: on to 6 + 0.5 * 4 = 8. From there it finds 5: on to 5 + 0.5 * (5 - 6) = 4.5."""
+    reference = Extrapolation(policy, every=2, momentum=0.5)
+    seen = []
+    for step, found in enumerate((3.0, 6.0, 7.0, 5.0), start=1):
+        train_to(policy, found)
+        reference.update(step)
+        seen.append((policy.network.weight.item(), score_of(reference) - 1))
+    assert seen == [(3.0, 2.0), (8.0, 8.0), (7.0, 8.0), (4.5, 4.5)]
+
+
+def test_extrapolated_weights_of_a_log_linear_policy_are_an_extrapolated_policy() -> None:
+    """pi_hat_1 (pi_hat_1 / pi_hat_0)^a, normalised, of policies softmax(weights of features)."""
+    generator = torch.Generator().manual_seed(0)
+    features, start, found = (torch.randn(*shape, generator=generator) for shape in ((7, 3), (3,), (3,)))
+    ours = (features @ (found + 0.3 * (found - start))).log_softmax(0)
+    before, after = (features @ start).log_softmax(0), (features @ found).log_softmax(0)
+    torch.testing.assert_close(ours, (after + 0.3 * (after - before)).log_softmax(0))
+
+
+def test_momentum_goes_on_from_a_checkpoint(policy: Policy) -> None:
+    reference = Extrapolation(policy, every=1, momentum=0.5)
+    train_to(policy, 6.0)
+    reference.update(step=1)
+    saved = {name: value.clone() for name, value in reference.tensors().items()}
+    again = Extrapolation(policy, every=1, momentum=0.5)
+    again.restore(saved)
+    train_to(policy, 5.0)
+    again.update(step=2)
+    assert policy.network.weight.item() == score_of(again) - 1 == 4.5
+    with pytest.raises(CheckpointError, match="momentum"):
+        again.restore(PeriodicSync(policy, every=1).tensors())
+
+
 def test_the_policy_has_its_own_weights_outside_of_the_reference(policy: Policy) -> None:
     reference, weight = PeriodicSync(policy, every=1), policy.network.weight
     train_to(policy, 5.0)
@@ -186,6 +221,8 @@ WRONG = {
     "needs `every`": {"strategy": "sync"},
     "takes no `decay`": {"decay": 0.9},
     "takes no `every`": {"strategy": "ema", "decay": 0.9, "every": 2},
+    "needs `momentum`": {"strategy": "momentum", "every": 2},
+    "takes no `momentum`": {"strategy": "sync", "every": 2, "momentum": 0.3},
     "less than 1": {"strategy": "ema", "decay": 1.0},
     "unknown": {"strategy": "ema", "decay": 0.9, "alpha": 0.1},
 }
@@ -202,6 +239,17 @@ def test_a_moving_reference_that_nothing_uses_is_refused(toy_config: Any, write_
     moving = {"strategy": "sync", "every": 2}
     with pytest.raises(ConfigError, match="no objective compares with a reference"):
         mmalign.check(write_config(toy_config(objective={"name": "sft"}, reference=moving)))
+
+
+def test_without_momentum_a_run_is_that_of_iterative_dpo(
+    toy_config: Any, write_config: Any, tables: Any, tmp_path: Path
+) -> None:
+    sync = {"strategy": "sync", "every": 2}
+    strategies = [sync, *({**sync, "strategy": "momentum", "momentum": momentum} for momentum in (0.0, 0.5))]
+    outputs = [str(tmp_path / name) for name in ("plain", "without", "accelerated")]
+    configs = [toy_config(reference=one, output=own) for one, own in zip(strategies, outputs, strict=True)]
+    plain, without, accelerated = (tables(mmalign.train(write_config(config))) for config in configs)
+    assert without == plain != accelerated
 
 
 def test_a_run_whose_reference_follows_stays_at_the_start_of_dpo(toy_config: Any, write_config: Any) -> None:

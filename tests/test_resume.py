@@ -46,6 +46,7 @@ VARIANTS = {
     "ema": {**OFFLINE, "reference": {"strategy": "ema", "decay": 0.9}},
     "sync": {**ONLINE, "reference": {"strategy": "sync", "every": 5}},
     "sync_full": {**OFFLINE, "lora": None, "reference": {"strategy": "sync", "every": 3}},
+    "momentum": {**OFFLINE, "reference": {"strategy": "momentum", "every": 4, "momentum": 0.3}},
     # A round of 4 steps; a run may only stop at the end of one.
     "grpo_several_steps": {**ONLINE, "train": {"prompts_per_round": 6, "epochs_per_round": 2}},
 }

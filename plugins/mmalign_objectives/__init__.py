@@ -7,6 +7,7 @@ from mmalign_objectives.conformance_index import list_conformance
 from mmalign_objectives.specs.accompanied_pairs import list_accompanied_pairs, list_companions
 from mmalign_objectives.specs.anchored_pairs import list_anchored_pairs
 from mmalign_objectives.specs.coupled import list_coupled, list_coupled_quantities
+from mmalign_objectives.specs.distillation import list_distillation
 from mmalign_objectives.specs.graded_pairs import list_graded_pairs
 from mmalign_objectives.specs.lists import list_list_quantities, list_lists
 from mmalign_objectives.specs.margin_pairs import list_margin_pairs
@@ -16,6 +17,7 @@ from mmalign_objectives.specs.record_values import list_record_values
 from mmalign_objectives.specs.reference_free_pairs import list_reference_free_pairs
 from mmalign_objectives.specs.reference_pairs import list_reference_pairs
 from mmalign_objectives.specs.supervised import list_supervised
+from mmalign_objectives.specs.token_pairs import list_token_pairs
 from mmalign_objectives.specs.unpaired import list_unpaired
 from mmalign_objectives.specs.weighted_responses import list_weighted_responses
 
@@ -37,6 +39,8 @@ def register_objectives() -> list[ObjectiveSpec]:
         *list_coupled(),
         *list_policy_gradients(),
         *list_penalties(),
+        *list_distillation(),
+        *list_token_pairs(),
     ]
 
 

@@ -2,7 +2,7 @@
 
 The value of a state is the outcome still to come less what the policy will pay in KL; the policy learns the log-ratio
 that explains how values change. Each of both sees the other, and its own future, without gradient. The KL term of the
-paper is an objective of its own, a `kl_penalty` that is added to this one.
+paper, over the whole vocabulary, is an objective of its own: `reverse_kl`, added to this one with a weight.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def oreo_loss(
         losses [N, T], and detached metrics [N, T]: `values`, and `policy_losses` and `value_losses` without weights.
 
     Source: arXiv:2412.16145, the losses of value and policy at the level of steps (tokens of a text).
-    Differs: the KL over the vocabulary is left to `kl_penalty`, which estimates it from the steps of the data.
+    Differs: the KL over the vocabulary is left to the objective `reverse_kl`.
     """
     check_shapes(2, policy=policy_logps, reference=reference_logps, values=values, step_mask=step_mask)
     costs = beta * torch.where(step_mask, policy_logps - reference_logps, 0)  # [N, T]

@@ -99,15 +99,25 @@ def build_skeleton(source: ModelSource, key: str) -> Any:
     Raises:
         ConfigError: there is no configuration, or the hub cannot be reached.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_config(load_settings(source, key))
+
+
+def load_settings(source: ModelSource, key: str) -> Any:
+    """Loads a network's configuration of transformers.
+
+    Raises:
+        ConfigError: there is none, or the hub cannot be reached.
+    """
+    from transformers import AutoConfig
 
     file = {"gguf_file": source.gguf.name} if source.gguf else {}
     place = str(source.gguf.parent) if source.gguf else source.place
     try:
-        config = AutoConfig.from_pretrained(place, **file, **source.options)
+        return AutoConfig.from_pretrained(place, **file, **source.options)
     except (OSError, ValueError) as error:
         raise _not_loadable(source, key, "configuration", error) from error
-    return AutoModelForCausalLM.from_config(config)
 
 
 def _switch_dropout_off(network: nn.Module) -> None:

@@ -25,12 +25,13 @@ from mmalign import (
     Record,
     Response,
     TokenModality,
+    Vocabulary,
     add_lora,
     quiet_loading,
 )
 from mmalign_text.chat import ChatFormat
 from mmalign_text.encoding import TextEncoder
-from mmalign_text.loading import build_skeleton, find_model, load_network, load_tokenizer
+from mmalign_text.loading import build_skeleton, find_model, load_network, load_settings, load_tokenizer
 
 
 @dataclass(eq=False)
@@ -87,6 +88,12 @@ class TextModality(TokenModality):
             network = network if self.lora is None else add_lora(network, self.lora)
         counts = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
         return sum(count for count, _ in counts), sum(count for count, trained in counts if trained)
+
+    def vocabulary(self) -> Vocabulary:
+        """Hashes the tokens with their ids; the width of the logits is the one the network's configuration has."""
+        tokens = sorted(self.loaded_tokenizer.get_vocab().items())
+        size = load_settings(self._source, "modality.model").get_text_config().vocab_size
+        return Vocabulary(self._source.name, hashlib.sha256(repr(tokens).encode()).hexdigest(), size)
 
     def save(self, model: Model, directory: str) -> None:
         """Writes the adapter in peft's format, or the whole network, as safetensors, with the tokenizer."""

@@ -1,0 +1,85 @@
+"""Distillation of an aligned teacher into a student: DCKD by its distributions, ADPA by its advantages.
+
+DCKD brings the student's distribution to the teacher's along both responses of a pair. ADPA maximises the expected
+advantage of what the student would do next; the advantage of a token is the log-ratio of two teachers, one before and
+one after alignment. It is summed over the whole vocabulary, along a response that the student wrote: the rejected one.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor
+
+from mmalign import Parameters
+from mmalign_objectives.shapes import check_shapes
+
+
+class DCKDConfig(Parameters):
+    """Dual-constrained knowledge distillation."""
+
+    kl_weight: float = Field(default=1.0, ge=0)
+    """Weight of the KL from the teacher along both responses."""
+
+
+class ADPAConfig(Parameters):
+    """Advantage-guided distillation for preference alignment."""
+
+    beta: float = Field(default=0.1, gt=0)
+    """Temperature of the aligned teacher: what its log-ratio is multiplied by to be an advantage."""
+    gamma: float = Field(default=1.0, ge=0)
+    """Weight of the expected advantage."""
+
+
+def dckd_loss(
+    policy_chosen_mean_logps: Tensor, chosen_mean_kl: Tensor, rejected_mean_kl: Tensor, *, kl_weight: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Computes the likelihood of the chosen response and the KL from the teacher along both.
+
+    Args:
+        policy_chosen_mean_logps: [M], nats, mean over steps.
+        chosen_mean_kl: [M], KL(teacher, policy) in nats, mean over the steps of the chosen response.
+        rejected_mean_kl: [M], likewise of the rejected response.
+        kl_weight: weight of the sum of both, at least 0.
+
+    Returns:
+        losses [M], and detached metrics [M]: `nll` and both KLs.
+
+    Source: arXiv:2502.17927, the objective of DCKD.
+    Differs: the likelihood is a mean over steps like the KL, so long responses do not outweigh it.
+    """
+    check_shapes(1, policy_chosen=policy_chosen_mean_logps, chosen_kl=chosen_mean_kl, rejected_kl=rejected_mean_kl)
+    losses = -policy_chosen_mean_logps + kl_weight * (chosen_mean_kl + rejected_mean_kl)
+    metrics = {"nll": -policy_chosen_mean_logps, "chosen_kl": chosen_mean_kl, "rejected_kl": rejected_mean_kl}
+    return losses, {name: value.detach() for name, value in metrics.items()}
+
+
+def adpa_loss(
+    policy_chosen_mean_logps: Tensor,
+    aligned_expected_logps: Tensor,
+    unaligned_expected_logps: Tensor,
+    *,
+    beta: float,
+    gamma: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Computes the likelihood of the chosen response less the expected advantage along the rejected one.
+
+    Args:
+        policy_chosen_mean_logps: [M], nats, mean over steps.
+        aligned_expected_logps: [M], sum over v of policy(v) log teacher(v), nats, mean over the steps of the rejected
+            response; the teacher is the aligned one.
+        unaligned_expected_logps: [M], likewise under the teacher before its alignment.
+        beta: what the log-ratio of the teachers is multiplied by, positive.
+        gamma: weight of the advantage, at least 0.
+
+    Returns:
+        losses [M], and detached metrics [M]: `nll` and `advantages`, the expected advantage of a step.
+
+    Source: arXiv:2502.17927, the objective of ADPA.
+    Differs: the likelihood is a mean over steps like the advantage.
+    """
+    check_shapes(
+        1, policy_chosen=policy_chosen_mean_logps, aligned=aligned_expected_logps, unaligned=unaligned_expected_logps
+    )
+    advantages = beta * (aligned_expected_logps - unaligned_expected_logps)
+    losses = -policy_chosen_mean_logps - gamma * advantages
+    return losses, {"nll": -policy_chosen_mean_logps.detach(), "advantages": advantages.detach()}

@@ -1,0 +1,84 @@
+"""Token-level DPO: DPO less how much further the policy is from the reference along the rejected response.
+
+How far is the forward KL, summed over the steps of a response. TDPO1 trains through both KLs; TDPO2 weighs their
+difference, and the chosen one is a constant.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor
+
+from mmalign import Parameters
+from mmalign_objectives.links import logistic
+from mmalign_objectives.rewards import Pair, implicit_rewards, reward_metrics
+from mmalign_objectives.shapes import check_shapes
+
+
+class TDPO1Config(Parameters):
+    """Token-level DPO, first form."""
+
+    beta: float = Field(default=0.1, gt=0)
+    """Inverse temperature of the implicit reward."""
+    alpha: float = Field(default=1.0, ge=0)
+    """Weight of the difference of the KLs; 0 would be DPO."""
+    constant_chosen_kl: bool = False
+    """Train through the KL of the rejected response only, as TDPO2 does."""
+
+
+class TDPO2Config(TDPO1Config):
+    """Token-level DPO, second form."""
+
+    alpha: float = Field(default=0.5, ge=0)
+    """Weight of the difference of the KLs; 0 would be DPO."""
+    constant_chosen_kl: bool = True
+    """Train through the KL of the rejected response only."""
+
+
+def tdpo_loss(  # noqa: PLR0913
+    policy_chosen_logps: Tensor,
+    policy_rejected_logps: Tensor,
+    reference_chosen_logps: Tensor,
+    reference_rejected_logps: Tensor,
+    chosen_kl: Tensor,
+    rejected_kl: Tensor,
+    *,
+    beta: float,
+    alpha: float,
+    constant_chosen_kl: bool,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Computes the logistic loss of the implicit-reward margin less the difference of the KLs, for every pair.
+
+    Args:
+        policy_chosen_logps: [M], nats, a sum over steps; all four are.
+        policy_rejected_logps: [M].
+        reference_chosen_logps: [M].
+        reference_rejected_logps: [M].
+        chosen_kl: [M], KL(reference, policy) of whole distributions, summed over the steps of the chosen response.
+        rejected_kl: [M], likewise of the rejected response.
+        beta: inverse temperature of the implicit reward, positive.
+        alpha: weight of the difference of the KLs, at least 0.
+        constant_chosen_kl: no gradient through `chosen_kl`.
+
+    Returns:
+        losses [M] and detached metrics [M]; the margins in them are without the KLs.
+
+    Source: arXiv:2404.11999, equations 15 (TDPO1) and 17 (TDPO2).
+    """
+    policy, reference = (policy_chosen_logps, policy_rejected_logps), (reference_chosen_logps, reference_rejected_logps)
+    rewards = implicit_rewards(policy, reference, beta)
+    kls = (chosen_kl, rejected_kl)
+    penalty = kl_difference((chosen_kl.detach(), rejected_kl) if constant_chosen_kl else kls)
+    losses = logistic(rewards[0] - rewards[1] - alpha * beta * penalty)
+    return losses, reward_metrics(*rewards) | kl_metrics(kls)
+
+
+def kl_difference(kls: Pair) -> Tensor:
+    """Returns by how much the KL [M] of the rejected response exceeds that of the chosen one."""
+    check_shapes(1, chosen_kl=kls[0], rejected_kl=kls[1])
+    return kls[1] - kls[0]
+
+
+def kl_metrics(kls: Pair) -> dict[str, Tensor]:
+    """Returns the KLs of both responses, detached."""
+    return {"chosen_kl": kls[0].detach(), "rejected_kl": kls[1].detach()}
