@@ -26,8 +26,16 @@ MODALITIES = ("text", "toy", "toy_bound")
 ALLOWED = [(name, modality) for name in SPECS for modality in MODALITIES if not refusal(name, modality)]
 REFUSED = [(name, modality) for name in SPECS for modality in MODALITIES if refusal(name, modality)]
 
-MEANINGLESS = {"sampled_kl": "a surrogate, of which the gradient alone means something"}
-"""Objectives whose loss has no meaningful value, and why; each has a test of its own below."""
+WEIGHTED = {
+    "a_lol": ("rating_advantages", "it holds detached importance weights, which grow with the likelihood"),
+    "a_lol_seq": ("rating_advantages", "it holds detached importance weights, which grow with the likelihood"),
+    "r_lol": ("ratings", "it holds detached importance weights, which grow with the likelihood"),
+    "gspo": ("advantages", "it is clipped, so that nothing holds it back where a whole response has gone too far"),
+}
+"""Objectives whose loss has no meaningful value: what they weight log-probs by, and why."""
+
+MEANINGLESS = {"sampled_kl", *WEIGHTED}
+"""Objectives whose loss has no meaningful value; another property of each is tested below."""
 
 # A bound on log-probs learns as the exact ones of the same modality do.
 LEARNING = [(name, modality) for name, modality in ALLOWED if modality != "toy_bound" and name not in MEANINGLESS]
@@ -92,6 +100,20 @@ def test_an_objective_lowers_its_own_loss_on_a_batch_that_it_sees_again_and_agai
         run.step += 1
     assert losses[-1] < losses[0] - 1e-3 * abs(losses[0])
     assert sum(losses[-5:]) / 5 < losses[0]
+
+
+@pytest.mark.parametrize("modality", ["text", "toy"])
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_log_probs_move_as_they_are_weighted(build: Build, name: str, modality: str) -> None:
+    run = build(name, modality)
+    batch, _ = begin_round(run)
+    before = run.backend.policy_logps(batch.responses)
+    for _ in range(3):
+        optimiser_step(run, batch)
+        run.step += 1
+    gains = torch.where(batch.quantities["step_mask"], run.backend.policy_logps(batch.responses) - before, 0).sum(dim=1)
+    weights = batch.quantities[WEIGHTED[name][0]].nan_to_num()
+    assert float((weights if name == "gspo" else weights.clamp(min=0)) @ gains) > 0
 
 
 def test_sampled_kl_brings_the_policy_back_to_the_reference(build: Build) -> None:
