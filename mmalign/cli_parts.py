@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +24,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PLURALS = {kind: f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s" for kind in KINDS}
 
 _FACTS = "equation needs per over aggregation axes stage provides log_prob_kind log_prob_kinds paper aliases".split()
+_ABSENT = {
+    "modalities": "none that is installed",
+    "needs met by": "no part that is installed",
+    "batch-coupled": "no",
+    "golden vectors": "none official",
+}
+"""What stands where an objective has nothing of the sort."""
 _STYLES = {"ok": "green", "disabled": "dim", "unavailable": "yellow", "broken": "red", "incompatible": "red"}
 
 
@@ -67,12 +74,15 @@ def explain(
 ) -> None:
     """Explain a part: equation, needs, parameters with their defaults, paper."""
     kinds = [_parse_kind(kind)] if kind else list(KINDS)
-    entries = _find_parts(current_registry(), name, kinds)
+    registry = current_registry()
+    entries = _find_parts(registry, name, kinds)
     if as_json:
-        _print_json([_explanation_to_dict(entry) for entry in entries])
+        _print_json([_explanation_to_dict(entry) | _limits(entry, registry) for entry in entries])
         return
     for entry in entries:
-        Console().print(_render_explanation(entry))
+        if name in entry.spec.aliases:
+            Console().print(Text(f"{name} is an alias of {entry.spec.name}, another name of the same part."))
+        Console().print(_render_explanation(entry, _limits(entry, registry)))
 
 
 def schema(
@@ -117,6 +127,21 @@ def _parameters(entry: Entry[Any]) -> list[ParameterRow] | str:
         return parameters_table(load_config_model(entry.spec))
     except PluginError as error:
         return str(error)
+
+
+def _limits(entry: Entry[Any], registry: Registry) -> dict[str, Any]:
+    """What an objective can be used with, and the golden vectors it is checked against; nothing of other parts."""
+    if entry.spec.kind != "objective":
+        return {}
+    from mmalign.limits import find_limits, golden_methods
+
+    limits = find_limits(entry.spec, registry)
+    return {
+        "modalities": limits.modalities,
+        "needs met by": limits.data,
+        "batch-coupled": limits.coupled,
+        "golden vectors": golden_methods(entry, registry),
+    }
 
 
 def _part_to_dict(entry: Entry[Any]) -> dict[str, Any]:
@@ -166,7 +191,7 @@ def _parts_table(kind: str, entries: Sequence[Entry[Any]]) -> Table:
     return table
 
 
-def _render_explanation(entry: Entry[Any]) -> Group:
+def _render_explanation(entry: Entry[Any], limits: Mapping[str, Sequence[str]]) -> Group:
     spec = entry.spec
     facts = Table.grid(padding=(0, 2))
     for name in _FACTS:
@@ -175,6 +200,8 @@ def _render_explanation(entry: Entry[Any]) -> Group:
         if value and means_something:
             text = value if isinstance(value, str) else ", ".join(value)
             facts.add_row(Text(name.replace("_", " "), style="bold"), Text(text))
+    for name, values in limits.items():
+        facts.add_row(Text(name, style="bold"), Text(", ".join(values) or _ABSENT[name]))
     facts.add_row(Text("plugin", style="bold"), Text(f"{entry.plugin.name} ({entry.plugin.origin})"))
     if entry.unavailable:
         facts.add_row(Text("unavailable", style="yellow"), Text(entry.unavailable))

@@ -38,6 +38,7 @@ class ConformanceSpec:
             bare `expected` is compared with the first; None if the case is not one for this function.
         inputs: names of inputs that a case must have.
         hparams: names of hyper-parameters that a case must have.
+        parts: names of the plugin's own parts whose formula the cases show; empty for the part named like the method.
     """
 
     kind: ClassVar[str] = "conformance"
@@ -45,6 +46,7 @@ class ConformanceSpec:
     compute: str
     inputs: tuple[str, ...] = ()
     hparams: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

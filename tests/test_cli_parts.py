@@ -182,6 +182,28 @@ def test_explain_shows_the_aggregation_of_steps_only(
     assert ("aggregation" in facts) == shown
 
 
+def test_explain_shows_what_an_objective_can_be_used_with(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run(monkeypatch, "explain", "kto") == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    for fact in ("modalities text", "needs met by stored responses", "batch-coupled kl_reference_point"):
+        assert fact in lines
+    assert "golden vectors kto" in lines
+
+
+def test_explain_says_that_a_name_is_an_alias(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    assert run(monkeypatch, "explain", "ipo_mean") == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert (first, second) == ("ipo_mean is an alias of ipo, another name of the same part.", "ipo (objective)")
+
+
+def test_explain_as_json_shows_limits(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    assert run(monkeypatch, "explain", "alpha_po", "--json") == 0
+    (part,) = json.loads(capsys.readouterr().out)
+    assert part["needs met by"] == ["stored responses"]
+    assert (part["batch-coupled"], part["golden vectors"]) == ([], [])
+
+
 def test_explain_as_json_lists_parameters(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     assert run(monkeypatch, "explain", "sample", "--kind", "decoding", "--json") == 0
     (part,) = json.loads(capsys.readouterr().out)

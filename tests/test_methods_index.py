@@ -43,6 +43,17 @@ def test_a_parameter_shows_type_default_and_help(generate: ModuleType) -> None:
     assert re.search(r"^\| `beta` \| `float > 0` \| `0\.1` \| \S.* \|$", dpo, flags=re.MULTILINE)
 
 
+def test_an_objective_shows_its_limits_and_golden_vectors(generate: ModuleType) -> None:
+    sections = {text.split("\n", 1)[0]: text for text in generate.render_index(load_registry()).split("\n### ")}
+    assert "- golden vectors: `kto`, passes" in sections["kto"]
+    assert "- log-probs: exact or surrogate" in sections["kto"]
+    assert "- its needs are met by: stored responses" in sections["kto"]
+    assert "- batch-coupled: `kl_reference_point`" in sections["kto"]
+    assert "- golden vectors: none official" in sections["alpha_po"]
+    assert "batch-coupled" not in sections["alpha_po"]
+    assert "golden vectors" not in sections["vader"]
+
+
 def test_a_stale_index_is_refused_then_mended(
     generate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -39,14 +39,15 @@ def register_advantages() -> list[AdvantageSpec]:
 @hookimpl
 def register_conformance() -> list[ConformanceSpec]:
     """Announces which golden vectors these estimators can compute."""
-    functions = {
-        "grpo": "compute_grpo",
-        "grpo (scale_rewards=batch)": "compute_grpo_batch",
-        "dr_grpo": "compute_dr_grpo",
-        "rloo": "compute_rloo",
-    }
-    weighted = ConformanceSpec("multi-objective GRPO", _golden("compute_weighted_grpo"), hparams=("weights",))
-    return [*(ConformanceSpec(method, _golden(function)) for method, function in functions.items()), weighted]
+    return [
+        ConformanceSpec("grpo", _golden("compute_grpo")),
+        ConformanceSpec("grpo (scale_rewards=batch)", _golden("compute_grpo_batch"), parts=("grpo",)),
+        ConformanceSpec("dr_grpo", _golden("compute_dr_grpo")),
+        ConformanceSpec("rloo", _golden("compute_rloo")),
+        ConformanceSpec(
+            "multi-objective GRPO", _golden("compute_weighted_grpo"), hparams=("weights",), parts=("grpo",)
+        ),
+    ]
 
 
 def _golden(function: str) -> str:

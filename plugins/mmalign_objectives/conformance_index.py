@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mmalign import ConformanceSpec
 
 _SUMS = ("policy_chosen_logps", "policy_rejected_logps")
@@ -12,10 +14,41 @@ _LENGTHS = ("chosen_lengths", "rejected_lengths")
 _STEPS = ("logp_new", "logp_old")
 _LOCAL_TOKEN_MEAN = "grpo loss, local token mean (TRL calls it bnpo; it is NOT Beta normalisation)"
 
+_PARTS = {
+    "hinge_dpo": "hinge",
+    "cpo_prefer": "cpo",
+    "cpo_full_meannll": "cpo",
+    "orpo_or_term": "orpo",
+    "orpo_full": "orpo",
+    "bradley-terry": "reward_model",
+    "fdpo_forward_kl": "f_dpo",
+    "fdpo_js": "f_dpo",
+    "fdpo_alpha": "f_dpo",
+    "dpo_ref_gamma": "dpo_gamma",
+    "vpo_offline_cal_chosen": "vpo_offline",
+    "vpo_online_cal_rejected": "vpo_online",
+    "mcts_dpo_conservative": "mcts_dpo",
+    "tpo": "tpo_triple",
+    "tpo_l": "tpo_triple_l",
+    "rationale_dpo_code": "rationale_dpo",
+    "rationale_dpo_paper": "rationale_dpo",
+    "lipo_point_mse": "lipo_point_square",
+    "lipo_pair_mse": "lipo_pair_square",
+    "irpo_code": "in_context_ranking",
+    "trpa_batch": "trpa",
+    "bco_pair_noshift": "bco",
+    "ppo clip": "policy_gradient",
+    "grpo two-sided clip": "grpo",
+    "kl estimator": "kl_penalty",
+    _LOCAL_TOKEN_MEAN: "policy_gradient",
+}
+"""The objective whose formula a method is, where its name is another."""
+
 
 def list_conformance() -> list[ConformanceSpec]:
     """Lists the specs of all methods."""
-    return [*_pairs(), *_more_pairs(), *_graded(), *_lists(), *_coupled(), *_steps()]
+    specs = [*_pairs(), *_more_pairs(), *_graded(), *_lists(), *_coupled(), *_steps()]
+    return [replace(spec, parts=(_PARTS[spec.method],)) if spec.method in _PARTS else spec for spec in specs]
 
 
 def _pairs() -> list[ConformanceSpec]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from mmalign.conformance import CaseResult, run_conformance
+from mmalign.limits import golden_methods
 from mmalign.registry import Registry, load_registry
 
 SHARED = Path(__file__).parents[3] / "shared" / "golden"
@@ -120,3 +122,11 @@ def test_vectors_of_official_code(name: str, registry: Registry) -> None:
     assert {case.method for case in own} == IMPLEMENTED[name]
     assert describe(own) == []
     assert [case.id for case in results if case.status == "failed"] == []
+
+
+def test_what_the_index_of_methods_says_to_pass_is_checked_here(registry: Registry) -> None:
+    """A method that a plugin announces for an objective has vectors by hand, or must pass those of official code."""
+    by_hand = {case["method"] for case in json.loads(Path(__file__).with_name("by_hand.json").read_text())["cases"]}
+    checked = by_hand.union(*IMPLEMENTED.values())
+    announced = {method for entry in registry.entries("objective") for method in golden_methods(entry, registry)}
+    assert announced - checked == set()

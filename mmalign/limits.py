@@ -1,0 +1,87 @@
+"""What an objective can be used with, read off its announcement: for `mmalign explain` and the index of methods.
+
+Whether its needs are met is asked of the planner, as for a run; nothing is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mmalign.conformance import ConformanceSpec
+from mmalign.errors import PlanError
+from mmalign.quantities import (
+    DERIVED,
+    Plan,
+    Provider,
+    data_providers,
+    modality_providers,
+    plan_quantities,
+    plugin_provider,
+    rollout_providers,
+)
+from mmalign.registry import Entry, Registry
+from mmalign.specs import CollectorSpec, ModalitySpec, ObjectiveSpec, Spec
+
+STORED, SAMPLED = "stored responses", "sampled responses"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an objective can be used with.
+
+    Attributes:
+        modalities: names of the registered ones that give the log-probs and whatever else it needs.
+        data: where its quantities can come from: `stored responses`, `sampled responses` or both.
+        coupled: quantities of the whole global batch that it needs at every step; empty if it needs none.
+    """
+
+    modalities: tuple[str, ...]
+    data: tuple[str, ...]
+    coupled: tuple[str, ...]
+
+
+def find_limits(spec: ObjectiveSpec, registry: Registry) -> Limits:
+    """Asks the planner for every registered modality, with stored responses and with each registered collector."""
+    modalities: list[str] = []
+    data: set[str] = set()
+    coupled: dict[str, None] = {}
+    for modality in (entry.spec for entry in registry.entries("modality")):
+        plans = _plan_all(spec, modality, registry) if modality.log_prob_kind in spec.log_prob_kinds else {}
+        if plans:
+            modalities.append(modality.name)
+            data |= plans.keys()
+        for plan in plans.values():
+            coupled |= dict.fromkeys(one.name for one in plan.computed("step") if one.origin != DERIVED)
+    return Limits(tuple(modalities), tuple(name for name in (STORED, SAMPLED) if name in data), tuple(coupled))
+
+
+def golden_methods(entry: Entry[Spec], registry: Registry) -> tuple[str, ...]:
+    """Names the methods of golden vectors that the plugin of a part announces for it."""
+    announced: list[ConformanceSpec] = [
+        one.spec for one in registry.entries("conformance") if one.plugin.name == entry.plugin.name
+    ]
+    names = {entry.spec.name, *entry.spec.aliases}
+    return tuple(dict.fromkeys(one.method for one in announced if names & set(one.parts or (one.method,))))
+
+
+def _plan_all(spec: ObjectiveSpec, modality: ModalitySpec, registry: Registry) -> dict[str, Plan]:
+    """Plans with stored and with sampled responses; what cannot be planned is left out."""
+    collectors: Sequence[CollectorSpec] = [entry.spec for entry in registry.entries("collector")]
+    plans = {}
+    for name, collector in [(STORED, None), *((SAMPLED, one) for one in collectors)]:
+        providers = [*data_providers(collector), *modality_providers(modality)]
+        quantities = [entry.spec for entry in registry.entries("quantity")]
+        # Companions are found in stored records; what is sampled has none.
+        providers += [plugin_provider(one, "") for one in quantities if collector is None or one.stage != "companion"]
+        if collector is not None:
+            providers += [*rollout_providers(["reward"]), Provider("advantages", "N", "frozen", ("composite_rewards",))]
+        try:
+            plans[name] = plan_quantities(_needs(spec), {provider.name: provider for provider in providers})
+        except PlanError:
+            continue
+    return plans
+
+
+def _needs(spec: ObjectiveSpec) -> dict[str, Sequence[str]]:
+    return {"": (*(("pairs",) if spec.per == "pair" else ()), *spec.needs, *((spec.over,) if spec.over else ()))}
