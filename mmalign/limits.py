@@ -15,6 +15,7 @@ from mmalign.quantities import (
     Plan,
     Provider,
     data_providers,
+    find_teachers,
     modality_providers,
     plan_quantities,
     plugin_provider,
@@ -47,7 +48,9 @@ def find_limits(spec: ObjectiveSpec, registry: Registry) -> Limits:
     data: set[str] = set()
     coupled: dict[str, None] = {}
     for modality in (entry.spec for entry in registry.entries("modality")):
-        plans = _plan_all(spec, modality, registry) if modality.log_prob_kind in spec.log_prob_kinds else {}
+        if modality.log_prob_kind not in spec.log_prob_kinds:
+            continue
+        plans = _plan_all(spec, modality, registry) or _plan_all(spec, modality, registry, find_teachers(spec.needs))
         if plans:
             modalities.append(modality.name)
             data |= plans.keys()
@@ -65,12 +68,14 @@ def golden_methods(entry: Entry[Spec], registry: Registry) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one.method for one in announced if names & set(one.parts or (one.method,))))
 
 
-def _plan_all(spec: ObjectiveSpec, modality: ModalitySpec, registry: Registry) -> dict[str, Plan]:
+def _plan_all(
+    spec: ObjectiveSpec, modality: ModalitySpec, registry: Registry, teachers: Sequence[str] = ()
+) -> dict[str, Plan]:
     """Plans with stored and with sampled responses; what cannot be planned is left out."""
     collectors: Sequence[CollectorSpec] = [entry.spec for entry in registry.entries("collector")]
     plans = {}
     for name, collector in [(STORED, None), *((SAMPLED, one) for one in collectors)]:
-        providers = [*data_providers(collector), *modality_providers(modality)]
+        providers = [*data_providers(collector), *modality_providers(modality, teachers)]
         quantities = [entry.spec for entry in registry.entries("quantity")]
         # Companions are found in stored records; what is sampled has none.
         providers += [plugin_provider(one, "") for one in quantities if collector is None or one.stage != "companion"]

@@ -215,6 +215,12 @@ def take_row(values: Tensor, rows: Tensor) -> Tensor:
     return numbers[rows.clamp(min=0)].where((rows >= 0).reshape(-1, *[1] * (values.dim() - 1)), nan)
 
 
+def find_teachers(needs: Sequence[str]) -> tuple[str, ...]:
+    """Reads off the names of quantities which teachers they would be of: `dpo` of `dpo_mean_logps`."""
+    sources = [match[1] for match in map(_ANCHORED.fullmatch, needs) if match]
+    return tuple(dict.fromkeys(source for source in sources if source not in ("policy", "reference", "behaviour")))
+
+
 _NO_FEEDBACK = (
     "sampled responses carry no such feedback; without `collector` the run trains on the feedback of its data"
 )

@@ -1,6 +1,6 @@
 """Trains one small language model with twelve objectives on the same preferences and compares what comes out.
 
-    python studies/compare_objectives.py                          # all of it: about 20 minutes on two CPU cores
+    python studies/compare_objectives.py                          # all of it: about 35 minutes on two CPU cores
     python studies/compare_objectives.py --objectives dpo simpo   # some of it; what is finished is kept
     python studies/compare_objectives.py --steps 48               # with another budget
 
