@@ -14,10 +14,12 @@ from conftest import TOY_PLUGIN
 
 from mmalign.api import load_assembly
 from mmalign.config import RunConfig
+from mmalign.quantities import find_teachers
 from mmalign.registry import load_registry
 from mmalign.run import Run
 from mmalign.specs import ObjectiveSpec
 from mmalign.startup import build_run
+from mmalign.testing import build_tiny_text_model
 
 SPECS: dict[str, ObjectiveSpec] = {entry.spec.name: entry.spec for entry in load_registry().entries("objective")}
 
@@ -41,8 +43,15 @@ BEYOND_LOGPS = {
     "oreo": "values",
     "forward_kl": "reference_forward_kl",
     "reverse_kl": "reference_reverse_kl",
+    "tdpo1": "reference_forward_kl",
+    "tdpo2": "reference_forward_kl",
+    "dckd": "teacher_forward_kl",
+    "adpa": "expected_logps",
 }
 """Objectives that need more of a modality than log-probs, so not of the toy one, and what."""
+
+TAUGHT = {"dckd", "adpa"}
+"""Objectives that compare with teachers: models of the same vocabulary and other weights."""
 
 ROLLOUTS = {"advantages", "behaviour_logps", "composite_rewards"}
 """An objective that needs one of these is trained on samples."""
@@ -73,6 +82,7 @@ def build_config(
     """
     text = {"name": "text", "model": str(model), "lora": {"rank": 4}}
     objectives = [{"name": name, **PARAMETERS.get(name, {})}]
+    teachers = find_teachers(SPECS[name].needs) if name in TAUGHT and modality == "text" else ()
     if name in PENALTIES and not alone:
         objectives.append({"name": PENALTIES[name]})
     config: dict[str, Any] = {
@@ -82,6 +92,7 @@ def build_config(
         "quantities": [QUANTITIES[name]] if name in QUANTITIES else [],
         "decoding": {"name": "sample", "max_steps": 6},
         "train": {"steps": 3, "batch_size": 4, "learning_rate": 0.01 if modality == "text" else 0.05, **train},
+        "teachers": {teacher: {"model": str(_build_teacher(model, seed))} for seed, teacher in enumerate(teachers, 1)},
         "plugins": [str(TOY_PLUGIN)],
         "output": str(output),
     }
@@ -94,6 +105,11 @@ def build_config(
         if "advantages" in SPECS[name].needs:
             config["advantage"] = {"name": "rloo"}
     return RunConfig.model_validate(config)
+
+
+def _build_teacher(model: Path, seed: int) -> Path:
+    folder = model.with_name(f"teacher-{seed}")
+    return folder if folder.exists() else build_tiny_text_model(folder, seed=seed)
 
 
 def start(config: RunConfig) -> Run:

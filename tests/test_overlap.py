@@ -119,7 +119,7 @@ def test_rewards_that_may_not_run_in_the_background_wait_for_the_last_part(
         return score(samples)
 
     monkeypatch.setattr(zeros._reward, "score", watched)
-    collect(run, parts=2)
+    collect(run, parts=3)
     assert events == ["sample"] * 3 + ["score in MainThread"]
 
 
@@ -267,7 +267,7 @@ def test_an_error_while_sampling_is_raised_at_once_and_scores_no_more(
     scoring_server.behave = answer
     watch_sampling(run, monkeypatch, before)
     with pytest.raises(type(error)):
-        collect(run, parts=2)
+        collect(run, parts=3)
     raised.set()
     assert wait_for_the_end_of_threads()
     assert {payload["prompts"][0] for payload in scoring_server.requests} <= {"x", "xx"}, "only the first two prompts"
@@ -295,7 +295,7 @@ def test_an_error_of_a_reward_stops_the_sampling(run: Run, monkeypatch: pytest.M
 def test_a_reward_that_fails_on_everything_stops_the_run(run: Run, scoring_server: ScoringServer) -> None:
     scoring_server.behave = lambda payload, earlier: Answer(status=400)
     with pytest.raises(TrainingError, match=r"rewards\.http: failed on all \d+ samples; first cause: .*HTTP 400"):
-        collect(run, parts=2)
+        collect(run, parts=3)
 
 
 def test_a_part_that_fails_alone_stops_nothing(run: Run, scoring_server: ScoringServer) -> None:
