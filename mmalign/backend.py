@@ -20,6 +20,7 @@ from mmalign.companions import add_record_quantities
 from mmalign.distribution import SumOverProcesses
 from mmalign.errors import TrainingError
 from mmalign.memory import MicroBatchSize
+from mmalign.passes import pad_rows, score_responses
 from mmalign.policy import Policy, evaluation_mode
 from mmalign.quantities import ANCHOR_OUTPUTS, DERIVED, POLICY_OUTPUTS, Plan, Provider
 from mmalign.records import Record
@@ -82,7 +83,7 @@ class Backend:
         records = [rollout.record for rollout in rollouts]
         generated = [response for rollout in rollouts for response in rollout.responses]
         encoded = [[item.encoded for item in rollout.responses] for rollout in rollouts]
-        behaviour = {"behaviour_logps": _pad([cast(Tensor, item.behaviour_logps) for item in generated])}
+        behaviour = {"behaviour_logps": pad_rows([cast(Tensor, item.behaviour_logps) for item in generated])}
         batch = self._build_batch(records, encoded, targets_only=False)
         return batch.with_quantities(behaviour, {"behaviour_logps": "NT"}).to(self.device)
 
@@ -310,37 +311,9 @@ class Backend:
         self, network: Callable[..., Any], responses: Sequence[EncodedResponse], output: str = "logps"
     ) -> Tensor:
         budget = self.assembly.config.train.micro_batch_tokens
-        return self.micro_batch_size.fit(len(responses), lambda size: _score(network, responses, size, budget, output))
-
-
-@torch.no_grad()
-def _score(
-    network: Callable[..., Any], responses: Sequence[EncodedResponse], size: int, positions: int | None, output: str
-) -> Tensor:
-    """Scores about `size` responses and `positions` positions at a time; returns [N, T, ...] in the given order."""
-    rows: list[Tensor] = [torch.empty(0)] * len(responses)
-    for part in _cut(responses, size, positions):
-        values = network([responses[row] for row in part], (output,))[output].float()
-        for row, own in zip(part, values, strict=True):
-            rows[row] = own[: responses[row].steps]
-    return _pad(rows)
-
-
-def _cut(responses: Sequence[EncodedResponse], size: int, positions: int | None) -> Iterator[list[int]]:
-    """Cuts rows into parts, a prompt's side by side; prompts of one size are taken for one."""
-    part: list[int] = []
-    total = 0
-    for row in sorted(range(len(responses)), key=lambda row: -responses[row].shared or -responses[row].size):
-        response = responses[row]
-        alike = part and responses[part[-1]].shared == response.shared
-        added = response.size - response.shared if alike else response.size
-        if part and (len(part) == size or (positions is not None and total + added > positions)):
-            yield part
-            part, total, added = [], 0, response.size
-        part.append(row)
-        total += added
-    if part:
-        yield part
+        return self.micro_batch_size.fit(
+            len(responses), lambda size: score_responses(network, responses, size, budget, output)
+        )
 
 
 def compute_derived(values: dict[str, Tensor], plan: Plan, stage: Any) -> dict[str, Tensor]:
@@ -354,8 +327,3 @@ def _add(batch: Batch, provider: Provider, value: Tensor) -> Batch:
     # An advantage estimator may give one number a response or one a step.
     axes = "NT" if provider.axes == "N" and value.dim() == 2 else provider.axes
     return batch.with_quantities({provider.name: value}, {provider.name: axes})
-
-
-def _pad(rows: Sequence[Tensor]) -> Tensor:
-    """Pads rows of several lengths with zeros: [N, T]; [0, 0] where a batch has no response."""
-    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True) if rows else torch.zeros(0, 0)

@@ -12,10 +12,9 @@ import torch
 from mmalign import ConfigError, DataError, MmalignError, PlanError, PluginError, RunConfig, StepContext, TrainingError
 from mmalign.api import load_assembly, load_run
 from mmalign.assembly import Assembly
-from mmalign.backend import _cut
 from mmalign.inspection import inspect_run
 from mmalign.run import Run
-from mmalign.values import EncodedResponse, Rollout
+from mmalign.values import Rollout
 
 Build = Callable[..., dict[str, Any]]
 
@@ -27,17 +26,6 @@ def assemble(config: dict[str, Any]) -> Assembly:
 @pytest.fixture
 def load(write_config: Callable[..., Path]) -> Callable[[dict[str, Any]], Run]:
     return lambda config: load_run(write_config(config))
-
-
-def test_passes_without_gradient_keep_to_the_token_budget_too() -> None:
-    """Prompts of 6 tokens with responses of 2, then of 3 with 1: 8, 10 and 12 positions, then 4 and 5."""
-    long, short = EncodedResponse({}, 2, size=8, shared=6), EncodedResponse({}, 1, size=4, shared=3)
-    responses = [short, long, long, short, long]
-    assert list(_cut(responses, 9, None)) == [[1, 2, 4, 0, 3]]
-    assert list(_cut(responses, 9, 12)) == [[1, 2, 4], [0, 3]]
-    assert list(_cut(responses, 9, 11)) == [[1, 2], [4], [0, 3]]
-    assert list(_cut(responses, 2, 100)) == [[1, 2], [4, 0], [3]]
-    assert list(_cut(responses, 9, 1)) == [[1], [2], [4], [0], [3]]
 
 
 def test_parts_are_bound_to_their_parameters(toy_online: Build) -> None:

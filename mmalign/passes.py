@@ -1,0 +1,57 @@
+"""Forward passes without gradient over any number of responses, a part of them at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from mmalign.values import EncodedResponse
+
+
+@torch.no_grad()
+def score_responses(
+    network: Callable[..., Any], responses: Sequence[EncodedResponse], size: int, positions: int | None, output: str
+) -> Tensor:
+    """Runs `network` over N responses without gradient, in parts that are like each other.
+
+    Args:
+        network: a policy module, e.g. that of the reference.
+        size: responses in a part.
+        positions: positions in a part, a shared prompt counted once; None for no bound.
+        output: what to compute; see `Modality.step_outputs`.
+
+    Returns:
+        the output [N, T, ...] in the given order, float32.
+    """
+    rows: list[Tensor] = [torch.empty(0)] * len(responses)
+    for part in cut_rows(responses, size, positions):
+        values = network([responses[row] for row in part], (output,))[output].float()
+        for row, own in zip(part, values, strict=True):
+            rows[row] = own[: responses[row].steps]
+    return pad_rows(rows)
+
+
+def cut_rows(responses: Sequence[EncodedResponse], size: int, positions: int | None) -> Iterator[list[int]]:
+    """Cuts rows into parts, a prompt's side by side; prompts of one size are taken for one."""
+    part: list[int] = []
+    total = 0
+    for row in sorted(range(len(responses)), key=lambda row: -responses[row].shared or -responses[row].size):
+        response = responses[row]
+        alike = part and responses[part[-1]].shared == response.shared
+        added = response.size - response.shared if alike else response.size
+        if part and (len(part) == size or (positions is not None and total + added > positions)):
+            yield part
+            part, total, added = [], 0, response.size
+        part.append(row)
+        total += added
+    if part:
+        yield part
+
+
+def pad_rows(rows: Sequence[Tensor]) -> Tensor:
+    """Pads rows of several lengths with zeros: [N, T]; [0, 0] where a batch has no response."""
+    return pad_sequence(list(rows), batch_first=True) if rows else torch.zeros(0, 0)
