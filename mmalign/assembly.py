@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,29 +14,11 @@ from mmalign.names import distinct_names
 from mmalign.objectives import Objective, bind_axes, bind_objective, label_metrics
 from mmalign.overlap import check_overlap
 from mmalign.parts import Collector, Decoding, Engine, Evaluator, Modality, Reward, Transform
-from mmalign.quantities import (
-    Plan,
-    Provider,
-    data_providers,
-    modality_providers,
-    plan_quantities,
-    plugin_provider,
-    rollout_providers,
-)
+from mmalign.planning import BoundAdvantage, Builder, place, plan_run
+from mmalign.quantities import Plan
 from mmalign.registry import Registry, load_object
 from mmalign.rewards import BoundReward, RewardScorer
-from mmalign.specs import AdvantageSpec, CollectorSpec, ModalitySpec, ObjectiveSpec, Spec, TargetSpec
-from mmalign.validation import validate_parameters
-
-
-@dataclass(frozen=True)
-class BoundAdvantage:
-    """An advantage estimator with its parameters."""
-
-    name: str
-    function: Any
-    needs: tuple[str, ...]
-    parameters: Mapping[str, Any]
+from mmalign.specs import AdvantageSpec, ModalitySpec, ObjectiveSpec, Spec, TargetSpec
 
 
 @dataclass(frozen=True)
@@ -79,31 +61,6 @@ class Assembly:
         return any(objective.spec.per == "prompt" for objective in self.objectives)
 
 
-class _Builder:
-    """Looks parts up, validates their parameters and remembers what they implement."""
-
-    def __init__(self, registry: Registry, source: str) -> None:
-        self.registry = registry
-        self.source = source
-        self.papers: dict[str, str] = {}
-
-    def find(self, kind: str, component: Component, where: str) -> Spec:
-        prefix = f"{self.source}: " if self.source else ""
-        spec: Spec = self.registry.find(kind, component.name, f"{prefix}{where}.name").spec
-        return spec
-
-    def bind(self, kind: str, component: Component, where: str) -> tuple[Spec, dict[str, Any]]:
-        spec = self.find(kind, component, where)
-        if spec.paper:
-            self.papers[spec.name] = spec.paper
-        parameters = validate_parameters(spec, component.parameters, where, self.source)
-        return spec, {name: getattr(parameters, name) for name in type(parameters).model_fields}
-
-    def build(self, kind: str, component: Component, where: str) -> Any:
-        spec, parameters = self.bind(kind, component, where)
-        return load_object(cast(TargetSpec, spec).target)(**parameters)
-
-
 def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembly:
     """Builds the parts that `config` names and plans their quantities.
 
@@ -114,13 +71,13 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
         ConfigError: an unknown name or parameter, or parts that do not belong together.
         PlanError: a quantity that nothing supplies.
     """
-    builder = _Builder(registry, source)
+    builder = Builder(registry, source)
     objectives = _bind_objectives(builder, config)
     modality_spec = cast(ModalitySpec, builder.find("modality", config.modality, "modality"))
     _check_log_prob_kind(objectives, modality_spec)
     advantage = _bind_advantage(builder, config)
     _check_online(config, source)
-    plan = _plan(builder, objectives, modality_spec, advantage, config)
+    plan = plan_run(builder, objectives, modality_spec, advantage, config)
     axes = {provider.name: provider.axes for provider in plan.providers}
     objectives = tuple(bind_axes(objective, axes) for objective in objectives)
     _check_reference(config, plan, source)
@@ -150,7 +107,7 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
 
 def build_transforms(registry: Registry, components: Sequence[Any], where: str, source: str = "") -> list[Transform]:
     """Builds the transforms of one data section."""
-    builder = _Builder(registry, source)
+    builder = Builder(registry, source)
     return [
         builder.build("transform", Component.model_validate(component), f"{where}.transforms[{index}]")
         for index, component in enumerate(components)
@@ -165,15 +122,10 @@ def load_registry_for(config: Mapping[str, Any], disabled: Sequence[str] = ()) -
     return load_registry(disabled=disabled, files=files)
 
 
-def _place(key: str, index: int, components: Sequence[Component]) -> str:
-    """The key path of a component; the only one of its list may stand in the file without a list."""
-    return key if len(components) == 1 else f"{key}[{index}]"
-
-
-def _bind_objectives(builder: _Builder, config: RunConfig) -> tuple[Objective, ...]:
+def _bind_objectives(builder: Builder, config: RunConfig) -> tuple[Objective, ...]:
     bound = []
     for index, component in enumerate(config.objective):
-        where = _place("objective", index, config.objective)
+        where = place("objective", index, config.objective)
         spec, parameters = builder.bind("objective", component, where)
         spec = cast(ObjectiveSpec, spec)
         objective = bind_objective(spec, load_object(spec.loss), parameters, component.weight)
@@ -183,7 +135,7 @@ def _bind_objectives(builder: _Builder, config: RunConfig) -> tuple[Objective, .
     return label_metrics(bound)
 
 
-def _bind_advantage(builder: _Builder, config: RunConfig) -> BoundAdvantage | None:
+def _bind_advantage(builder: Builder, config: RunConfig) -> BoundAdvantage | None:
     if config.advantage is None:
         return None
     spec, parameters = builder.bind("advantage", config.advantage, "advantage")
@@ -191,15 +143,15 @@ def _bind_advantage(builder: _Builder, config: RunConfig) -> BoundAdvantage | No
     return BoundAdvantage(spec.name, load_object(spec.function), spec.needs, parameters)
 
 
-def _build_scorer(builder: _Builder, config: RunConfig) -> RewardScorer | None:
+def _build_scorer(builder: Builder, config: RunConfig) -> RewardScorer | None:
     rewards = [
-        BoundReward(component, _build_reward(builder, component, _place("rewards", index, config.rewards)))
+        BoundReward(component, _build_reward(builder, component, place("rewards", index, config.rewards)))
         for index, component in enumerate(config.rewards)
     ]
     return RewardScorer(rewards, config.composition) if rewards else None
 
 
-def _build_reward(builder: _Builder, component: RewardComponent, where: str) -> Reward:
+def _build_reward(builder: Builder, component: RewardComponent, where: str) -> Reward:
     spec, parameters = builder.bind("reward", component, where)
     reserved = sorted(parameters.keys() & RewardComponent.model_fields.keys())
     if reserved:
@@ -224,13 +176,13 @@ def _check_dimensions(spec: Spec, dimensions: Sequence[str], component: RewardCo
             raise ConfigError(f"{where}.dimensions: unknown dimension {name!r}{suggest(name, dimensions)}")
 
 
-def _build_engine(builder: _Builder, config: RunConfig, modality: Modality, decoding: Decoding) -> Engine:
+def _build_engine(builder: Builder, config: RunConfig, modality: Modality, decoding: Decoding) -> Engine:
     engine: Engine = builder.build("engine", config.engine, "engine")
     engine.check(modality, decoding)
     return engine
 
 
-def _build_teachers(builder: _Builder, config: RunConfig, modality: Modality, plan: Plan) -> dict[str, Modality]:
+def _build_teachers(builder: Builder, config: RunConfig, modality: Modality, plan: Plan) -> dict[str, Modality]:
     """Builds the modality anew for every teacher: as the policy's, without an adapter, with the keys of the teacher."""
     teachers: dict[str, Modality] = {}
     policy = {k: v for k, v in config.modality.parameters.items() if k not in modality.adapter_parameters}
@@ -252,59 +204,12 @@ def _build_teachers(builder: _Builder, config: RunConfig, modality: Modality, pl
     return teachers
 
 
-def _build_evaluators(builder: _Builder, components: Sequence[Component]) -> dict[str, Evaluator]:
+def _build_evaluators(builder: Builder, components: Sequence[Component]) -> dict[str, Evaluator]:
     names = distinct_names([component.name for component in components])
     return {
-        name: builder.build("evaluator", component, _place("evaluation.evaluators", index, components))
+        name: builder.build("evaluator", component, place("evaluation.evaluators", index, components))
         for index, (name, component) in enumerate(zip(names, components, strict=True))
     }
-
-
-def _plan(
-    builder: _Builder,
-    objectives: Sequence[Objective],
-    modality: ModalitySpec,
-    advantage: BoundAdvantage | None,
-    config: RunConfig,
-) -> Plan:
-    collector = builder.find("collector", config.collector, "collector") if config.collector else None
-    providers = [
-        *data_providers(cast("CollectorSpec | None", collector)),
-        *modality_providers(modality, tuple(config.teachers)),
-    ]
-    entries = builder.registry.entries("quantity")
-    # Companions are found in stored records; what is sampled has none.
-    usable = [entry for entry in entries if collector is None or entry.spec.stage != "companion"]
-    providers += [plugin_provider(entry.spec, f"plugin {entry.plugin.name}") for entry in usable]
-    if collector is not None:
-        providers += rollout_providers([reward.name for reward in config.rewards])
-    if advantage is not None:
-        origin = f"advantage {advantage.name}"
-        providers.append(Provider("advantages", "N", "frozen", advantage.needs, origin=origin))
-    needs: dict[str, Sequence[str]] = {}
-    for objective in objectives:
-        engine_needs = ("pairs",) if objective.spec.per == "pair" else ()
-        covered = (objective.spec.over,) if objective.spec.over else ()
-        needs[f"objective {objective.spec.name!r}"] = (*engine_needs, *objective.spec.needs, *covered)
-    plan = plan_quantities(needs, {provider.name: provider for provider in providers})
-    return _bind_quantities(builder, config, plan)
-
-
-def _bind_quantities(builder: _Builder, config: RunConfig, plan: Plan) -> Plan:
-    """Gives the planned quantities of plugins their parameters."""
-    bound: dict[str, Mapping[str, Any]] = {}
-    for index, component in enumerate(config.quantities):
-        where = _place("quantities", index, config.quantities)
-        spec, parameters = builder.bind("quantity", component, where)
-        if spec.name not in plan:
-            prefix = f"{builder.source}: " if builder.source else ""
-            raise ConfigError(f"{prefix}{where}.name: nothing in this run needs the quantity {spec.name!r}; drop it")
-        bound[spec.name] = parameters
-    for spec in (entry.spec for entry in builder.registry.entries("quantity")):
-        if spec.name in plan and spec.name not in bound:
-            defaults = validate_parameters(spec, {}, f"quantities[{spec.name}]", builder.source)
-            bound[spec.name] = {name: getattr(defaults, name) for name in type(defaults).model_fields}
-    return Plan(tuple(replace(one, parameters=bound.get(one.name, {})) for one in plan.providers))
 
 
 def _check_log_prob_kind(objectives: Sequence[Objective], modality: ModalitySpec) -> None:
