@@ -10,17 +10,8 @@ from dataclasses import dataclass
 
 from mmalign.conformance import ConformanceSpec
 from mmalign.errors import PlanError
-from mmalign.quantities import (
-    DERIVED,
-    Plan,
-    Provider,
-    data_providers,
-    find_teachers,
-    modality_providers,
-    plan_quantities,
-    plugin_provider,
-    rollout_providers,
-)
+from mmalign.planning import list_needs, list_providers
+from mmalign.quantities import DERIVED, Plan, Provider, find_teachers, plan_quantities
 from mmalign.registry import Entry, Registry
 from mmalign.specs import CollectorSpec, ModalitySpec, ObjectiveSpec, Spec
 
@@ -75,18 +66,11 @@ def _plan_all(
     collectors: Sequence[CollectorSpec] = [entry.spec for entry in registry.entries("collector")]
     plans = {}
     for name, collector in [(STORED, None), *((SAMPLED, one) for one in collectors)]:
-        providers = [*data_providers(collector), *modality_providers(modality, teachers)]
-        quantities = [entry.spec for entry in registry.entries("quantity")]
-        # Companions are found in stored records; what is sampled has none.
-        providers += [plugin_provider(one, "") for one in quantities if collector is None or one.stage != "companion"]
+        providers = list_providers(registry, modality, collector=collector, rewards=["reward"], teachers=teachers)
         if collector is not None:
-            providers += [*rollout_providers(["reward"]), Provider("advantages", "N", "frozen", ("composite_rewards",))]
+            providers.append(Provider("advantages", "N", "frozen", ("composite_rewards",)))
         try:
-            plans[name] = plan_quantities(_needs(spec), {provider.name: provider for provider in providers})
+            plans[name] = plan_quantities({"": list_needs(spec)}, {provider.name: provider for provider in providers})
         except PlanError:
             continue
     return plans
-
-
-def _needs(spec: ObjectiveSpec) -> dict[str, Sequence[str]]:
-    return {"": (*(("pairs",) if spec.per == "pair" else ()), *spec.needs, *((spec.over,) if spec.over else ()))}

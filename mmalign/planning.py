@@ -20,7 +20,7 @@ from mmalign.quantities import (
     rollout_providers,
 )
 from mmalign.registry import Registry, load_object
-from mmalign.specs import CollectorSpec, ModalitySpec, Spec, TargetSpec
+from mmalign.specs import CollectorSpec, ModalitySpec, ObjectiveSpec, Spec, TargetSpec
 from mmalign.validation import validate_parameters
 
 
@@ -81,26 +81,48 @@ def plan_run(
         PlanError: a quantity that nothing supplies.
     """
     collector = builder.find("collector", config.collector, "collector") if config.collector else None
-    providers = [
-        *data_providers(cast("CollectorSpec | None", collector)),
-        *modality_providers(modality, tuple(config.teachers)),
-    ]
-    entries = builder.registry.entries("quantity")
-    # Companions are found in stored records; what is sampled has none.
-    usable = [entry for entry in entries if collector is None or entry.spec.stage != "companion"]
-    providers += [plugin_provider(entry.spec, f"plugin {entry.plugin.name}") for entry in usable]
-    if collector is not None:
-        providers += rollout_providers([reward.name for reward in config.rewards])
+    providers = list_providers(
+        builder.registry,
+        modality,
+        collector=cast("CollectorSpec | None", collector),
+        rewards=[reward.name for reward in config.rewards],
+        teachers=tuple(config.teachers),
+    )
     if advantage is not None:
         origin = f"advantage {advantage.name}"
         providers.append(Provider("advantages", "N", "frozen", advantage.needs, origin=origin))
-    needs: dict[str, Sequence[str]] = {}
-    for objective in objectives:
-        engine_needs = ("pairs",) if objective.spec.per == "pair" else ()
-        covered = (objective.spec.over,) if objective.spec.over else ()
-        needs[f"objective {objective.spec.name!r}"] = (*engine_needs, *objective.spec.needs, *covered)
+    needs = {f"objective {objective.spec.name!r}": list_needs(objective.spec) for objective in objectives}
     plan = plan_quantities(needs, {provider.name: provider for provider in providers})
     return _bind_quantities(builder, config, plan)
+
+
+def list_providers(
+    registry: Registry,
+    modality: ModalitySpec,
+    *,
+    collector: CollectorSpec | None,
+    rewards: Sequence[str],
+    teachers: Sequence[str],
+) -> list[Provider]:
+    """Lists who can supply quantities, advantages apart.
+
+    Args:
+        collector: None where responses are stored ones.
+        rewards: names of the configured rewards; they count where there is a collector.
+        teachers: names of the further models.
+    """
+    providers = [*data_providers(collector), *modality_providers(modality, teachers)]
+    entries = registry.entries("quantity")
+    # Companions are found in stored records; what is sampled has none.
+    usable = [entry for entry in entries if collector is None or entry.spec.stage != "companion"]
+    providers += [plugin_provider(entry.spec, f"plugin {entry.plugin.name}") for entry in usable]
+    return providers + (rollout_providers(rewards) if collector is not None else [])
+
+
+def list_needs(spec: ObjectiveSpec) -> tuple[str, ...]:
+    """Lists the quantities of an objective: for its loss, and to know which elements count."""
+    elements = ("pairs",) if spec.per == "pair" else ()
+    return (*elements, *spec.needs, *((spec.over,) if spec.over else ()))
 
 
 def _bind_quantities(builder: Builder, config: RunConfig, plan: Plan) -> Plan:
