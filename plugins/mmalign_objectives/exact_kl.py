@@ -27,8 +27,8 @@ def exact_kl_loss(kl: Tensor, step_mask: Tensor) -> tuple[Tensor, dict[str, Tens
     Returns:
         losses [N, T] and the detached metric `kl` [N, T].
 
-    Source: the penalty of arXiv:1909.08593, section 2 (reverse), without its sampling; the sequential forward KL of
-    arXiv:2404.11999, definition 2 (forward).
+    Source: the penalty of arXiv:1909.08593 (reverse), without its sampling; the sequential KL of arXiv:2404.11999
+    (forward), step by step.
     """
     check_shapes(2, kl=kl, step_mask=step_mask)
     losses = torch.where(step_mask, kl, 0)

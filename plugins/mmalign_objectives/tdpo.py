@@ -63,7 +63,7 @@ def tdpo_loss(  # noqa: PLR0913
     Returns:
         losses [M] and detached metrics [M]; the margins in them are without the KLs.
 
-    Source: arXiv:2404.11999, equations 15 (TDPO1) and 17 (TDPO2).
+    Source: arXiv:2404.11999, TDPO1 and TDPO2.
     """
     policy, reference = (policy_chosen_logps, policy_rejected_logps), (reference_chosen_logps, reference_rejected_logps)
     rewards = implicit_rewards(policy, reference, beta)
