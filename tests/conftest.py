@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from scoring_server import ScoringServer
 from mmalign.testing import Architecture, build_tiny_text_model
 
 TOY_PLUGIN = Path(__file__).with_name("toy_plugin.py")
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 WriteRecords = Callable[..., Path]
 WriteConfig = Callable[..., Path]
@@ -163,3 +165,10 @@ def scoring_server() -> Iterator[ScoringServer]:
     server = ScoringServer()
     yield server
     server.close()
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Imports the benchmark's scripts by name."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module

@@ -98,3 +98,8 @@ class ScoringServer:
     def _leave(self) -> None:
         with self._lock:
             self._now -= 1
+
+
+def use(server: ScoringServer, **keys: Any) -> dict[str, Any]:
+    """The configuration of a reward that asks the server, one response a request and once only."""
+    return {"name": "http", "url": server.url, "batch_size": 1, "requests": {"retries": 0}, **keys}

@@ -109,8 +109,8 @@ class TwoPieces:
 @pytest.mark.parametrize(("colour", "expected"), [(None, "<user>[q]⟦yes⟧"), ("standard", "\x1b[1;32myes")])
 def test_show_marks_what_the_loss_counts(colour: Any, expected: str) -> None:
     console = Console(file=io.StringIO(), color_system=colour, force_terminal=colour is not None)
-    print_record(Record.from_text("q", ["yes"], id="x"), TwoPieces(), console)  # type: ignore[arg-type]
-    output = console.file.getvalue()  # type: ignore[attr-defined]
+    print_record(Record.from_text("q", ["yes"], id="x"), TwoPieces(), console)
+    output = console.file.getvalue()
     assert expected in output
     assert "r0 (2 of 5 positions trained on, 1 cut off)" in output
 

@@ -274,7 +274,7 @@ def test_transform_needs_a_name() -> None:
 def test_media_are_found_beside_the_data(tmp_path: Path) -> None:
     rows = [{**ROWS[0], "images": ["img/a.png", "/abs/b.png", "https://host/c.png", "data:image/png;base64,AA=="]}]
     record = load(write_lines(tmp_path / "d.jsonl", rows))[0]
-    assert [media.uri for media in record.media] == [str(tmp_path / "img/a.png"), *rows[0]["images"][1:]]  # type: ignore[misc]
+    assert [media.uri for media in record.media] == [str(tmp_path / "img/a.png"), *rows[0]["images"][1:]]
 
 
 def test_byte_order_mark_and_blank_lines_are_skipped(tmp_path: Path) -> None:

@@ -11,17 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from scoring_server import Answer, ScoringServer
+from scoring_server import Answer, ScoringServer, use
 
 import mmalign
 from mmalign import ConfigError, Engine, Generated, Record, TrainingError, load_run
-from mmalign.assembly import assemble, load_registry_for
 from mmalign.backend import Backend
-from mmalign.config import RunConfig
 from mmalign.metrics_log import read_metrics
 from mmalign.overlap import BackgroundThread, collect_in_parts
 from mmalign.run import Run
-from mmalign.validation import validate
 
 Build = Callable[..., dict[str, Any]]
 PROMPTS = [Record.from_text("x" * (1 + index % 3), [], id=str(index)) for index in range(6)]
@@ -32,10 +29,6 @@ def score_ones(payload: dict[str, Any], earlier: int) -> Answer:
     """Refuses one response in four or so; the others are worth their ones."""
     (response,) = payload["responses"]
     return Answer(status=400) if response.startswith("3") else Answer({"scores": [response.count("1")]})
-
-
-def use(server: ScoringServer, **keys: Any) -> dict[str, Any]:
-    return {"name": "http", "url": server.url, "batch_size": 1, "requests": {"retries": 0}, **keys}
 
 
 @pytest.fixture
@@ -234,16 +227,6 @@ def test_a_language_model_samples_the_same_in_parts(
     assert scored == ([] if told else [12, 12])
 
 
-@pytest.mark.parametrize(("size", "count", "prompts"), [(64, 8, 8), (64, 6, 32), (4, 8, 1), (3, 3, 1), (1, 5, 1)])
-def test_a_batch_of_sequences_ends_after_so_many_prompts(size: int, count: int, prompts: int) -> None:
-    from mmalign_text.modality import TextModality
-
-    modality = TextModality.__new__(TextModality)
-    modality.generation_batch_size = size
-    assert modality.prompts_per_draw(count) == prompts
-    assert prompts * count % size == 0
-
-
 # -- errors and interruptions
 
 
@@ -316,47 +299,3 @@ def test_calls_are_made_in_order_by_one_thread() -> None:
         background.wait()
     assert made == [(number, "mmalign-rewards") for number in range(5)]
     assert wait_for_the_end_of_threads()
-
-
-# -- configurations
-
-
-@pytest.mark.parametrize(
-    ("sections", "message"),
-    [
-        ({"collector": None, "advantage": None, "objective": {"name": "dpo"}}, "without `collector` or `rewards`"),
-        ({"rewards": [{"name": "zeros"}]}, "none of the rewards scores in the background, as `http` does; drop it"),
-        (
-            {"train": {"steps": 1, "overlap_parts": 2, "batch_size": 1}},
-            r"the 1 prompts of a round are sampled at once, so nothing would overlap; sample fewer",
-        ),
-        ({"train": {"steps": 1, "overlap_parts": 0}}, r"train\.overlap_parts: must be at least 1, got 0"),
-    ],
-)
-def test_an_overlap_of_nothing_is_refused(
-    sections: dict[str, Any], message: str, toy_online: Build, scoring_server: ScoringServer
-) -> None:
-    given = {"rewards": [use(scoring_server)], "train": {"steps": 1, "overlap_parts": 2}} | sections
-    config = toy_online(**given)
-    with pytest.raises(ConfigError, match=message):
-        assemble(validate(RunConfig, config, ""), load_registry_for(config))
-
-
-def test_parts_that_cannot_be_alone_are_refused(
-    toy_online: Build, scoring_server: ScoringServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from mmalign_collectors.group import GroupCollector
-    from mmalign_engines.hf import InProcessEngine
-
-    config = toy_online(rewards=[use(scoring_server)], train={"steps": 1, "overlap_parts": 2})
-    checked = validate(RunConfig, config, "")
-    registry = load_registry_for(config)
-    with monkeypatch.context() as patch:
-        patch.setattr(InProcessEngine, "prompts_per_draw", Engine.prompts_per_draw)
-        with pytest.raises(ConfigError, match="engine 'hf' with modality 'toy' cannot sample in parts"):
-            assemble(checked, registry)
-    with monkeypatch.context() as patch:
-        patch.setattr(GroupCollector, "independent_group", None)
-        patch.setattr(GroupCollector, "__init__", lambda self, group_size: None)
-        with pytest.raises(ConfigError, match=r"train\.overlap_parts: collector 'group' needs all prompts at once"):
-            assemble(checked, registry)

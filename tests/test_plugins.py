@@ -179,7 +179,7 @@ def test_no_hook_is_first_result_because_without_a_plugin_that_returns_none() ->
 def test_wrapper_of_a_registration_is_refused() -> None:
     class Wrapper:
         @hookimpl(wrapper=True)
-        def register_rewards(self):  # type: ignore[no-untyped-def]
+        def register_rewards(self):
             return (yield)
 
     with pytest.raises(PluginError, match="'register_rewards' is a wrapper"):

@@ -34,7 +34,7 @@ def provider_of(plan: Plan, name: str) -> Provider:
 
 
 def quantity(name: str, needs: tuple[str, ...], stage: str, axes: str = "N") -> Provider:
-    spec = QuantitySpec(name=name, summary="", axes=axes, needs=needs, stage=stage, compute="x:y")  # type: ignore[arg-type]
+    spec = QuantitySpec(name=name, summary="", axes=axes, needs=needs, stage=stage, compute="x:y")
     return plugin_provider(spec, "plugin mine")
 
 

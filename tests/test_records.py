@@ -49,7 +49,7 @@ def test_nulls_and_empty_lists_are_restored(line: str) -> None:
 def test_record_is_frozen_and_hashable() -> None:
     record = Record.from_text("hi", ["a"])
     with pytest.raises(ValidationError):
-        record.id = "other"  # type: ignore[misc]
+        record.id = "other"
     assert hash(record) == hash(Record.from_text("hi", ["a"]))
 
 
@@ -163,7 +163,7 @@ VIDEO = [{"mid": "m1", "type": "video", "uri": "a.mp4"}]
         ({"prompt": [{"role": "user", "nam": "A"}]}, "prompt[0].nam: unknown key; did you mean 'name'?"),
         ({"prompt": IMAGE_PROMPT}, "prompt[0].content[0].media: no media 'm1'"),
         ({"prompt": IMAGE_PROMPT, "media": VIDEO}, "prompt[0].content[0].type: 'image', but media 'm1' is of type"),
-        ({"responses": BASE["responses"][:1] * 2}, "responses[1].rid: 'r0' is used twice"),  # type: ignore[index]
+        ({"responses": BASE["responses"][:1] * 2}, "responses[1].rid: 'r0' is used twice"),
         ({"responses": [{"rid": "r0"}]}, "responses[0].messages: missing"),
         ({"responses": [{"rid": "r0", "messages": [{"role": "user"}]}]}, "responses[0].messages: expected at least"),
         ({"scores": [{"item": "r9", "name": "s", "level": "response"}]}, "scores[0].item: no item 'r9'"),

@@ -35,7 +35,7 @@ class Scaled(nn.Module):
 class Constant(Modality):
     """The log-prob of every step is the weight over the temperature."""
 
-    load = encode = generate = decode = None  # type: ignore[assignment]
+    load = encode = generate = decode = None
 
     def step_log_probs(self, network: Any, responses: Any) -> tuple[Tensor, Tensor]:
         value = network.dropout(network.weight / self.temperature) + float(network.adapter_on)

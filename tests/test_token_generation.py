@@ -206,3 +206,13 @@ def test_generation_leaves_training_mode_and_gradients_as_they_were(llama):
     llama.train()
     IdTokens(llama).generate(llama, PROMPTS[:1], Decoding(max_steps=2), 1)
     assert llama.training and torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(("size", "count", "prompts"), [(64, 8, 8), (64, 6, 32), (4, 8, 1), (3, 3, 1), (1, 5, 1)])
+def test_a_batch_of_sequences_ends_after_so_many_prompts(size: int, count: int, prompts: int) -> None:
+    from mmalign_text.modality import TextModality
+
+    modality = TextModality.__new__(TextModality)
+    modality.generation_batch_size = size
+    assert modality.prompts_per_draw(count) == prompts
+    assert prompts * count % size == 0

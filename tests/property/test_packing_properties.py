@@ -55,7 +55,7 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Policy]:
 
 def measure(policy: Policy, responses: list[EncodedResponse], packing: str) -> tuple[dict[str, Tensor], Tensor]:
     """Returns the outputs and the gradient of a sum over them that tells every element apart."""
-    policy.modality.packing = packing  # type: ignore[attr-defined]
+    policy.modality.packing = packing
     policy.zero_grad(set_to_none=True)
     outputs = policy(responses, OUTPUTS)
     mask = outputs["step_mask"]
@@ -83,7 +83,7 @@ def test_packed_equals_padded(policies: dict[str, Policy], architecture: str, ba
 def test_a_prompt_is_in_the_row_once(policies: dict[str, Policy]) -> None:
     modality = policies["llama"].modality
     responses = encode([([5, 6, 7, 8], [[True] * 3] * 4)])
-    assert modality.collate_packed(responses).inputs["input_ids"].shape == (1, 4 + 4 * 3)  # type: ignore[attr-defined]
+    assert modality.collate_packed(responses).inputs["input_ids"].shape == (1, 4 + 4 * 3)
 
 
 WINDOWS = {"sliding_window": 2, "use_sliding_window": True, "max_window_layers": 0}
@@ -94,7 +94,7 @@ def test_an_attention_that_was_asked_for_is_left_alone(tmp_path: Path) -> None:
     modality = TextModality(model=str(folder), attention="eager")
     network = modality.load(device=torch.device("cpu"), dtype=torch.float32).network
     assert not can_pack(network)
-    assert network.config._attn_implementation == "eager"  # type: ignore[union-attr]
+    assert network.config._attn_implementation == "eager"
 
 
 def test_sliding_windows_fall_back_to_padded_rows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
