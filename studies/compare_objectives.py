@@ -69,17 +69,20 @@ def folder_of(name: str, options: argparse.Namespace) -> Path:
     return Path(options.output, f"{name}-{options.steps}-{options.seed}")
 
 
-def train(name: str, options: argparse.Namespace) -> None:
-    """Trains with one objective, or goes on with a run that was stopped."""
-    folder = folder_of(name, options)
-    overrides = {
+def build_overrides(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What the run of one objective changes in the configuration."""
+    return {
         "objective": [{"name": name, **OBJECTIVES[name][1]}],
         "evaluation.evaluators": [{"name": "generation", "count": options.count}, {"name": "preference", "beta": 0.1}],
         "train.steps": options.steps,
         "train.seed": options.seed,
-        "output": str(folder),
+        "output": str(folder_of(name, options)),
     }
-    mmalign.train(CONFIG, overrides, resume=folder.exists())
+
+
+def train(name: str, options: argparse.Namespace) -> None:
+    """Trains with one objective, or goes on with a run that was stopped."""
+    mmalign.train(CONFIG, build_overrides(name, options), resume=folder_of(name, options).exists())
 
 
 def read_results(options: argparse.Namespace) -> Results:
