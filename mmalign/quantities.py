@@ -175,7 +175,7 @@ def _sources(available: Mapping[str, Provider]) -> str:
 
 
 def _derive(name: str, sources: str) -> Provider | None:
-    """Finds the rule for `{source}_{sequence|mean}_logps` [N] and for the `chosen_`/`rejected_` form of any [N, ...]."""
+    """Finds the rule for `{source}_{sequence|mean}_logps` [N] and for `chosen_`/`rejected_` forms of any [N, ...]."""
     if match := re.fullmatch(rf"({sources})_(sequence|mean)_({_STEPWISE})", name):
         reduce = "mmalign.reductions:masked_sum" if match[2] == "sequence" else "mmalign.reductions:masked_mean"
         return Provider(name, "N", "frozen", (f"{match[1]}_{match[3]}", "step_mask"), reduce, DERIVED)
