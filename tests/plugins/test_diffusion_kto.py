@@ -74,6 +74,12 @@ def test_its_gradient_lifts_desirable_images_and_lowers_undesirable_ones(utility
     assert policy.grad.sign().tolist() == [-1.0, -1.0, 1.0, 1.0]
 
 
+@pytest.mark.parametrize("utility", UTILITIES)
+def test_gradients_agree_with_finite_differences(utility: str) -> None:
+    leaf = POLICY.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda policy: loss_of(policy, 0.03, utility), (leaf,), eps=1e-6, atol=1e-6)
+
+
 def context_of(policy: list[float], labelled: list[bool]) -> Any:
     """Stands for the engine's `StepContext`: a batch and the mean over all processes."""
     values = {

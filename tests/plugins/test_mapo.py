@@ -80,6 +80,12 @@ def test_link_and_its_gradient_are_finite_in_float32(error: float, power: float)
     assert bool(errors.grad.isfinite().all())
 
 
+@pytest.mark.parametrize("options", [CODE, paper(1.0), paper(8.0)], ids=["code", "paper 1", "paper 8"])
+def test_gradients_agree_with_finite_differences(options: dict[str, float]) -> None:
+    leaf = ERRORS.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda errors: loss_of(errors, options), (leaf,), eps=1e-6, atol=1e-6)
+
+
 def test_its_gradient_lowers_the_error_of_chosen_and_raises_that_of_rejected() -> None:
     gradient = gradient_of(lambda errors: loss_of(errors, CODE), ERRORS)
     assert gradient.sign().tolist() == [[1.0, -1.0]] * 3
