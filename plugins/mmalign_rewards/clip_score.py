@@ -48,7 +48,7 @@ class ClipPreferenceConfig(ClipScoreConfig):
     """A CLIP that was trained on preferences between images."""
 
     scale: Scale = "logit_scale"
-    """Factor of the cosine: `logit_scale`, the model's own (PickScore), or a number (HPS v2: 1)."""
+    """Factor of the cosine: `logit_scale`, the model's own (PickScore), or a number."""
     clamp: bool = False
     """Negative cosines count 0."""
 
