@@ -37,7 +37,7 @@ class ClipScoreConfig(Parameters):
     def _check_template(cls, template: str) -> str:
         try:
             text = template.format(prompt="prompt")
-        except (KeyError, IndexError, ValueError):
+        except (KeyError, IndexError, ValueError, AttributeError):
             raise ValueError("expected {prompt} as the only name in braces") from None
         if not text.strip():
             raise ValueError("expected a text")

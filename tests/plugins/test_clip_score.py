@@ -80,6 +80,7 @@ def test_a_model_is_loaded_at_the_first_image() -> None:
     [
         ({"template": "{response}"}, "expected {prompt} as the only name in braces"),
         ({"template": "{prompt"}, "expected {prompt}"),
+        ({"template": "{prompt.name}"}, "expected {prompt}"),
         ({"template": " "}, "expected a text"),
         ({"scale": 0}, "scale"),
         ({"scale": "logitscale"}, "logit_scale"),
