@@ -6,8 +6,7 @@ so it tells whether the images stay what was asked for. `docs/plugins.md` says h
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import nan
 from typing import Any, ClassVar, Literal
 
@@ -145,12 +144,3 @@ def register_evaluators() -> list[EvaluatorSpec]:
             config="digit_rewards:GainConfig",
         )
     ]
-
-
-@hookimpl
-def on_evaluated(run: Any, metrics: Mapping[str, float]) -> None:
-    """Appends the scores of every image to `gain.jsonl` in the run's folder."""
-    for evaluator in run.assembly.evaluators.values():
-        if isinstance(evaluator, Gain) and run.accelerator.is_main_process:
-            with (run.output / "gain.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": run.step, **evaluator.scores}) + "\n")
