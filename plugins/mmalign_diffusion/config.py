@@ -66,8 +66,8 @@ class Noising(Parameters):
     """exact: the last step ends at the drawn timestep; official: at the next level of the grid, as InPO's code does."""
     network: str = "policy"
     """Which network inverts: `policy`, `reference` (moving as `reference.strategy` says), or a teacher by name."""
-    round_trip: int = Field(default=0, ge=0)
-    """Responses of every batch that are also denoised back, to log the error as `inversion/round_trip_error`."""
+    round_trip: float = Field(default=0.0, ge=0, le=1)
+    """Share of records that are also denoised back, to log the error as `inversion/round_trip_error`."""
 
     @property
     def inverts(self) -> bool:

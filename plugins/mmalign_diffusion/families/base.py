@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,11 +34,9 @@ class Family(ABC):
         parameters: the model that validates a family's own keys in the YAML.
         model: folder, hub id or whatever else the family's weights come from; None where the family needs none.
         size: (height, width) in pixels that images are brought to; None for the model's own.
-        adapter_targets: layers that LoRA adapts, where its `targets` is `auto`; None for its own choice.
     """
 
     parameters: ClassVar[type[Parameters]] = Parameters
-    adapter_targets: ClassVar[tuple[str, ...] | None] = None
 
     def __init__(self, model: str | None, size: tuple[int, int] | None = None) -> None:
         self.model = model
@@ -87,14 +85,14 @@ class Family(ABC):
         """
 
     def save(self, network: nn.Module, directory: str) -> None:
-        """Writes the trained weights, of an adapter or of the whole denoiser, in the format that users load."""
+        """Writes a whole denoiser, without an adapter, in the format that users load."""
         from safetensors.torch import save_model
 
         save_model(network, f"{directory}/model.safetensors")
 
-    def save_merged(self, network: nn.Module, directory: str) -> None:
-        """Writes the whole denoiser; `network` has no adapter, it is merged in already."""
-        self.save(network, directory)
+    def save_adapter(self, network: nn.Module, directory: str) -> None:
+        """Writes the adapter of a peft model; override it with the format of the family's pipelines."""
+        cast(Any, network).save_pretrained(directory, save_embedding_layers=False)
 
     # -- conditions
 
@@ -166,6 +164,19 @@ class Family(ABC):
     def fingerprint(self) -> str:
         """Names everything of the family that changes an encoding; part of cache keys."""
         return repr((type(self).__qualname__, self.model, self.size))
+
+
+def input_dtype(network: nn.Module) -> torch.dtype:
+    """Returns the dtype of a denoiser's own weights; those of an adapter are float32 whatever it is."""
+    return next(value.dtype for name, value in network.named_parameters() if "lora_" not in name)
+
+
+def switch_off_dropout(network: nn.Module) -> nn.Module:
+    """Sets all dropout to 0, in place: a policy that is noisy differs from its reference before the first step."""
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return network
 
 
 def require_prompt(record: Record) -> str:
