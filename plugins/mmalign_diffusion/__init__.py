@@ -1,0 +1,1 @@
+"""First-party diffusion and flow models: what there is, without importing torch."""
