@@ -55,15 +55,16 @@ class Noising(Parameters):
     """Random part that every step of the inversion adds, in units of the sampler's deviation; InPO: 0.1."""
     guidance: float = Field(default=1.0, ge=0)
     """Classifier-free guidance during the inversion; 1 is none."""
-    variant: Literal["source", "destination", "averaged"] = "source"
-    """Where a step of ddim_inversion predicts the noise: at the level it leaves, the one it reaches, or, averaged, the
-    mean of a first guess and of one at its result (SmPO)."""
+    variant: Literal["source", "destination"] = "destination"
+    """Which level the network is told in a step: the one it leaves, as in InPO's code, or the one it reaches."""
     iterations: int = Field(default=1, ge=1)
-    """renoise: corrections of every step."""
+    """renoise: predictions in every step, each at the result of the one before; 2 with average 2 are those of SmPO."""
     average: int = Field(default=1, ge=1)
     """renoise: how many of the last predictions of a step are averaged."""
     level: Literal["exact", "official"] = "exact"
     """exact: the last step ends at the drawn timestep; official: at the next level of the grid, as InPO's code does."""
+    offset: int = Field(default=1, ge=0)
+    """official: first level of the grid, `steps_offset` of the scheduler."""
     network: str = "policy"
     """Which network inverts: `policy`, `reference` (moving as `reference.strategy` says), or a teacher by name."""
     round_trip: float = Field(default=0.0, ge=0, le=1)
@@ -73,6 +74,16 @@ class Noising(Parameters):
     def inverts(self) -> bool:
         """True if a network is needed."""
         return self.strategy != "forward"
+
+    @model_validator(mode="after")
+    def _check(self) -> Noising:
+        if not 1 <= self.average <= self.iterations:
+            raise ValueError(f"average: expected 1 to the {self.iterations} iterations, got {self.average}")
+        if self.strategy != "renoise" and self.iterations > 1:
+            raise ValueError(f"iterations: strategy {self.strategy!r} takes none; use renoise")
+        if self.round_trip and not self.inverts:
+            raise ValueError("round_trip: forward noising is not an inversion; drop it")
+        return self
 
 
 class Timesteps(Parameters):
