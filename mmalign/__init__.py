@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mmalign.json_requests import RequestFailed as RequestFailed
     from mmalign.json_requests import Url as Url
     from mmalign.json_requests import read_key as read_key
+    from mmalign.networks import Networks as Networks
     from mmalign.objectives import Objective as Objective
     from mmalign.parts import Collector as Collector
     from mmalign.parts import Decoding as Decoding
@@ -105,6 +106,7 @@ _EXPORTS = {
     "hardware": ("has_fast_bfloat16",),
     "hookspecs": ("API_VERSION", "hookimpl"),
     "json_requests": ("JsonPoster", "RequestConfig", "RequestFailed", "Url", "read_key"),
+    "networks": ("Networks",),
     "objectives": ("Objective",),
     "parts": (
         "Collector",

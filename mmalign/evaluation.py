@@ -64,7 +64,7 @@ def _measure_objectives(run: Run) -> dict[str, float]:
         sums = backend.micro_batch_size.fit(
             len(batch), lambda size: _add_metrics(run, batch.micro_batches(size), totals)
         )
-    return sums.compute(backend.sum_over_processes)
+    return sums.compute(backend.sum_over_processes) | backend.measurement_means(batch)
 
 
 @torch.no_grad()
@@ -76,8 +76,8 @@ def _add_metrics(run: Run, parts: Sequence[Batch], totals: Sequence[Tensor]) -> 
 
 
 def _held_out_batch(run: Run) -> Batch:
-    """Prepares the held-out batch, once unless the reference moves: nothing else in it depends on trained weights."""
-    if run.held_out_batch is None or run.backend.reference_moves:
+    """Prepares the held-out batch, once unless trained weights or a reference that moves have a say in it."""
+    if run.held_out_batch is None or run.backend.reference_moves or "policy" in run.assembly.modality.consults:
         processes, rank = run.accelerator.num_processes, run.accelerator.process_index
         records = take_share(run.held_out, rank, processes, "data.eval")
         run.held_out_batch = run.backend.prepare(run.backend.encode(records))
@@ -86,4 +86,5 @@ def _held_out_batch(run: Run) -> Batch:
 
 def _render(run: Run, examples: Sequence[tuple[Record, Response, float]]) -> list[Example]:
     shown = examples[: run.config.evaluation.examples]
-    return [(record.prompt_text, str(run.assembly.modality.decode(response))) for record, response, _ in shown]
+    describe = run.assembly.modality.describe
+    return [(record.prompt_text, describe(record, response)) for record, response, _ in shown]
