@@ -34,7 +34,7 @@ def test_a_digit_recipe_trains(path: Path, tmp_path: Path, monkeypatch: pytest.M
     written = yaml.safe_load(path.read_text())
     if "collector" in written:
         overrides["collector.group_size"] = 2
-    assert mmalign.check(path, overrides).parameters == (1_113_793, 1_113_793)
+    assert mmalign.check(path, overrides).parameters == (1_114_209, 1_114_209)
     run = mmalign.train(path, overrides)
     assert run.step == 2
     rows = read_metrics(tmp_path / "run")

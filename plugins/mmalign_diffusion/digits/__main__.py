@@ -38,7 +38,7 @@ def train(
     output: Annotated[Path, typer.Option(help="Folder that is written.")] = Path("runs/digits"),
     seconds: Annotated[float, typer.Option(min=0, help="Wall time for the denoiser.")] = 300,
     steps: Annotated[int | None, typer.Option(min=1, help="Updates of the denoiser, if they are fewer.")] = None,
-    classifier_steps: Annotated[int, typer.Option(min=1, help="Updates of each classifier.")] = 2500,
+    classifier_steps: Annotated[int, typer.Option(min=1, help="Updates of each classifier.")] = 1000,
     samples: Annotated[int, typer.Option(min=1, help="Images sampled to measure the denoiser.")] = 400,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace networks that are there.")] = False,

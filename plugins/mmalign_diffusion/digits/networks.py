@@ -54,11 +54,11 @@ class DigitClassifier(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            *_block(1, 32),
-            *_block(32, 64),
+            *_block(1, 24),
+            *_block(24, 48),
             nn.Flatten(),
             nn.Dropout(0.3),
-            nn.Linear(64 * (SIDE // 4) ** 2, CLASSES),
+            nn.Linear(48 * (SIDE // 4) ** 2, CLASSES),
         )
 
     def forward(self, pixels: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def train_denoiser(digits: Digits, budget: Budget, seed: int) -> Trained:
     A tenth of the images loses its class, which trains the unconditional prediction of classifier-free guidance.
     """
     torch.manual_seed(seed)
-    network = build_denoiser().train().to(memory_format=torch.channels_last)
+    network = build_denoiser().train()
     average = copy.deepcopy(network).requires_grad_(False).eval()
     optimiser = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE)
     levels = build_scheduler().alphas_cumprod  # [1000]
@@ -78,7 +78,7 @@ def train_denoiser(digits: Digits, budget: Budget, seed: int) -> Trained:
         losses.append(loss.item())
         _update_average(average, network, len(losses))
     tail = losses[-math.ceil(len(losses) / 10) :]
-    return Trained(average.to(memory_format=torch.contiguous_format), len(losses), math.fsum(tail) / len(tail))
+    return Trained(average, len(losses), math.fsum(tail) / len(tail))
 
 
 def _denoising_error(network: Any, digits: Digits, levels: Tensor) -> Tensor:
