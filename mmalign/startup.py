@@ -146,11 +146,17 @@ def _load_model(assembly: Assembly, device: torch.device, dtype: torch.dtype) ->
         assembly.modality.temperature = assembly.decoding.temperature
     model = assembly.modality.load(device=device, dtype=dtype)
     if config.gradient_checkpointing:
-        enable = getattr(model.network, "gradient_checkpointing_enable", None)
-        if enable is None:
-            raise ConfigError("train.gradient_checkpointing: this model does not support it; set it to false")
-        enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        _checkpoint_gradients(model.network)
     return model
+
+
+def _checkpoint_gradients(network: Any) -> None:
+    if enable := getattr(network, "gradient_checkpointing_enable", None):  # transformers
+        enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    elif enable := getattr(network, "enable_gradient_checkpointing", None):  # diffusers, never reentrant
+        enable()
+    else:
+        raise ConfigError("train.gradient_checkpointing: this model does not support it; set it to false")
 
 
 def _build_reference(assembly: Assembly, policy: Policy, accelerator: Accelerator) -> Reference | None:

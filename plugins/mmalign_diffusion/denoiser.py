@@ -191,18 +191,13 @@ class DenoiserModality(Modality):
         null = family.embed([cast(Tensors, family.null_tokens)])[0]
         return Conditions(given, [null] * len(tokens), guidance)
 
-    def build_generated(self, response: tuple[Response, Any], encoded: EncodedResponse) -> Generated:
-        """Makes a sampled response without log-probs."""
-        return Generated(response[0], encoded, None, output=response[1])
-
     def _request(self, records: Sequence[Record], count: int, decoding: DiffusionDecoding) -> list[Request]:
         requests = []
         for prompt, record in enumerate(records):
             # Prompt by prompt, so that a call that is cut between prompts draws the same.
-            group = draw_seed()
+            group = draw_seed() if decoding.seed is None else digest_seed(decoding.seed, record_seed(record))
             for place in range(count):
-                fixed = decoding.seed
-                seed = draw_seed() if fixed is None else digest_seed(fixed, record_seed(record), place)
+                seed = draw_seed() if decoding.seed is None else digest_seed(group, place)
                 requests.append(Request(prompt, place, seed, group))
         return requests
 
