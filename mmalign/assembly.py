@@ -83,6 +83,7 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
     _check_reference(config, plan, source)
     modality = builder.build("modality", config.modality, "modality")
     _check_exports(config, modality, source)
+    modality.media_limits = config.data.media_limits
     decoding = builder.build("decoding", config.decoding, "decoding")
     assembly = Assembly(
         config=config,
