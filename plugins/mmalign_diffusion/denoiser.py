@@ -128,10 +128,10 @@ class DenoiserModality(Modality):
 
     def decode(self, record: Record, response: Response) -> Any:
         """Returns what rewards see of a stored response: an image, or what else the family decodes."""
-        return self.network_family.decode(record, response)
+        return self.network_family.decode(record, response, self.media_limits)
 
     def describe(self, record: Record, response: Response) -> str:
-        """Returns the text of a response; of an image its name."""
+        """Returns the text of a response; of an image its name, if it has one."""
         parts = [part for message in response.messages for part in message.content]
         return "".join(f"<{part.type} {part.media}>" if part.text is None else part.text for part in parts)
 

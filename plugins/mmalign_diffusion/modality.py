@@ -72,7 +72,8 @@ class Diffusion(DenoiserModality):
 
     def encode(self, record: Record) -> list[EncodedResponse]:
         """Reads every response and draws the levels and the noise; see `Modality.encode`."""
-        return encode_record(self.network_family, record, self.drawing.draw(record, len(record.responses)))
+        draws = self.drawing.draw(record, len(record.responses))
+        return encode_record(self.network_family, record, draws, self.media_limits)
 
     def complete(
         self, networks: Networks, responses: Sequence[EncodedResponse]
