@@ -84,6 +84,7 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
     _check_consulted(config, modality, source)
     _check_reference(config, plan, modality, source)
     _check_exports(config, modality, source)
+    modality.media_limits = config.data.media_limits
     decoding = builder.build("decoding", config.decoding, "decoding")
     assembly = Assembly(
         config=config,

@@ -20,6 +20,7 @@ from mmalign.batch import Batch, build_batch
 from mmalign.companions import add_record_quantities
 from mmalign.distribution import SumOverProcesses
 from mmalign.errors import TrainingError
+from mmalign.media_checks import MediaSkips
 from mmalign.memory import MicroBatchSize
 from mmalign.metrics import compute_means
 from mmalign.networks import Networks, complete_responses
@@ -71,16 +72,20 @@ class Backend:
 
     # -- building batches
 
-    def encode(self, records: Sequence[Record], *, targets_only: bool | None = None) -> Batch:
+    def encode(
+        self, records: Sequence[Record], *, targets_only: bool | None = None, skips: MediaSkips | None = None
+    ) -> Batch:
         """Encodes records with their stored responses and feedback.
 
         Args:
             targets_only: leave out responses that no supervised objective would train on; None does so where the run
                 has no other objective.
+            skips: leaves out records whose images cannot be read, where the configuration says so; None stops.
         """
-        encoded = [self.assembly.modality.encode(record) for record in records]
+        skips = skips or MediaSkips(quarantine=False)
+        kept = skips.apply(records, self.assembly.modality.encode)
         only = self.assembly.targets_only if targets_only is None else targets_only
-        return self._build_batch(records, encoded, targets_only=only)
+        return self._build_batch([record for record, _ in kept], [rows for _, rows in kept], targets_only=only)
 
     def collect(self, rollouts: Sequence[Rollout]) -> Batch:
         """Builds a batch of sampled responses with their behaviour log-probs."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmalign.errors import ConfigError
+from mmalign.media import DEFAULT_LIMITS, MediaLimits
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +36,7 @@ class Modality(ABC):
     Attributes:
         temperature: log-probs are those of the distribution at this temperature. The engine sets it to the decoding's
             in online runs, so that importance ratios compare like with like.
+        media_limits: which images `open_image` accepts, for `limits=`. The engine sets them from the section `data`.
         adapter: True if `load` freezes the network and trains an adapter on it; switching that off (with the network's
             `disable_adapter()` context) gives the reference. Without an adapter the reference is a frozen copy.
         adapter_parameters: names of the parameters that shape the adapter only; with it off they change nothing.
@@ -45,6 +47,7 @@ class Modality(ABC):
 
     adapter_parameters: ClassVar[frozenset[str]] = frozenset()
     temperature: float = 1.0
+    media_limits: MediaLimits = DEFAULT_LIMITS
     adapter: bool = False
     consults: frozenset[str] = frozenset()
     redraws: bool = False
@@ -59,6 +62,8 @@ class Modality(ABC):
 
         Raises:
             DataError: a response has no scored step, or truncation would leave it none.
+            MediaError: an image cannot be read. Open images here and not later: only here is a record skipped where
+                `on_error` says so.
         """
 
     @abstractmethod
@@ -322,9 +327,12 @@ class Evaluator(ABC):
 
     Attributes:
         examples: (record, response, score) rows of the latest evaluation, for reports; empty if it samples nothing.
+        images: (caption, PIL image) rows of the latest evaluation, as many and in the same order each time; the run
+            shows them beside those of its start.
     """
 
     examples: Sequence[tuple[Record, Response, float]] = ()
+    images: Sequence[tuple[str, Any]] = ()
 
     @abstractmethod
     def evaluate(self, context: EvaluationContext) -> dict[str, float]:

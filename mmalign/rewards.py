@@ -33,14 +33,15 @@ from mmalign.values import Generated, Rollout, Sample
 def build_samples(rollouts: Sequence[Rollout], decode: Callable[[Record, Response], Any]) -> list[Sample]:
     """Decodes what rewards see of every response of every rollout, unless sampling has done so."""
     return [
-        Sample(rollout.record, item.response, _output(rollout.record, item, decode), item.encoded.steps)
+        Sample(rollout.record, item.response, decode_generated(rollout.record, item, decode), item.encoded.steps)
         for rollout in rollouts
         for item in rollout.responses
     ]
 
 
-def _output(record: Record, item: Generated, decode: Callable[[Record, Response], Any]) -> Any:
-    return decode(record, item.response) if item.output is None else item.output
+def decode_generated(record: Record, generated: Generated, decode: Callable[[Record, Response], Any]) -> Any:
+    """Returns what rewards and people see of a sampled response; `decode` is that of the modality."""
+    return decode(record, generated.response) if generated.output is None else generated.output
 
 
 @dataclass(frozen=True)

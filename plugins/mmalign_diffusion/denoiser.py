@@ -128,10 +128,10 @@ class DenoiserModality(Modality):
 
     def decode(self, record: Record, response: Response) -> Any:
         """Returns what rewards see of a stored response: an image, or what else the family decodes."""
-        return self.network_family.decode(record, response)
+        return self.network_family.decode(record, response, self.media_limits)
 
     def describe(self, record: Record, response: Response) -> str:
-        """Returns the text of a response; of an image its name."""
+        """Returns the text of a response; of an image its name, if it has one."""
         parts = [part for message in response.messages for part in message.content]
         return "".join(f"<{part.type} {part.media}>" if part.text is None else part.text for part in parts)
 
@@ -191,18 +191,13 @@ class DenoiserModality(Modality):
         null = family.embed([cast(Tensors, family.null_tokens)])[0]
         return Conditions(given, [null] * len(tokens), guidance)
 
-    def build_generated(self, response: tuple[Response, Any], encoded: EncodedResponse) -> Generated:
-        """Makes a sampled response without log-probs."""
-        return Generated(response[0], encoded, None, output=response[1])
-
     def _request(self, records: Sequence[Record], count: int, decoding: DiffusionDecoding) -> list[Request]:
         requests = []
         for prompt, record in enumerate(records):
             # Prompt by prompt, so that a call that is cut between prompts draws the same.
-            group = draw_seed()
+            group = draw_seed() if decoding.seed is None else digest_seed(decoding.seed, record_seed(record))
             for place in range(count):
-                fixed = decoding.seed
-                seed = draw_seed() if fixed is None else digest_seed(fixed, record_seed(record), place)
+                seed = draw_seed() if decoding.seed is None else digest_seed(group, place)
                 requests.append(Request(prompt, place, seed, group))
         return requests
 

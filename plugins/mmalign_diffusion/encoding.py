@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from mmalign import ConfigError, EncodedResponse, Record
+from mmalign import ConfigError, EncodedResponse, MediaLimits, Record
 from mmalign_diffusion import timesteps as strategies
 from mmalign_diffusion.config import Noising, Timesteps
 from mmalign_diffusion.families.base import Family, Tensors
@@ -88,10 +88,10 @@ def timestep_probabilities(settings: Timesteps, schedule: Schedule) -> Tensor:
         raise ConfigError(f"modality.timesteps: {error}") from None
 
 
-def encode_record(family: Family, record: Record, draws: Draws) -> list[EncodedResponse]:
+def encode_record(family: Family, record: Record, draws: Draws, limits: MediaLimits) -> list[EncodedResponse]:
     """Encodes every response of a record, without networks."""
     tokens = choose_tokens(family, record, draws)
-    data = [family.read(record, response) for response in record.responses]
+    data = [family.read(record, response, limits) for response in record.responses]
     return [
         build_encoded(family, {"data": one}, family.latent_shape(one.shape), tokens, draws, index)
         for index, one in enumerate(data)

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from mmalign import DataError, Record, Response
+from mmalign import DataError, MediaLimits, Record, Response, open_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def find_image(record: Record, response: Response) -> Image:
+def find_image(record: Record, response: Response, limits: MediaLimits) -> Image:
     """Opens the one image of a response.
 
     Raises:
         DataError: the response has no image or several, or it cannot be read; the message names record and response.
     """
-    from mmalign import open_image
-
     where = f"record {record.id!r}, response {response.rid!r}"
     parts = [part for message in response.messages for part in message.content if part.type == "image"]
     if len(parts) != 1:
         raise DataError(f"{where}: expected one image part, got {len(parts)}")
     for media in record.media:
         if media.mid == parts[0].media:
-            return open_image(media, where=where)
+            return open_image(media, where=where, limits=limits)
     raise DataError(f"{where}: the image {parts[0].media!r} is not among the record's media; it was never stored")
 
 
-def read_pixels(record: Record, response: Response, *, size: tuple[int, int] | None, channels: int) -> Tensor:
+def read_pixels(
+    record: Record, response: Response, limits: MediaLimits, *, size: tuple[int, int] | None, channels: int
+) -> Tensor:
     """Reads the image of a response as pixels [C, H, W] in [-1, 1], float32.
 
     Args:
@@ -42,7 +41,7 @@ def read_pixels(record: Record, response: Response, *, size: tuple[int, int] | N
     from PIL import ImageOps
     from PIL.Image import Resampling
 
-    image = find_image(record, response).convert("L" if channels == 1 else "RGB")
+    image = find_image(record, response, limits).convert("L" if channels == 1 else "RGB")
     if size is not None and (image.height, image.width) != tuple(size):
         image = ImageOps.fit(image, (size[1], size[0]), method=Resampling.BICUBIC)
     values = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
@@ -56,9 +55,3 @@ def build_image(pixels: Tensor) -> Image:
     levels = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     array = levels.permute(1, 2, 0).cpu().numpy()
     return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
-
-
-def hash_pixels(image: Image) -> str:
-    """Names an image by its pixels, so that equal ones have one name."""
-    digest = hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes())
-    return f"sha256-{digest.hexdigest()[:32]}"

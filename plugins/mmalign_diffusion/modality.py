@@ -72,7 +72,8 @@ class Diffusion(DenoiserModality):
 
     def encode(self, record: Record) -> list[EncodedResponse]:
         """Reads every response and draws the levels and the noise; see `Modality.encode`."""
-        return encode_record(self.network_family, record, self.drawing.draw(record, len(record.responses)))
+        draws = self.drawing.draw(record, len(record.responses))
+        return encode_record(self.network_family, record, draws, self.media_limits)
 
     def complete(
         self, networks: Networks, responses: Sequence[EncodedResponse]
@@ -129,10 +130,10 @@ class Diffusion(DenoiserModality):
             eta=decoding.eta,
             generators=generators,
         ).float()
-        rows = zip(part, latents.cpu(), family.to_pixels(latents).float().cpu(), strict=True)
+        outputs = map(family.write, family.to_pixels(latents).float().cpu())
         return [
-            self.build_generated(family.write(pixels), self._encode_sampled(records[one.prompt], own, one))
-            for one, own, pixels in rows
+            Generated(response, self._encode_sampled(records[one.prompt], own, one), None, output=output)
+            for one, own, (response, output) in zip(part, latents.cpu(), outputs, strict=True)
         ]
 
     def _encode_sampled(self, record: Record, latents: Tensor, request: Request) -> EncodedResponse:

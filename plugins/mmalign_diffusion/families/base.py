@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from mmalign import DataError, Message, Parameters, Part, Record, Response
-from mmalign_diffusion.images import build_image, find_image, hash_pixels, read_pixels
+from mmalign import DataError, MediaLimits, Message, Parameters, Record, Response
+from mmalign_diffusion.images import build_image, find_image, read_pixels
 
 if TYPE_CHECKING:
     from mmalign_diffusion.config import Prediction
@@ -119,26 +119,24 @@ class Family(ABC):
 
     # -- data
 
-    def read(self, record: Record, response: Response) -> Tensor:
+    def read(self, record: Record, response: Response, limits: MediaLimits) -> Tensor:
         """Reads what a response holds, without weights: pixels [C, H, W] in [-1, 1], float32, on the CPU.
 
         Raises:
             DataError: there is no such thing, or it cannot be read; the message names record and response.
         """
-        return read_pixels(record, response, size=self.size, channels=self.channels)
+        return read_pixels(record, response, limits, size=self.size, channels=self.channels)
 
     def write(self, pixels: Tensor) -> tuple[Response, Any]:
         """Turns sampled pixels [C, H, W] in [-1, 1] into a response, named `r0`, and what rewards see of it.
 
-        An image is not stored: the response names a medium `mid` that whoever writes the record has to add.
+        The response names no image yet: whoever writes the record stores it and adds its name.
         """
-        image = build_image(pixels)
-        part = Part(type="image", media=hash_pixels(image))
-        return Response(rid="r0", messages=(Message(role="assistant", content=(part,)),)), image
+        return Response(rid="r0", messages=(Message(role="assistant"),)), build_image(pixels)
 
-    def decode(self, record: Record, response: Response) -> Any:
+    def decode(self, record: Record, response: Response, limits: MediaLimits) -> Any:
         """Reads what rewards see of a stored response: the image as it is stored."""
-        return find_image(record, response)
+        return find_image(record, response, limits)
 
     @property
     def channels(self) -> int:

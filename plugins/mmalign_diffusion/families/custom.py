@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model
 from torch import Tensor, nn
 
-from mmalign import ConfigError, DataError, Parameters, Record, Response
+from mmalign import ConfigError, DataError, MediaLimits, Parameters, Record, Response
 from mmalign_diffusion.config import Prediction
 from mmalign_diffusion.families.base import Family, Tensors, input_dtype
 from mmalign_diffusion.schedules import Schedule, read_schedule
@@ -131,7 +131,7 @@ class Custom(Family):
         """The denoiser's `shape`."""
         return tuple(self._denoiser.shape)
 
-    def read(self, record: Record, response: Response) -> Tensor:
+    def read(self, record: Record, response: Response, limits: MediaLimits) -> Tensor:
         """Reads the numbers of a response."""
         where = f"record {record.id!r}, response {response.rid!r}"
         own = self._denoiser.read
@@ -147,9 +147,9 @@ class Custom(Family):
         numbers = pixels.float().tolist()
         return Response.from_text("r0", json.dumps(numbers)), numbers
 
-    def decode(self, record: Record, response: Response) -> Any:
+    def decode(self, record: Record, response: Response, limits: MediaLimits) -> Any:
         """Returns the nested list of numbers, or what `write` makes of what `read` has read."""
-        pixels = self.read(record, response)
+        pixels = self.read(record, response, limits)
         return self._denoiser.write(pixels)[1] if self._denoiser.write else pixels.tolist()
 
     def fingerprint(self) -> str:
