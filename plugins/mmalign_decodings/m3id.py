@@ -1,8 +1,8 @@
 """M3ID: scores of next steps with what an image, or any other condition, adds to them restored.
 
 A condition is forgotten as a response grows: the model's log-probs are taken for a mixture of those with undecayed
-condition and those without it, and are solved for the former where the model is unsure. This is the rule alone: it needs
-the next-step distribution with and without the condition, which takes two forward passes a step.
+condition and those without it, and are solved for the former where the model is unsure. This is the rule alone: it
+takes the next-step distribution with and without the condition, so two forward passes a step.
 """
 
 from __future__ import annotations

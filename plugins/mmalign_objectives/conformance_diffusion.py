@@ -32,7 +32,7 @@ def compute_diffusion_dpo(inputs: Values, hparams: Values) -> Results:
     predictions = (*policy, *(inputs[f"eps_ref_{side}"] for side in "wl"))
     scale = torch.ones((), dtype=torch.float64)
     if "timesteps" in inputs:  # the same error of velocities is that of noise over alpha bar
-        scale = 1 / _alpha_bars(inputs["timesteps"])
+        scale = 1 / alpha_bars_of(inputs["timesteps"])
     has_half = str(hparams.get("coef", "0.5*beta")).startswith("0.5")
     beta = hparams["beta"]
     logps = _four(scale * (1 if has_half else 2) * _logps(one, noise) for one in predictions)
@@ -162,7 +162,7 @@ def _describe(losses: Tensor) -> Results:
 
 def _invert(inputs: Values) -> tuple[Results, Four]:
     """Computes the noise that leads from images to inverted latents, and the log-probs of predictions of it."""
-    alpha_bars = _alpha_bars(inputs["inv_timesteps"])[:, None, None, None]
+    alpha_bars = alpha_bars_of(inputs["inv_timesteps"])[:, None, None, None]
     targets = {
         side: (inputs[f"inv_x_{side}"] - alpha_bars.sqrt() * inputs[f"x0_{side}"]) / (1 - alpha_bars).sqrt()
         for side in "wl"
@@ -172,7 +172,7 @@ def _invert(inputs: Values) -> tuple[Results, Four]:
     return {f"tau_{side}": target for side, target in targets.items()}, logps
 
 
-def _alpha_bars(timesteps: Tensor) -> Tensor:
+def alpha_bars_of(timesteps: Tensor) -> Tensor:
     """Computes the share of the signal's variance at timesteps of the scaled linear schedule of Stable Diffusion."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     return (1 - betas).cumprod(dim=0)[timesteps.long()]

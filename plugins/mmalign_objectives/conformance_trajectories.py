@@ -42,9 +42,10 @@ def compute_ddpo_score_function(inputs: Values, hparams: Values) -> Results | No
 def compute_d3po(inputs: Values, hparams: Values) -> Results:
     """D3PO of trajectories of one step, so that a pair is a step."""
     names = ("d3po_lp_w", "d3po_lp_l", "d3po_ref_w", "d3po_ref_l")
-    logps = [inputs[name].reshape(-1, 1) for name in names]
-    mask = torch.ones_like(logps[0], dtype=torch.bool)
-    losses = d3po_loss(*logps, mask, mask, beta=hparams["beta"], clip=hparams["eps"])[0]
+    chosen, rejected, reference_chosen, reference_rejected = (inputs[name].reshape(-1, 1) for name in names)
+    mask = torch.ones_like(chosen, dtype=torch.bool)
+    sides = (chosen, rejected, reference_chosen, reference_rejected, mask, mask)
+    losses, _ = d3po_loss(*sides, beta=hparams["beta"], clip=hparams["eps"])
     return {"per_step": losses, "mean": losses.mean()}
 
 

@@ -80,9 +80,9 @@ def link_errors(errors: Tensor, *, scale: float, power: float) -> Tensor:
 
 def _log_link(x: Tensor) -> Tensor:
     """Computes log(x / (exp(x) - 1)) without overflow, and without 0 / 0 in value or gradient."""
-    size = x.abs()
-    far = size.clamp(min=_SERIES_BELOW)
-    closed = far.log() - far - (-(-far).expm1()).log()
-    series = -size / 2 - size**2 / 24 + size**4 / 2880 - size**6 / 181440
+    near, size = x.abs() < _SERIES_BELOW, x.abs()
+    series = -x / 2 - x**2 / 24 + x**4 / 2880 - x**6 / 181440
+    far = torch.where(near, 1, size)
     # The link of -x is that of x times exp(x).
-    return torch.where(size < _SERIES_BELOW, series, closed) + (-x).relu()
+    closed = far.log() - far - (-(-far).expm1()).log() + (-x).relu()
+    return torch.where(near, series, closed)
