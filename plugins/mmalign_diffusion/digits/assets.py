@@ -30,8 +30,7 @@ _SUMMARY = "training.json"
 
 def save_denoiser(network: Any, folder: Path) -> None:
     """Writes a UNet2DModel in float16 and its scheduler."""
-    half = copy.deepcopy(network).to(torch.float16)
-    half.save_pretrained(folder / "unet")
+    copy.deepcopy(network).half().save_pretrained(folder / "unet")
     build_scheduler().save_pretrained(folder / "scheduler")
 
 
