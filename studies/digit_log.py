@@ -18,7 +18,7 @@ def on_evaluated(run: Any) -> None:
         file.write(json.dumps({"step": run.step, **evaluator.scores}) + "\n")
     folder = run.output / "images"
     folder.mkdir(exist_ok=True)
-    draw_tiles(evaluator.images[: COLUMNS * ROWS]).save(folder / f"step-{run.step:05d}.png")
+    draw_tiles(evaluator.outputs[: COLUMNS * ROWS]).save(folder / f"step-{run.step:05d}.png")
 
 
 def draw_tiles(images: list[Any]) -> Any:

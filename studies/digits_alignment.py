@@ -57,6 +57,7 @@ def train(method: str, seed: int, options: argparse.Namespace) -> None:
         "plugins": ["configs/diffusion/digit_rewards.py", "studies/digit_log.py"],
         "evaluation.every": options.every,
         "evaluation.evaluators": [{"name": "gain"}, {"name": "preference", "limit": 200}],
+        "decoding.max_steps": 10,
         "train.steps": options.steps,
         "train.seed": seed,
         "output": str(folder),
@@ -83,8 +84,8 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of data order, noise and timesteps")
-    parser.add_argument("--steps", type=int, default=120, help="optimiser steps of 32 pairs")
-    parser.add_argument("--every", type=int, default=15, help="steps between evaluations")
+    parser.add_argument("--steps", type=int, default=79, help="optimiser steps of 32 pairs")
+    parser.add_argument("--every", type=int, default=20, help="steps between evaluations")
     parser.add_argument("--output", default="runs/digits-study", help="folder of the runs")
     return parser.parse_args(arguments)
 
