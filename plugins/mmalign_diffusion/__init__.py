@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mmalign import DecodingSpec, ModalitySpec, hookimpl
+from mmalign import ConformanceSpec, DecodingSpec, ModalitySpec, hookimpl
+from mmalign_diffusion.conformance_index import list_conformance
 
 
 @hookimpl
@@ -43,3 +44,9 @@ def register_decodings() -> list[DecodingSpec]:
             paper="Denoising Diffusion Implicit Models (arXiv:2010.02502)",
         ),
     ]
+
+
+@hookimpl
+def register_conformance() -> list[ConformanceSpec]:
+    """Announces which golden vectors the mathematics of these models can compute."""
+    return list_conformance()

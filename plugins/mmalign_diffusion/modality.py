@@ -120,16 +120,10 @@ class Diffusion(DenoiserModality):
         family, device = self.network_family, next(network.parameters()).device
         tokens = {one.prompt: family.tokenise(records[one.prompt]) for one in part}
         conditions = self.embed_prompts([tokens[one.prompt] for one in part], self.find_guidance(decoding))
-        denoising = self.denoising(network)
         generators = [seeded(one.seed) for one in part]
-        latents = sample(
-            lambda x, timesteps: denoising.noise(x, timesteps, conditions),
-            draw_noise(generators, family.latent_shape()).to(device),
-            sampling_plan(decoding.max_steps, family.schedule.steps, decoding.spacing),
-            family.schedule,
-            eta=decoding.eta,
-            generators=generators,
-        ).float()
+        start = draw_noise(generators, family.latent_shape()).to(device)
+        levels = sampling_plan(decoding.max_steps, family.schedule.steps, decoding.spacing)
+        latents = sample(self.denoising(network), conditions, start, levels, eta=decoding.eta, generators=generators)
         outputs = map(family.write, family.to_pixels(latents).float().cpu())
         return [
             Generated(response, self._encode_sampled(records[one.prompt], own, one), None, output=output)

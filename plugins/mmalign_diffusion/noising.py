@@ -83,7 +83,10 @@ def noise_by_inversion(
     noisy = invert(clean, levels, schedule, select, rule, eta=settings.eta, noise=noise)
     a, b = schedule.coefficients(timesteps)
     tau = (noisy - align(a, noisy) * clean) / align(b, noisy)
-    return Noised(noisy, tau, _round_trip_error(clean, noisy, levels, schedule, select, measured))
+    # From a level that is nothing but noise there is no way back.
+    return Noised(
+        noisy, tau, _round_trip_error(clean, noisy, levels, schedule, select, measured.to(a.device) & (a > 0))
+    )
 
 
 def find_rule(settings: Noising) -> NoiseRule:
@@ -104,7 +107,7 @@ def _round_trip_error(
     clean: Tensor, noisy: Tensor, levels: Tensor, schedule: Schedule, select: SelectRows, measured: Tensor
 ) -> Tensor:
     error = torch.full((len(clean),), nan, device=clean.device)
-    rows = measured.to(clean.device).nonzero().squeeze(1)
+    rows = measured.nonzero().squeeze(1)
     if len(rows):
         back = reconstruct(noisy[rows], levels[rows], schedule, lambda some: select(rows[some]))
         error[rows] = (back - clean[rows]).flatten(1).square().mean(1).sqrt().float()

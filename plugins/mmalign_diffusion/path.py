@@ -14,9 +14,9 @@ from torch import Generator, Tensor
 
 from mmalign import ConfigError
 from mmalign_diffusion.config import Prediction
-from mmalign_diffusion.ddim import ddim_step
 from mmalign_diffusion.flow_sde import flow_grpo_diffusion, flow_sde_step
-from mmalign_diffusion.parametrisation import to_epsilon, to_flow
+from mmalign_diffusion.parametrisation import to_flow
+from mmalign_diffusion.sampler import sampler_step
 from mmalign_diffusion.schedules import Flow, Schedule
 
 SDE = Literal["ddim", "flow_grpo", "dance_grpo"]
@@ -61,18 +61,15 @@ class Stepper:
             following: [B], int64, less noisy ones.
             second: [B], int64, the second level of the sampler, by which Flow-GRPO bounds the noise of the first step.
         """
-        a, b = self.schedule.coefficients(levels)
         if self.sde == "ddim":
-            noise = to_epsilon(output, x, a, b, self.prediction)
-            return ddim_step(x, noise, levels, following, self.schedule, self.eta)
+            return sampler_step(output, x, levels, following, self.schedule, self.prediction, eta=self.eta)
+        a, b = self.schedule.coefficients(levels)
         _, after = self.schedule.coefficients(following)
         return flow_sde_step(x, to_flow(output, x, a, b, self.prediction), b, after, self._diffusion(b, second))
 
     def move(self, output: Tensor, x: Tensor, levels: Tensor, following: Tensor) -> Tensor:
         """Computes the latents at the next level without noise, [B, ...]."""
-        a, b = self.schedule.coefficients(levels)
-        noise = to_epsilon(output, x, a, b, self.prediction)
-        return ddim_step(x, noise, levels, following, self.schedule, 0.0)[0]
+        return sampler_step(output, x, levels, following, self.schedule, self.prediction, eta=0.0)[0]
 
     def _diffusion(self, sigmas: Tensor, second: Tensor) -> Tensor:
         if self.sde == "dance_grpo":

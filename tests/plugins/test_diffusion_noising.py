@@ -17,9 +17,9 @@ from mmalign_diffusion.modality import Diffusion
 RECORD = Record.from_text("go", ["[0.7, 0.7, 0.7]", "[0.2, -1.0, 0.5]"], id="a")
 
 
-def build(level: int, **noising: Any) -> Diffusion:
+def build(timestep: int, **noising: Any) -> Diffusion:
     family = FamilyComponent(name="custom", target="linear_denoiser:build_point_mass")
-    timesteps = Timesteps(strategy="table", table=(level,))
+    timesteps = Timesteps(strategy="table", table=(timestep,))
     return Diffusion(family=family, noising=Noising(**noising), timesteps=timesteps)
 
 

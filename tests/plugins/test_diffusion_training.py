@@ -197,15 +197,15 @@ def test_a_goal_conditioned_policy_of_actions_is_a_denoiser_like_any_other(
             "data": data,
             "objective": {"name": "sft"},
             "rewards": [{"name": "python", "function": f"{tmp_path / 'reach.py'}:reach"}],
-            "decoding": {"name": "diffusion", "max_steps": 10, "guidance": 1.5},
-            "train": {"steps": 300, "batch_size": 32, "learning_rate": 3e-3, "micro_batch_size": 64},
+            "decoding": {"name": "diffusion", "max_steps": 10, "guidance": 1.2},
+            "train": {"steps": 200, "batch_size": 32, "learning_rate": 3e-3, "micro_batch_size": 64},
             "evaluation": {"evaluators": [{"name": "generation", "count": 2}]},
             "output": str(tmp_path / "run"),
         }
     )
     run = mmalign.train(config)
     assert run.after["generation/reward"] > run.before["generation/reward"] + 0.5
-    assert run.after["generation/reward"] > -0.8
+    assert run.after["generation/reward"] > -0.7
     again = RunConfig.model_validate(
         config.model_dump()
         | {
