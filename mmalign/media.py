@@ -30,8 +30,8 @@ LARGEST_PIXELS = 178_956_970
 """Pixels above which Pillow itself refuses."""
 
 # What Pillow's decoders raise on damaged files.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError)
-_DAMAGED = (*_DAMAGED, RuntimeError, MemoryError, struct.error, zlib.error)
+_DAMAGED: tuple[type[Exception], ...] = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError)
+_DAMAGED += (AttributeError, ArithmeticError, RuntimeError, MemoryError, struct.error, zlib.error)
 _TURNED = (5, 6, 7, 8)  # values of EXIF orientation that swap width and height
 _ORIENTATION = 0x0112
 
