@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from mmalign.media import MediaLimits as MediaLimits
     from mmalign.media import is_image as is_image
     from mmalign.media import open_image as open_image
+    from mmalign.networks import Networks as Networks
     from mmalign.objectives import Objective as Objective
     from mmalign.parts import Collector as Collector
     from mmalign.parts import Decoding as Decoding
@@ -110,6 +111,7 @@ _EXPORTS = {
     "hookspecs": ("API_VERSION", "hookimpl"),
     "json_requests": ("JsonPoster", "RequestConfig", "RequestFailed", "Url", "read_key"),
     "media": ("MediaLimits", "is_image", "open_image"),
+    "networks": ("Networks",),
     "objectives": ("Objective",),
     "parts": (
         "Collector",

@@ -2,7 +2,8 @@
 
 A file is JSON: `{"meta", "shared": {name: array}, "cases": [...]}`. A case has `id`, `method`, `uses` (names of shared
 arrays), `inputs` (arrays of its own), `hparams`, `expected` (a number, an array or a dictionary of them) and `tol`. It
-is looked up by method and by what it comes with, never by id, and computed from its inputs in float64.
+is looked up by method and by what it comes with, never by id, and computed from its inputs in float64. `expected` may
+also be a table, a list of such dictionaries, of which some columns say what a row is about (`ConformanceSpec.given`).
 
 Read in this order: `ConformanceSpec` (what a plugin announces), `run_conformance`, then loading and comparing.
 """
@@ -38,6 +39,8 @@ class ConformanceSpec:
             bare `expected` is compared with the first; None if the case is not one for this function.
         inputs: names of inputs that a case must have.
         hparams: names of hyper-parameters that a case must have.
+        given: columns of an `expected` table that say what its rows are about, e.g. timesteps; the function finds each
+            among its inputs, one value a row, and returns a list of dictionaries, one a row.
         parts: names of the plugin's own parts whose formula the cases show; empty for the part named like the method.
     """
 
@@ -46,6 +49,7 @@ class ConformanceSpec:
     compute: str
     inputs: tuple[str, ...] = ()
     hparams: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
 
 
@@ -97,7 +101,7 @@ def _run_case(case: _Case, specs: Sequence[ConformanceSpec], tolerance: float | 
     for spec in specs:
         if spec.method == case.method and _accepts(spec, case):
             try:
-                result = load_object(spec.compute)(case.inputs, case.hparams)
+                result = load_object(spec.compute)({**case.inputs, **_read_columns(spec, case)}, case.hparams)
             # What a formula raises on inputs it was not made for; the other cases are still of interest.
             except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
                 detail = f"{type(error).__name__}: {error}"
@@ -108,7 +112,20 @@ def _run_case(case: _Case, specs: Sequence[ConformanceSpec], tolerance: float | 
 
 
 def _accepts(spec: ConformanceSpec, case: _Case) -> bool:
-    return set(spec.inputs) <= case.inputs.keys() and set(spec.hparams) <= case.hparams.keys()
+    known = set(spec.inputs) <= case.inputs.keys() and set(spec.hparams) <= case.hparams.keys()
+    return known and (not spec.given or (_is_table(case.expected) and _has_columns(case.expected, spec.given)))
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, Mapping) for row in value)
+
+
+def _has_columns(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> bool:
+    return all(name in row for row in rows for name in names)
+
+
+def _read_columns(spec: ConformanceSpec, case: _Case) -> dict[str, Any]:
+    return {name: _to_tensor([row[name] for row in case.expected], null=math.nan) for name in spec.given}
 
 
 # -- comparing ------------------------------------------------------------------------------------------------------
@@ -144,6 +161,11 @@ def _compare(got: Any, expected: Any, name: str) -> Iterator[tuple[str, float | 
                 yield from _compare(computed[key], value, place)
             else:
                 yield place, None, ""
+        return
+    if _is_table(expected):
+        rows = got if isinstance(got, Sequence) and len(got) == len(expected) else [None] * len(expected)
+        for index, (row, value) in enumerate(zip(rows, expected, strict=True)):
+            yield from _compare(row, value, f"{name}[{index}]")
         return
     if isinstance(got, Mapping):
         got = next(iter(got.values()))

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from mmalign.batch import Batch
 from mmalign.distribution import take_share
-from mmalign.media import is_image
 from mmalign.metrics import MetricSums
 from mmalign.parts import EvaluationContext
 from mmalign.policy import evaluation_mode
@@ -70,7 +69,7 @@ def _measure_objectives(run: Run) -> dict[str, float]:
         sums = backend.micro_batch_size.fit(
             len(batch), lambda size: _add_metrics(run, batch.micro_batches(size), totals)
         )
-    return sums.compute(backend.sum_over_processes)
+    return sums.compute(backend.sum_over_processes) | backend.measurement_means(batch)
 
 
 @torch.no_grad()
@@ -82,8 +81,8 @@ def _add_metrics(run: Run, parts: Sequence[Batch], totals: Sequence[Tensor]) -> 
 
 
 def _held_out_batch(run: Run) -> Batch:
-    """Prepares the held-out batch, once unless the reference moves: nothing else in it depends on trained weights."""
-    if run.held_out_batch is None or run.backend.reference_moves:
+    """Prepares the held-out batch, once unless trained weights or a reference that moves have a say in it."""
+    if run.held_out_batch is None or run.backend.reference_moves or "policy" in run.assembly.modality.consults:
         processes, rank = run.accelerator.num_processes, run.accelerator.process_index
         records = take_share(run.held_out, rank, processes, "data.eval")
         run.held_out_batch = run.backend.prepare(run.backend.encode(records, skips=run.skips["eval"]))
@@ -91,6 +90,6 @@ def _held_out_batch(run: Run) -> Batch:
 
 
 def _render(run: Run, examples: Sequence[tuple[Record, Response, float]]) -> list[Example]:
-    decode = run.assembly.modality.decode
-    shown = [(record.prompt_text, decode(one)) for record, one, _ in examples[: run.config.evaluation.examples]]
-    return [(prompt, str(output)) for prompt, output in shown if not is_image(output)]
+    shown = examples[: run.config.evaluation.examples]
+    describe = run.assembly.modality.describe
+    return [(record.prompt_text, describe(record, response)) for record, response, _ in shown]

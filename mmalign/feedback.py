@@ -76,7 +76,7 @@ def _describe(run: Run, rollout: Rollout) -> Sampled:
     update: dict[str, Any] = {"model": run.model.name or None, "params": params}
     record = rollout.record.with_responses([one.model_copy(update=update) for one in rollout.record.responses])
     decode = run.assembly.modality.decode
-    return Sampled(record, {one.response.rid: decode_generated(one, decode) for one in rollout.responses})
+    return Sampled(record, {one.response.rid: decode_generated(record, one, decode) for one in rollout.responses})
 
 
 def _build_scores(

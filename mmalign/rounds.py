@@ -44,7 +44,8 @@ def begin_round(run: Run) -> tuple[Batch, dict[str, float]]:
         metrics["unreadable"] = torch.tensor(run.skips["train"].take_flags(), device=run.backend.device)
     metrics["truncated"] = batch.quantities["lengths"].new_tensor(_is_truncated(batch), dtype=torch.float32)
     _warn_of_truncation(run, batch)
-    return batch, compute_means(metrics, run.backend.sum_over_processes)
+    means = compute_means(metrics, run.backend.sum_over_processes)
+    return batch, means | run.backend.measurement_means(batch)
 
 
 def iter_minibatches(run: Run, batch: Batch) -> Iterator[Batch]:

@@ -176,16 +176,23 @@ def _load_model(assembly: Assembly, device: torch.device, dtype: torch.dtype) ->
         assembly.modality.temperature = assembly.decoding.temperature
     model = assembly.modality.load(device=device, dtype=dtype)
     if config.gradient_checkpointing:
-        enable = getattr(model.network, "gradient_checkpointing_enable", None)
-        if enable is None:
-            raise ConfigError("train.gradient_checkpointing: this model does not support it; set it to false")
-        enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        _checkpoint_gradients(model.network)
     return model
+
+
+def _checkpoint_gradients(network: Any) -> None:
+    if enable := getattr(network, "gradient_checkpointing_enable", None):  # transformers
+        enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    elif enable := getattr(network, "enable_gradient_checkpointing", None):  # diffusers, never reentrant
+        enable()
+    else:
+        raise ConfigError("train.gradient_checkpointing: this model does not support it; set it to false")
 
 
 def _build_reference(assembly: Assembly, policy: Policy, accelerator: Accelerator) -> Reference | None:
     config = assembly.config.reference
-    wanted = assembly.plan.needs_reference or bool(assembly.evaluators)
+    asked = assembly.plan.needs_reference or "reference" in assembly.modality.consults
+    wanted = asked or bool(assembly.evaluators)
     if config.strategy != "auto" and _is_sharded(accelerator):
         raise ConfigError(f"reference.strategy: {config.strategy!r} needs the whole weights in every process; use auto")
     moving = config.decay is not None or config.every is not None
@@ -225,7 +232,8 @@ def _build_cache(
     `own` are the keys of a teacher that differ from those of the policy.
     """
     config = assembly.config
-    if not config.reference.cache or not isinstance(reference, FixedReference) or _is_sharded(accelerator):
+    kept = config.reference.cache and not assembly.modality.redraws
+    if not kept or not isinstance(reference, FixedReference) or _is_sharded(accelerator):
         return None
     settings = config.modality.model_dump(exclude=set(assembly.modality.adapter_parameters)) | dict(own or {})
     return ReferenceCache(

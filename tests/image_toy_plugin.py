@@ -68,7 +68,7 @@ class ToyImages(Toy):
         response = Response(rid="r0", messages=(Message(role="assistant"),))
         return Generated(response, _encode(record, levels.tolist()), logps[levels], output=draw(levels.tolist()))
 
-    def decode(self, response: Response) -> Any:
+    def decode(self, record: Record, response: Response) -> Any:
         raise DataError("a sampled image has no file")
 
 

@@ -31,6 +31,12 @@ def fail(inputs: Any, hparams: Any) -> Any:
     raise ValueError("shapes do not fit")
 
 
+def tabulate(inputs: Any, hparams: Any) -> Any:
+    """A table of powers of `x`, for the exponents that the expected rows name."""
+    rows = [{"power": inputs["x"] ** exponent, "t": exponent} for exponent in inputs["t"]]
+    return rows[: hparams.get("rows")]
+
+
 REGISTRY: Any = SimpleNamespace(
     entries=lambda kind: [
         SimpleNamespace(spec=spec)
@@ -39,6 +45,7 @@ REGISTRY: Any = SimpleNamespace(
             ConformanceSpec("double", f"{__name__}:double", inputs=("x",)),
             ConformanceSpec("double", f"{__name__}:triple", hparams=("skip",)),
             ConformanceSpec("fail", f"{__name__}:fail"),
+            ConformanceSpec("table", f"{__name__}:tabulate", inputs=("x",), given=("t",)),
         )
     ]
 )
@@ -46,7 +53,7 @@ REGISTRY: Any = SimpleNamespace(
 
 @pytest.fixture(autouse=True)
 def _find_functions_of_this_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {f"{__name__}:{function.__name__}": function for function in (double, triple, fail)}
+    found = {f"{__name__}:{function.__name__}": function for function in (double, triple, fail, tabulate)}
     monkeypatch.setattr("mmalign.registry.load_object", found.__getitem__)
 
 
@@ -122,6 +129,26 @@ def test_shapes_that_differ_are_told(tmp_path: Path) -> None:
 def test_expected_dictionaries(tmp_path: Path, expected: Any, status: str) -> None:
     result = run_one(tmp_path, inputs={"x": [1.0]}, hparams={"as_dict": True}, expected=expected)
     assert result.status == status
+
+
+@pytest.mark.parametrize(
+    ("expected", "rows", "status", "detail"),
+    [
+        ([{"t": 2, "power": [9.0]}, {"t": 0, "power": [1.0]}], None, "passed", ""),
+        ([{"t": 2, "power": [9.0]}, {"t": 0, "power": [2.0]}], None, "failed", "[1].power: off by 0.5"),
+        ([{"t": 2, "root": [9.0]}], None, "not_implemented", "nothing computes [0].root"),
+        ([{"t": 2, "power": [9.0]}, {"t": 0, "power": [1.0]}], 1, "not_implemented", "nothing computes [0].t"),
+        ([{"power": [9.0]}], None, "not_implemented", "no installed plugin computes this case"),
+        ([9.0], None, "not_implemented", "no installed plugin computes this case"),
+    ],
+)
+def test_tables_tell_what_their_rows_are_about(
+    tmp_path: Path, expected: Any, rows: int | None, status: str, detail: str
+) -> None:
+    hparams = {} if rows is None else {"rows": rows}
+    result = run_one(tmp_path, method="table", inputs={"x": [3.0]}, hparams=hparams, expected=expected)
+    assert result.status == status
+    assert result.detail.startswith(detail)
 
 
 def test_the_first_function_that_accepts_a_case_computes_it(tmp_path: Path) -> None:
