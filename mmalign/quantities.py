@@ -153,10 +153,7 @@ def _resolve(
 
 
 def _with_stage(provider: Provider, needed: Sequence[Provider]) -> Provider:
-    """A derived quantity is as late as the latest of those it is computed from; a declared stage is kept or refused.
-
-    What is picked for pairs has the further axes of what it is picked from.
-    """
+    """A derived quantity is as late as the latest of those it is computed from; a declared stage is kept or refused."""
     order: tuple[Stage, ...] = ("data", "companion", "frozen", "step", "policy")
     latest = max([provider, *needed], key=lambda one: order.index(one.stage))
     if provider.stage != latest.stage and provider.origin != DERIVED:
@@ -164,6 +161,7 @@ def _with_stage(provider: Provider, needed: Sequence[Provider]) -> Provider:
             f"quantity {provider.name!r} ({provider.origin}) is computed at stage {provider.stage!r}, but needs "
             f"{latest.name!r} of the later stage {latest.stage!r}"
         )
+    # What is picked for pairs has the further axes of what it is picked from.
     further = needed[0].axes[1:] if provider.origin == DERIVED and provider.axes == "M" else ""
     return replace(provider, stage=latest.stage, axes=provider.axes + further)
 

@@ -6,6 +6,7 @@ standardised. A KL to the reference is an objective of its own, `kl_penalty`, ad
 Trap: before the first update all log-ratios are 0, and so is their standard deviation, by which they are divided. The
 paper does not say what is done then. Here `epsilon` is added to it in squares: the first gradient is that of
 REINFORCE with a baseline, over epsilon; once log-ratios spread much more than epsilon, it is that of the paper.
+Where sampler and policy are computed in reduced precision, log-ratios are not quite 0 at first; `log_ratio_std` tells.
 """
 
 from __future__ import annotations
