@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from mmalign.errors import CheckpointError as CheckpointError
     from mmalign.errors import ConfigError as ConfigError
     from mmalign.errors import DataError as DataError
+    from mmalign.errors import MediaError as MediaError
     from mmalign.errors import MmalignError as MmalignError
     from mmalign.errors import PlanError as PlanError
     from mmalign.errors import PluginError as PluginError
     from mmalign.errors import TrainingError as TrainingError
     from mmalign.errors import suggest as suggest
+    from mmalign.hardware import has_fast_bfloat16 as has_fast_bfloat16
     from mmalign.hookspecs import API_VERSION as API_VERSION
     from mmalign.hookspecs import hookimpl as hookimpl
     from mmalign.json_requests import JsonPoster as JsonPoster
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
     from mmalign.json_requests import RequestFailed as RequestFailed
     from mmalign.json_requests import Url as Url
     from mmalign.json_requests import read_key as read_key
+    from mmalign.media import MediaLimits as MediaLimits
+    from mmalign.media import is_image as is_image
+    from mmalign.media import open_image as open_image
+    from mmalign.networks import Networks as Networks
     from mmalign.objectives import Objective as Objective
     from mmalign.parts import Collector as Collector
     from mmalign.parts import Decoding as Decoding
@@ -49,6 +55,7 @@ if TYPE_CHECKING:
     from mmalign.policy import Policy as Policy
     from mmalign.quiet import quiet_loading as quiet_loading
     from mmalign.records import Label as Label
+    from mmalign.records import Media as Media
     from mmalign.records import Message as Message
     from mmalign.records import Note as Note
     from mmalign.records import Part as Part
@@ -95,14 +102,18 @@ _EXPORTS = {
         "CheckpointError",
         "ConfigError",
         "DataError",
+        "MediaError",
         "MmalignError",
         "PlanError",
         "PluginError",
         "TrainingError",
         "suggest",
     ),
+    "hardware": ("has_fast_bfloat16",),
     "hookspecs": ("API_VERSION", "hookimpl"),
     "json_requests": ("JsonPoster", "RequestConfig", "RequestFailed", "Url", "read_key"),
+    "media": ("MediaLimits", "is_image", "open_image"),
+    "networks": ("Networks",),
     "objectives": ("Objective",),
     "parts": (
         "Collector",
@@ -117,7 +128,7 @@ _EXPORTS = {
     ),
     "policy": ("Policy",),
     "quiet": ("quiet_loading",),
-    "records": ("Label", "Message", "Note", "Part", "Record", "Response", "Score", "Variant"),
+    "records": ("Label", "Media", "Message", "Note", "Part", "Record", "Response", "Score", "Variant"),
     "reductions": ("aggregation_weights", "masked_mean", "masked_sum", "step_mask", "weighted_sum"),
     "step_context": ("StepContext",),
     "testing": ("build_tiny_text_model",),

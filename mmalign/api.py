@@ -16,6 +16,7 @@ from mmalign.inspection import Inspection, inspect_run
 from mmalign.loop import train as run_loop
 from mmalign.provenance import check_same_plugins, write_provenance
 from mmalign.run import Run
+from mmalign.sample_grids import SAMPLES
 from mmalign.startup import build_run
 from mmalign.validation import validate
 
@@ -47,7 +48,8 @@ def train(
     output = Path(assembly.config.output)
     latest = _find_start(output, resume=resume, overwrite=overwrite)
     restored = load_checkpoint(latest) if latest else None
-    run = build_run(assembly, output, resumed_step=restored.step if restored else None)
+    left_out = restored.state.get("left_out", {}) if restored else None
+    run = build_run(assembly, output, resumed_step=restored.step if restored else None, left_out=left_out)
     check_same_plugins(run)
     if restored:
         run.restore(restored.tensors, restored.state)
@@ -155,7 +157,7 @@ def _open_output(run: Run, *, anew: bool) -> None:
         return
     run.output.mkdir(parents=True, exist_ok=True)
     if anew:
-        for stale in (CHECKPOINTS, MODEL, MERGED):
+        for stale in (CHECKPOINTS, MODEL, MERGED, SAMPLES):
             shutil.rmtree(run.output / stale, ignore_errors=True)
     (run.output / CONFIG).write_text(dump_config(run.config), encoding="utf-8")
     write_provenance(run)

@@ -80,9 +80,11 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
     plan = plan_run(builder, objectives, modality_spec, advantage, config)
     axes = {provider.name: provider.axes for provider in plan.providers}
     objectives = tuple(bind_axes(objective, axes) for objective in objectives)
-    _check_reference(config, plan, source)
     modality = builder.build("modality", config.modality, "modality")
+    _check_consulted(config, modality, source)
+    _check_reference(config, plan, modality, source)
     _check_exports(config, modality, source)
+    modality.media_limits = config.data.media_limits
     decoding = builder.build("decoding", config.decoding, "decoding")
     assembly = Assembly(
         config=config,
@@ -189,7 +191,7 @@ def _build_teachers(builder: Builder, config: RunConfig, modality: Modality, pla
     for name, own in config.teachers.items():
         where = f"teachers.{name}"
         prefix = f"{builder.source}: " if builder.source else ""
-        if not plan.needs_anchor(name):
+        if not plan.needs_anchor(name) and name not in modality.consults:
             raise ConfigError(f"{prefix}{where}: nothing in this run needs a quantity of {name!r}; drop it")
         if trained := sorted(own.keys() & modality.adapter_parameters):
             raise ConfigError(f"{prefix}{where}.{trained[0]}: a teacher is frozen and trains no adapter; drop it")
@@ -231,9 +233,19 @@ def _check_online(config: RunConfig, source: str) -> None:
         )
 
 
-def _check_reference(config: RunConfig, plan: Plan, source: str) -> None:
+def _check_consulted(config: RunConfig, modality: Modality, source: str) -> None:
+    for name in sorted(modality.consults - {"policy", "reference"} - config.teachers.keys()):
+        prefix = f"{source}: " if source else ""
+        raise ConfigError(
+            f"{prefix}teachers.{name}: missing; modality {config.modality.name!r} asks for a network of that name"
+            f"{suggest(name, ('policy', 'reference', *config.teachers))}"
+        )
+
+
+def _check_reference(config: RunConfig, plan: Plan, modality: Modality, source: str) -> None:
     strategy = config.reference.strategy
-    if strategy != "auto" and not plan.needs_reference and not config.evaluation.evaluators:
+    asked = plan.needs_reference or "reference" in modality.consults or bool(config.evaluation.evaluators)
+    if strategy != "auto" and not asked:
         prefix = f"{source}: " if source else ""
         raise ConfigError(f"{prefix}reference.strategy: {strategy!r}, but no objective compares with a reference")
 

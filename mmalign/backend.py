@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from math import isnan
 from typing import Any, cast
 
 import torch
@@ -19,7 +20,11 @@ from mmalign.batch import Batch, build_batch
 from mmalign.companions import add_record_quantities
 from mmalign.distribution import SumOverProcesses
 from mmalign.errors import TrainingError
+from mmalign.media_checks import MediaSkips
 from mmalign.memory import MicroBatchSize
+from mmalign.metrics import compute_means
+from mmalign.networks import Networks, complete_responses
+from mmalign.parts import Modality
 from mmalign.passes import pad_rows, score_responses
 from mmalign.policy import Policy, evaluation_mode
 from mmalign.quantities import ANCHOR_OUTPUTS, DERIVED, POLICY_OUTPUTS, Plan, Provider
@@ -67,16 +72,20 @@ class Backend:
 
     # -- building batches
 
-    def encode(self, records: Sequence[Record], *, targets_only: bool | None = None) -> Batch:
+    def encode(
+        self, records: Sequence[Record], *, targets_only: bool | None = None, skips: MediaSkips | None = None
+    ) -> Batch:
         """Encodes records with their stored responses and feedback.
 
         Args:
             targets_only: leave out responses that no supervised objective would train on; None does so where the run
                 has no other objective.
+            skips: leaves out records whose images cannot be read, where the configuration says so; None stops.
         """
-        encoded = [self.assembly.modality.encode(record) for record in records]
+        skips = skips or MediaSkips(quarantine=False)
+        kept = skips.apply(records, self.assembly.modality.encode)
         only = self.assembly.targets_only if targets_only is None else targets_only
-        return self._build_batch(records, encoded, targets_only=only)
+        return self._build_batch([record for record, _ in kept], [rows for _, rows in kept], targets_only=only)
 
     def collect(self, rollouts: Sequence[Rollout]) -> Batch:
         """Builds a batch of sampled responses with their behaviour log-probs."""
@@ -91,13 +100,45 @@ class Backend:
         self, records: Sequence[Record], encoded: Sequence[Sequence[EncodedResponse]], *, targets_only: bool
     ) -> Batch:
         whole = self.assembly.whole_prompts
-        return build_batch(records, encoded, targets_only=targets_only, whole_prompts=whole).to(self.device)
+        batch = build_batch(records, encoded, targets_only=targets_only, whole_prompts=whole).to(self.device)
+        responses, measurements = self.complete(batch.responses)
+        return replace(batch, responses=tuple(responses), measurements=measurements)
+
+    def encode_responses(self, records: Sequence[Record]) -> list[EncodedResponse]:
+        """Encodes and completes the stored responses of all records, without their feedback."""
+        return self.complete([item for record in records for item in self.assembly.modality.encode(record)])[0]
+
+    def complete(self, responses: Sequence[EncodedResponse]) -> tuple[list[EncodedResponse], dict[str, Tensor]]:
+        """Adds to encoded responses what only networks can tell, and returns measurements [N]; see `Modality`."""
+        modality = self.assembly.modality
+        if type(modality).complete is Modality.complete:
+            return list(responses), {}
+        return self.micro_batch_size.fit(
+            len(responses), lambda size: complete_responses(modality, self.networks, responses, size)
+        )
+
+    @property
+    def networks(self) -> Networks:
+        """The policy as it now is, the reference and the teachers."""
+        current = {"policy": lambda: self._evaluated_policy()}
+        return Networks(self.device, self.autocast, current | {name: one.active for name, one in self.anchors.items()})
+
+    @contextmanager
+    def _evaluated_policy(self) -> Iterator[Policy]:
+        with evaluation_mode(self.unwrapped):
+            yield self.unwrapped
+
+    def measurement_means(self, batch: Batch) -> dict[str, float]:
+        """Averages what was measured when the batch was completed, over all processes; left out where nothing was."""
+        values = {name: value.to(self.device) for name, value in batch.measurements.items()}
+        means = compute_means(values, self.sum_over_processes) if values else {}
+        return {name: mean for name, mean in means.items() if not isnan(mean)}
 
     # -- once a round
 
     def prepare(self, batch: Batch, rollouts: Sequence[Rollout] = ()) -> Batch:
         """Adds the quantities that plugins compute from the records and those of stage `frozen`."""
-        batch = add_record_quantities(batch, self.assembly.plan, self.assembly.modality.encode)
+        batch = add_record_quantities(batch, self.assembly.plan, lambda record: self.encode_responses([record]))
         for provider in self.assembly.plan.providers:
             if provider.stage == "frozen" and provider.name not in batch.quantities:
                 batch = self._add_frozen(batch, provider, rollouts)
@@ -260,16 +301,11 @@ class Backend:
         missing = [one.encoded for group in groups for one in group if one.behaviour_logps is None]
         if not missing:
             return [list(group) for group in groups]
+        missing, _ = self.complete(missing)
         with self._at_sampling_temperature():
-            rows = iter(self.policy_logps(missing).cpu())
+            scored = zip(missing, self.policy_logps(missing).cpu(), strict=True)
         return [
-            [
-                replace(one, behaviour_logps=next(rows)[: one.encoded.steps], rescored=True)
-                if one.behaviour_logps is None
-                else one
-                for one in group
-            ]
-            for group in groups
+            [_fill_in(one, *next(scored)) if one.behaviour_logps is None else one for one in group] for group in groups
         ]
 
     def generate_by_policy(self, records: Sequence[Record], count: int) -> list[list[Generated]]:
@@ -321,6 +357,10 @@ def compute_derived(values: dict[str, Tensor], plan: Plan, stage: Any) -> dict[s
     for provider in plan.computed(stage):
         values[provider.name] = provider.load()(*(values[name] for name in provider.needs))
     return values
+
+
+def _fill_in(one: Generated, encoded: EncodedResponse, logps: Tensor) -> Generated:
+    return replace(one, encoded=encoded, behaviour_logps=logps[: encoded.steps], rescored=True)
 
 
 def _add(batch: Batch, provider: Provider, value: Tensor) -> Batch:

@@ -7,7 +7,7 @@ N responses are flattened over P prompts. Every quantity keeps its axes in lette
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import isnan
 
 import torch
@@ -41,6 +41,7 @@ class Batch:
         quantities: tensors on the CPU or on the model's device.
         axes: the axes of every quantity.
         whole_prompts: an objective compares all responses to a prompt, so micro-batches must not part them.
+        measurements: numbers about responses [N] for the log, NaN where there is none; see `Modality.complete`.
     """
 
     records: tuple[Record, ...]
@@ -48,6 +49,7 @@ class Batch:
     quantities: Mapping[str, Tensor]
     axes: Mapping[str, str]
     whole_prompts: bool = False
+    measurements: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.responses)

@@ -32,7 +32,7 @@ COMMANDS = {
     "check": LazyCommand(
         "mmalign.cli_train", "check", "Validate a configuration and print its plan, without training."
     ),
-    "generate": LazyCommand("mmalign.cli_train", "generate", "Sample responses of a trained model."),
+    "generate": LazyCommand("mmalign.cli_generate", "generate", "Sample responses of a trained model."),
     "eval": LazyCommand("mmalign.cli_train", "evaluate", "Evaluate a trained model on held-out records."),
     "data": LazyCommand("mmalign.cli_data", "app", "Validate, convert and show records."),
     "plugins": LazyCommand("mmalign.cli_parts", "plugins", "List the installed plugins and what became of them."),

@@ -14,10 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from mmalign.errors import ConfigError, DataError
+from mmalign.media import MediaLimits
 
 if TYPE_CHECKING:
     from mmalign.data import DataConfig
     from mmalign.data_reading import Reading
+    from mmalign.media_checks import Level
     from mmalign.parts import Modality
     from mmalign.records import Record
 
@@ -37,6 +39,9 @@ def validate(
     on_error: Annotated[
         Literal["raise", "quarantine"], typer.Option(help="List bad rows, or move them to a side file.")
     ] = "raise",
+    check_media: Annotated[
+        Literal["header", "full", "off"], typer.Option(help="Images: read their headers, decode them, or neither.")
+    ] = "header",
     max_errors: Annotated[int, typer.Option(min=1, help="Bad rows to list.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
@@ -44,7 +49,8 @@ def validate(
     counts: Counter[str] = Counter({name: 0 for name in ("records", "responses", "pairs", "unary", "bad")})
     problems: list[str] = []
     for path in paths:
-        for reading in _check_rows(_read_settings(path, format=form, split=split, on_error=on_error)):
+        settings = _read_settings(path, format=form, split=split, on_error=on_error)
+        for reading in _check_rows(settings, check_media=check_media):
             if reading.record is not None:
                 _count(counts, reading.record)
             else:
@@ -107,14 +113,17 @@ def _read_settings(path: str, **settings: Any) -> DataConfig:
     return DataConfig(path=path, **settings)
 
 
-def _check_rows(config: DataConfig, *, find_media: bool = False) -> Iterator[Reading]:
+def _check_rows(config: DataConfig, *, find_media: bool = False, check_media: Level = "off") -> Iterator[Reading]:
     from mmalign.data import Quarantine
     from mmalign.data_files import find_rows
     from mmalign.data_reading import read_rows
+    from mmalign.media_checks import MediaCheck
 
+    check = MediaCheck(check_media, MediaLimits(remote=True)).check
     quarantine = Quarantine(config)
     good = bad = 0
-    for reading in read_rows(find_rows(config, "data"), config, find_media=find_media):
+    rows = find_rows(config, "data")
+    for reading in read_rows(rows, config, find_media=find_media, check_media=check):
         good += reading.record is not None
         bad += reading.record is None
         if reading.record is None and config.on_error == "quarantine":

@@ -1,19 +1,15 @@
-"""Commands that work with a model: `train`, `check`, `generate`, `eval`."""
+"""Commands that work with a model: `train`, `check`, `eval`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from mmalign.cli_context import disabled_plugins
-from mmalign.errors import ConfigError
-from mmalign.records import Record
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML run configuration.")]
 RunOrConfig = Annotated[
@@ -58,59 +54,3 @@ def evaluate(run: RunOrConfig, overrides: Overrides = None) -> None:
     for name, value in api.evaluate(run, overrides or (), disabled=disabled_plugins()).items():
         table.add_row(name, f"{value:.4g}")
     Console().print(table)
-
-
-def generate(
-    run: RunOrConfig,
-    overrides: Overrides = None,
-    prompt: Annotated[list[str] | None, typer.Option(help="A prompt; may be repeated.")] = None,
-    data: Annotated[Path | None, typer.Option(help="A data file whose prompts are answered.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Responses to each prompt.")] = 1,
-    pairs: Annotated[int, typer.Option(min=0, help="Preference pairs a prompt, best against worst by reward.")] = 0,
-    output: Annotated[Path | None, typer.Option(help="Write records as JSON lines instead of showing them.")] = None,
-) -> None:
-    """Sample responses; with rewards in the configuration they are scored and can be paired into preference data."""
-    from accelerate.utils import set_seed
-
-    from mmalign import api
-    from mmalign.feedback import sample_records
-
-    prompts = _read_prompts(prompt or [], data)
-    loaded = api.load_run(run, overrides or (), disabled=disabled_plugins())
-    set_seed(loaded.config.train.seed)
-    records = sample_records(loaded, prompts, count=count, pairs=pairs)
-    if output is None:
-        _show(records)
-    else:
-        _write(track(records, "sampling", total=len(prompts), console=Console(stderr=True)), output)
-
-
-def _read_prompts(texts: list[str], data: Path | None) -> list[Record]:
-    from mmalign.data import DataConfig, open_source
-
-    prompts = [Record.from_text(text, id=f"prompt-{index}") for index, text in enumerate(texts)]
-    if data is not None:
-        prompts += open_source(DataConfig(path=str(data)), where="--data")
-    if not prompts:
-        raise ConfigError("nothing to answer; give --prompt TEXT or --data FILE")
-    return prompts
-
-
-def _show(records: Iterable[Record]) -> None:
-    console = Console()
-    for record in records:
-        rewards = {score.item: score.value for score in record.scores if score.name == "reward"}
-        console.print(record.prompt_text, style="bold", markup=False, highlight=False, soft_wrap=True)
-        for response in record.responses:
-            reward = rewards.get(response.rid)
-            note = "" if reward is None else f"[{reward:+.3f}] "
-            console.print(f"  {note}{response.text}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _write(records: Iterable[Record], output: Path) -> None:
-    """Writes beside the final place first: an interrupted command leaves no half file."""
-    partial = output.with_name(f"{output.name}.tmp")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with partial.open("w", encoding="utf-8") as file:
-        file.writelines(f"{record.to_json()}\n" for record in records)
-    partial.replace(output)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from mmalign.data_files import QUARANTINE_SUFFIX, RawRow, Rows, find_rows
-from mmalign.data_reading import Reading, read_rows
+from mmalign.data_reading import CheckMedia, Reading, read_rows
 from mmalign.errors import ConfigError, DataError
 from mmalign.parts import Transform
 from mmalign.records import Record
@@ -74,6 +74,7 @@ class Source:
         name: the path or hub id, for messages.
         fingerprint: names the content.
         quarantined: bad rows left out, in the last pass if the source is streamed.
+        left_out: ids of those of them that are bad only in their media.
         stages: how many records belong to each stage of training, in order; their sum is the length.
     """
 
@@ -81,6 +82,7 @@ class Source:
         self.name = name
         self.fingerprint = fingerprint
         self.quarantined = 0
+        self.left_out: list[str] = []
         self.stages: tuple[int, ...] = ()
         self._iterate = iterate
         self._records: tuple[Record, ...] | None = None
@@ -105,12 +107,19 @@ class Source:
         return self._records
 
 
-def open_source(config: DataConfig, transforms: Sequence[Transform] = (), *, where: str = "data.train") -> Source:
+def open_source(
+    config: DataConfig,
+    transforms: Sequence[Transform] = (),
+    *,
+    where: str = "data.train",
+    check_media: CheckMedia | None = None,
+) -> Source:
     """Opens what `config.path` names and checks it: all of it, or the first record if it is streamed.
 
     Args:
         transforms: the built transforms of `config.transforms`.
         where: key path of `config`, for messages.
+        check_media: raises MediaError for a record whose media are bad, which makes it a bad row; None checks nothing.
 
     Raises:
         ConfigError: a transform needs all records, and they are streamed.
@@ -121,7 +130,7 @@ def open_source(config: DataConfig, transforms: Sequence[Transform] = (), *, whe
     rows = find_rows(config, where)
 
     def iterate(source: Source) -> Iterator[Record]:
-        records: Iterable[Record] = _iter_good(config, rows, source)
+        records: Iterable[Record] = _iter_good(config, read_rows(rows, config, check_media=check_media), source)
         for transform in transforms:
             records = _apply(transform, records, config.path)
         return iter(records)
@@ -166,11 +175,12 @@ def _fingerprint(rows: Sequence[Rows], *, by_content: bool) -> str:
     return hashlib.sha256(names.encode()).hexdigest()
 
 
-def _iter_good(config: DataConfig, rows: Sequence[Rows], source: Source) -> Iterator[Record]:
+def _iter_good(config: DataConfig, readings: Iterable[Reading], source: Source) -> Iterator[Record]:
     quarantine = Quarantine(config)
     source.quarantined = 0
+    source.left_out = []
     good = 0
-    for reading in _take_good(read_rows(rows, config), config.limit):
+    for reading in _take_good(readings, config.limit):
         if reading.record is not None:
             good += 1
             yield reading.record
@@ -179,6 +189,7 @@ def _iter_good(config: DataConfig, rows: Sequence[Rows], source: Source) -> Iter
         else:
             quarantine.add(reading.row, reading.reason)
             source.quarantined += 1
+            source.left_out += [reading.without_media] if reading.without_media else []
     if not good:
         raise _PlacedError(quarantine.describe_nothing())
     if quarantine.count:

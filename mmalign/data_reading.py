@@ -5,13 +5,13 @@ A bad row is a value here, not an error, so that one can stop at it, set it asid
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmalign.data_files import RawRow
-from mmalign.errors import DataError, suggest
+from mmalign.errors import DataError, MediaError, suggest
 from mmalign.records import Record
 from mmalign.trl_formats import TRL_COLUMNS, record_from_trl
 
@@ -19,20 +19,35 @@ if TYPE_CHECKING:
     from mmalign.data import DataConfig
 
 
+CheckMedia = Callable[[Record], None]
+
+
 @dataclass(frozen=True)
 class Reading:
-    """A row and what became of it: a record, or the reason why not."""
+    """A row and what became of it: a record, or the reason why not.
+
+    Attributes:
+        without_media: id of a record that would be good if its media were.
+    """
 
     row: RawRow
     record: Record | None
     reason: str = ""
+    without_media: str = ""
 
 
-def read_rows(parts: Iterable[Iterable[RawRow]], config: DataConfig, *, find_media: bool = True) -> Iterator[Reading]:
+def read_rows(
+    parts: Iterable[Iterable[RawRow]],
+    config: DataConfig,
+    *,
+    find_media: bool = True,
+    check_media: CheckMedia | None = None,
+) -> Iterator[Reading]:
     """Reads every row of `parts`, in order.
 
     Args:
         find_media: make paths of media, which are relative to the data file, relative to the current folder.
+        check_media: raises MediaError for a record whose media, with paths relative to the current folder, are bad.
     """
     places: dict[str, str] = {}
     for index, row in enumerate(row for part in parts for row in part):
@@ -41,10 +56,15 @@ def read_rows(parts: Iterable[Iterable[RawRow]], config: DataConfig, *, find_med
             # A stream may be endless; its ids are not remembered.
             if not config.streaming:
                 _check_id(record.id, row.place, places)
+            found = _find_media(record, Path(row.file).parent)
+            if check_media is not None:
+                check_media(found)
+        except MediaError as error:
+            yield Reading(row, None, str(error), record.id)
         except DataError as error:
             yield Reading(row, None, str(error))
         else:
-            yield Reading(row, _find_media(record, Path(row.file).parent) if find_media else record)
+            yield Reading(row, found if find_media else record)
 
 
 def parse_row(data: Any, index: int, config: DataConfig) -> Record:

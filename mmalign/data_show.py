@@ -5,13 +5,15 @@ Where the output has no colour, trained pieces stand between ⟦ and ⟧.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
 from rich.text import Text
 
+from mmalign.errors import MediaError
+from mmalign.media import read_header
 from mmalign.parts import Modality
-from mmalign.records import Message, Record
+from mmalign.records import Media, Message, Part, Record
 
 _TRAINED, _CONTEXT, _HEADING = "bold green", "dim", "bold"
 
@@ -20,9 +22,10 @@ def print_record(record: Record, modality: Modality | None, console: Console) ->
     """Prints every response with its prompt; without a modality, or responses, the messages."""
     console.rule(Text(record.id))
     if modality is None or not record.responses:
-        _print_messages("prompt", record.prompt, console)
+        media = {one.mid: one for one in record.media}
+        _print_messages("prompt", record.prompt, media, console)
         for response in record.responses:
-            _print_messages(response.rid, response.messages, console)
+            _print_messages(response.rid, response.messages, media, console)
         return
     for response, encoded in zip(record.responses, modality.encode(record), strict=True):
         cut = f", {encoded.truncated} cut off" if encoded.truncated else ""
@@ -39,13 +42,25 @@ def paint(pieces: Iterable[tuple[str, bool]], *, marks: bool = False) -> Text:
     return text
 
 
-def _print_messages(heading: str, messages: Sequence[Message], console: Console) -> None:
+def _print_messages(heading: str, messages: Sequence[Message], media: Mapping[str, Media], console: Console) -> None:
     for message in messages:
         speaker = f"{message.role} {message.name}" if message.name else message.role
         line = Text(f"{heading} {speaker}: ", _HEADING)
         for part in message.content:
-            line.append(_show_controls(part.text or "") if part.type == "text" else f"<{part.type} {part.media}>", "")
+            line.append(_show_controls(part.text or "" if part.type == "text" else _describe(part, media)), "")
         _print(line, console)
+
+
+def _describe(part: Part, media: Mapping[str, Media]) -> str:
+    """Words a part that is no text: its name and, of an image, what its file says of itself."""
+    name = part.media or ""
+    if part.type != "image" or name not in media:
+        return f"<{part.type} {name}>"
+    try:
+        header = read_header(media[name], where=name)
+    except MediaError as error:
+        return f"<image {error}>"
+    return f"<image {name}: {header.width} x {header.height} {header.mode} {header.format}>"
 
 
 def _print(text: Text, console: Console) -> None:

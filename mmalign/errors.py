@@ -22,6 +22,10 @@ class DataError(MmalignError):
     """A wrong data file or record: the message names file, line, field and what was expected."""
 
 
+class MediaError(DataError):
+    """An image that cannot be read: the message names its place in the data, the file and what is wrong with it."""
+
+
 class PluginError(MmalignError):
     """A plugin that cannot be used: the message names its distribution, version and the reason."""
 

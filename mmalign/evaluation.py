@@ -15,6 +15,7 @@ from mmalign.parts import EvaluationContext
 from mmalign.policy import evaluation_mode
 from mmalign.records import Record, Response
 from mmalign.run import Run
+from mmalign.sample_grids import write_grid
 from mmalign.weighting import weighted_loss
 
 Example = tuple[str, str]
@@ -33,6 +34,9 @@ def evaluate(run: Run) -> dict[str, float]:
     if run.step == 0:
         run.before, run.examples_before = metrics, examples
     run.after, run.examples_after = metrics, examples
+    images = [row for evaluator in run.assembly.evaluators.values() for row in evaluator.images]
+    if images and run.accelerator.is_main_process:
+        write_grid(run, images)
     return metrics
 
 
@@ -42,12 +46,13 @@ def measure(run: Run) -> tuple[dict[str, float], list[Example]]:
     Training does not depend on that state: every round seeds its own.
     """
     set_seed(_SEED)
+    records = run.skips["eval"].keep_readable(run.held_out) if run.assembly.evaluators else ()
     metrics = _measure_objectives(run)
     examples: list[Example] = []
     with evaluation_mode(run.policy):
         for name, evaluator in run.assembly.evaluators.items():
             # Every process evaluates all records: a sharded network needs all processes in every forward pass.
-            result = evaluator.evaluate(EvaluationContext(run.held_out, run.backend, run.backend.generate_by_policy))
+            result = evaluator.evaluate(EvaluationContext(records, run.backend, run.backend.generate_by_policy))
             metrics |= {f"{name}/{key}": value for key, value in result.items()}
             examples = examples or _render(run, evaluator.examples)
     return metrics, examples
@@ -64,7 +69,7 @@ def _measure_objectives(run: Run) -> dict[str, float]:
         sums = backend.micro_batch_size.fit(
             len(batch), lambda size: _add_metrics(run, batch.micro_batches(size), totals)
         )
-    return sums.compute(backend.sum_over_processes)
+    return sums.compute(backend.sum_over_processes) | backend.measurement_means(batch)
 
 
 @torch.no_grad()
@@ -76,14 +81,15 @@ def _add_metrics(run: Run, parts: Sequence[Batch], totals: Sequence[Tensor]) -> 
 
 
 def _held_out_batch(run: Run) -> Batch:
-    """Prepares the held-out batch, once unless the reference moves: nothing else in it depends on trained weights."""
-    if run.held_out_batch is None or run.backend.reference_moves:
+    """Prepares the held-out batch, once unless trained weights or a reference that moves have a say in it."""
+    if run.held_out_batch is None or run.backend.reference_moves or "policy" in run.assembly.modality.consults:
         processes, rank = run.accelerator.num_processes, run.accelerator.process_index
         records = take_share(run.held_out, rank, processes, "data.eval")
-        run.held_out_batch = run.backend.prepare(run.backend.encode(records))
+        run.held_out_batch = run.backend.prepare(run.backend.encode(records, skips=run.skips["eval"]))
     return run.held_out_batch
 
 
 def _render(run: Run, examples: Sequence[tuple[Record, Response, float]]) -> list[Example]:
     shown = examples[: run.config.evaluation.examples]
-    return [(record.prompt_text, str(run.assembly.modality.decode(response))) for record, response, _ in shown]
+    describe = run.assembly.modality.describe
+    return [(record.prompt_text, describe(record, response)) for record, response, _ in shown]

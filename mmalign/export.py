@@ -13,6 +13,7 @@ from mmalign.config import dump_config
 from mmalign.plugins import provenance
 from mmalign.report import ModelCard, write_model_card
 from mmalign.run import Run
+from mmalign.sample_grids import copy_grids
 
 MODEL = "model"
 MERGED = "merged"
@@ -73,6 +74,7 @@ def _write_card(run: Run, folder: Path) -> None:
         before=run.before,
         after=run.after,
         examples=run.examples,
+        grids=copy_grids(run, folder),
         papers=run.assembly.papers,
     )
     write_model_card(folder, card)

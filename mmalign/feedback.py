@@ -4,25 +4,41 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import isnan
-from typing import Any
+from typing import Any, NamedTuple
 
-from mmalign.records import Label, Record, Score
+from mmalign.media import is_image
+from mmalign.records import Label, Record, Response, Score
+from mmalign.rewards import decode_generated
 from mmalign.run import Run
 from mmalign.values import Rollout
 
 logger = logging.getLogger(__name__)
 
 
+class Sampled(NamedTuple):
+    """A record of sampled responses, and by rid what people see of them: texts, images."""
+
+    record: Record
+    outputs: Mapping[str, Any]
+
+
 def sample_records(
     run: Run, prompts: Sequence[Record], *, count: int, pairs: int = 0, chunk: int = 8
 ) -> Iterator[Record]:
+    """Samples as `sample_outputs` does; yields the records alone."""
+    return (sampled.record for sampled in sample_outputs(run, prompts, count=count, pairs=pairs, chunk=chunk))
+
+
+def sample_outputs(
+    run: Run, prompts: Sequence[Record], *, count: int, pairs: int = 0, chunk: int = 8
+) -> Iterator[Sampled]:
     """Samples `count` responses to every prompt and scores them with the run's rewards, if it has any.
 
     Args:
         pairs: preference pairs a prompt, the best response against the worst, the second best against the second
-            worst and so on; a pair of equal rewards or equal texts is left out, and so are unpaired responses
+            worst and so on; a pair of equal rewards or equal outputs is left out, and so are unpaired responses
             and records without a pair.
         chunk: prompts sampled together.
 
@@ -41,23 +57,26 @@ def sample_records(
         composite = backend.compose(rewards).reshape(-1, count).tolist()
         components = rewards.reshape(-1, count, len(backend.reward_names)).tolist()
         for rollout, totals, rows in zip(rollouts, composite, components, strict=True):
-            record = _describe(run, rollout)
+            record, outputs = _describe(run, rollout)
             scores = _build_scores(record, totals, rows, backend.reward_names)
-            record = record.model_copy(update={"scores": scores, "labels": _build_pairs(record, totals, pairs)})
-            if record.labels:
-                yield _keep_paired(record)
+            labels = _build_pairs(record, list(outputs.values()), totals, pairs)
+            record = record.model_copy(update={"scores": scores, "labels": labels})
+            if labels:
+                yield Sampled(_keep_paired(record), outputs)
             elif pairs:
                 logger.warning("%s: all responses scored alike, so there is no pair; left out", record.id)
             else:
-                yield record
+                yield Sampled(record, outputs)
 
 
-def _describe(run: Run, rollout: Rollout) -> Record:
+def _describe(run: Run, rollout: Rollout) -> Sampled:
     """Notes on every response what produced it."""
     decoding = run.assembly.decoding
     params = json.dumps({"temperature": decoding.temperature, "max_steps": decoding.max_steps})
     update: dict[str, Any] = {"model": run.model.name or None, "params": params}
-    return rollout.record.with_responses([one.model_copy(update=update) for one in rollout.record.responses])
+    record = rollout.record.with_responses([one.model_copy(update=update) for one in rollout.record.responses])
+    decode = run.assembly.modality.decode
+    return Sampled(record, {one.response.rid: decode_generated(record, one, decode) for one in rollout.responses})
 
 
 def _build_scores(
@@ -72,7 +91,7 @@ def _build_scores(
     )
 
 
-def _build_pairs(record: Record, rewards: Sequence[float], count: int) -> tuple[Label, ...]:
+def _build_pairs(record: Record, outputs: Sequence[Any], rewards: Sequence[float], count: int) -> tuple[Label, ...]:
     ranked = sorted((row for row, reward in enumerate(rewards) if not isnan(reward)), key=lambda row: -rewards[row])
     matches = list(zip(ranked, reversed(ranked), strict=True))[: min(count, len(ranked) // 2)]
     responses = record.responses
@@ -84,8 +103,14 @@ def _build_pairs(record: Record, rewards: Sequence[float], count: int) -> tuple[
             annotator="rule:reward",
         )
         for best, worst in matches
-        if rewards[best] > rewards[worst] and responses[best].text != responses[worst].text
+        if rewards[best] > rewards[worst]
+        if _content(responses[best], outputs[best]) != _content(responses[worst], outputs[worst])
     )
+
+
+def _content(response: Response, output: Any) -> Any:
+    """What two responses must differ in to be preferred to each other."""
+    return (output.mode, output.size, output.tobytes()) if is_image(output) else response.text
 
 
 def _keep_paired(record: Record) -> Record:

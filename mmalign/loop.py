@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mmalign.batch import Batch
 from mmalign.checkpoint import save_checkpoint
-from mmalign.errors import TrainingError
+from mmalign.errors import MediaError, TrainingError
 from mmalign.evaluation import evaluate
 from mmalign.interruption import Interruption
 from mmalign.metrics import MetricSums
@@ -70,7 +70,7 @@ def save(run: Run) -> None:
 
 def _run_round(run: Run, progress: Progress) -> None:
     processes = run.accelerator.num_processes
-    batch, metrics = begin_round(run)
+    batch, metrics = _begin(run)
     for index, minibatch in enumerate(iter_minibatches(run, batch)):
         if run.finished:
             break
@@ -81,6 +81,22 @@ def _run_round(run: Run, progress: Progress) -> None:
         run.hooks.on_step_ended(run=run, metrics=step_metrics)
         progress.advance(run.step, step_metrics, responses=len(minibatch) * processes)
     run.round += 1
+
+
+def _begin(run: Run) -> tuple[Batch, dict[str, float]]:
+    """Begins a round; where an image stops the run, leaves a checkpoint from which it can go on."""
+    position = run.stream.position
+    try:
+        return begin_round(run)
+    except MediaError as error:
+        # Of several processes only this one stopped, and a checkpoint needs all of them.
+        if run.step == 0 or run.accelerator.num_processes > 1:
+            raise
+        run.stream.position = position
+        save(run)
+        raise MediaError(
+            f"{error}; step {run.step} is saved: mend or remove the file and go on with --resume"
+        ) from None
 
 
 def optimiser_step(run: Run, batch: Batch, *, fresh: bool = False) -> dict[str, float]:

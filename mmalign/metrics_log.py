@@ -15,12 +15,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from mmalign.errors import ConfigError, suggest
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from PIL.Image import Image
 
 FILE = "metrics.jsonl"
 
@@ -94,6 +96,15 @@ class MetricsLog:
             file.write(_format_line(step, kind, metrics))
         if self._accelerator is not None and self._trackers:
             self._accelerator.log({f"{kind}/{name}": float(value) for name, value in metrics.items()}, step=step)
+
+    def write_image(self, step: int, name: str, image: Image) -> None:
+        """Shows a PIL image in those trackers that take some; the main process calls it, after `write`."""
+        for tracker in self._accelerator.trackers if self._accelerator is not None and self._trackers else ():
+            if tracker.name == "tensorboard":
+                pixels = np.asarray(image.convert("RGB"))[None]  # [1, H, W, 3]
+                tracker.log_images({name: pixels}, step=step, dataformats="NHWC")
+            elif tracker.name == "wandb":
+                tracker.log_images({name: [image]}, step=step)
 
     def close(self) -> None:
         """Lets the trackers finish what they have not sent."""

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmalign.errors import ConfigError
+from mmalign.media import DEFAULT_LIMITS, MediaLimits
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from mmalign.backend import Backend
+    from mmalign.networks import Networks
     from mmalign.policy import Policy
     from mmalign.records import Record, Response
     from mmalign.values import Anchor, EncodedResponse, Generated, Model, Rollout, Sample, Vocabulary
@@ -34,14 +36,21 @@ class Modality(ABC):
     Attributes:
         temperature: log-probs are those of the distribution at this temperature. The engine sets it to the decoding's
             in online runs, so that importance ratios compare like with like.
+        media_limits: which images `open_image` accepts, for `limits=`. The engine sets them from the section `data`.
         adapter: True if `load` freezes the network and trains an adapter on it; switching that off (with the network's
             `disable_adapter()` context) gives the reference. Without an adapter the reference is a frozen copy.
         adapter_parameters: names of the parameters that shape the adapter only; with it off they change nothing.
+        consults: the networks that `complete` asks for: `policy`, `reference`, teachers by name.
+        redraws: True if encoding a response twice gives two different results, e.g. another noise; what is computed of
+            it is then not kept for the next visit.
     """
 
     adapter_parameters: ClassVar[frozenset[str]] = frozenset()
     temperature: float = 1.0
+    media_limits: MediaLimits = DEFAULT_LIMITS
     adapter: bool = False
+    consults: frozenset[str] = frozenset()
+    redraws: bool = False
 
     @abstractmethod
     def load(self, *, device: torch.device, dtype: torch.dtype) -> Model:
@@ -53,6 +62,8 @@ class Modality(ABC):
 
         Raises:
             DataError: a response has no scored step, or truncation would leave it none.
+            MediaError: an image cannot be read. Open images here and not later: only here is a record skipped where
+                `on_error` says so.
         """
 
     @abstractmethod
@@ -71,8 +82,26 @@ class Modality(ABC):
         """Samples `count` responses to the prompt of each record (P lists of `count`), without gradient."""
 
     @abstractmethod
-    def decode(self, response: Response) -> Any:
-        """Turns a stored response into what rewards and people see."""
+    def decode(self, record: Record, response: Response) -> Any:
+        """Turns a stored response to `record` into what rewards and people see; media are those of the record."""
+
+    def describe(self, record: Record, response: Response) -> str:
+        """Writes a response as text for reports; override it where `decode` gives no text."""
+        return str(self.decode(record, response))
+
+    def complete(
+        self, networks: Networks, responses: Sequence[EncodedResponse]
+    ) -> tuple[list[EncodedResponse], dict[str, Tensor]]:
+        """Adds to encoded responses what only networks can tell, e.g. latents, without gradient.
+
+        Called once for every batch, also for sampled responses, some of them at a time. A response that is complete
+        already stays as it is. `steps` must not change.
+
+        Returns:
+            the responses in their order, with tensors on the CPU; and measurements [N] by name, always the same names,
+            NaN where nothing was measured. Their means are metrics of the round or the evaluation.
+        """
+        return list(responses), {}
 
     def prompts_per_draw(self, count: int) -> int | None:
         """Tells where a call of `generate` with `count` responses to a prompt may be cut in two at no cost.
@@ -298,9 +327,12 @@ class Evaluator(ABC):
 
     Attributes:
         examples: (record, response, score) rows of the latest evaluation, for reports; empty if it samples nothing.
+        images: (caption, PIL image) rows of the latest evaluation, as many and in the same order each time; the run
+            shows them beside those of its start.
     """
 
     examples: Sequence[tuple[Record, Response, float]] = ()
+    images: Sequence[tuple[str, Any]] = ()
 
     @abstractmethod
     def evaluate(self, context: EvaluationContext) -> dict[str, float]:

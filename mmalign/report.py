@@ -35,6 +35,7 @@ class ModelCard:
         before: held-out metrics at the start, by name.
         after: held-out metrics at the end.
         examples: (prompt, response before, response after).
+        grids: (title, path in the folder) of pictures of held-out samples.
         papers: what the parts implement: title and identifier, by part name.
     """
 
@@ -47,6 +48,7 @@ class ModelCard:
     before: Mapping[str, float] = field(default_factory=dict)
     after: Mapping[str, float] = field(default_factory=dict)
     examples: Sequence[tuple[str, str, str]] = ()
+    grids: Sequence[tuple[str, str]] = ()
     papers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -65,6 +67,7 @@ def render_model_card(card: ModelCard) -> str:
         _render_summary(card),
         _render_metrics(card),
         _render_examples(card),
+        _render_grids(card),
         _render_loading(card),
         _render_training(card),
         _render_papers(card),
@@ -104,6 +107,11 @@ def _render_examples(card: ModelCard) -> str:
         for prompt, before, after in card.examples
     ]
     return "\n\n".join(["## Examples", "\n\n---\n\n".join(parts)]) if parts else ""
+
+
+def _render_grids(card: ModelCard) -> str:
+    pictures = [f"![{_escape(title)}]({path})" for title, path in card.grids]
+    return "\n\n".join(["## Held-out samples", *pictures]) if pictures else ""
 
 
 def _render_loading(card: ModelCard) -> str:

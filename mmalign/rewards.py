@@ -22,21 +22,26 @@ from torch import Tensor
 from mmalign.components import CompositionConfig, RewardComponent
 from mmalign.names import distinct_names
 from mmalign.parts import Reward
-from mmalign.records import Response
+from mmalign.records import Record, Response
 from mmalign.reward_composition import Composition
 from mmalign.reward_failures import FailureCount, Outcome, Scores
 from mmalign.reward_keys import content_key
 from mmalign.reward_scoring import Key, ScoreCache, score_distinct
-from mmalign.values import Rollout, Sample
+from mmalign.values import Generated, Rollout, Sample
 
 
-def build_samples(rollouts: Sequence[Rollout], decode: Callable[[Response], Any]) -> list[Sample]:
-    """Decodes what rewards see of every response of every rollout."""
+def build_samples(rollouts: Sequence[Rollout], decode: Callable[[Record, Response], Any]) -> list[Sample]:
+    """Decodes what rewards see of every response of every rollout, unless sampling has done so."""
     return [
-        Sample(rollout.record, item.response, decode(item.response), item.encoded.steps)
+        Sample(rollout.record, item.response, decode_generated(rollout.record, item, decode), item.encoded.steps)
         for rollout in rollouts
         for item in rollout.responses
     ]
+
+
+def decode_generated(record: Record, generated: Generated, decode: Callable[[Record, Response], Any]) -> Any:
+    """Returns what rewards and people see of a sampled response; `decode` is that of the modality."""
+    return decode(record, generated.response) if generated.output is None else generated.output
 
 
 @dataclass(frozen=True)

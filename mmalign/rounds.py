@@ -32,16 +32,20 @@ def begin_round(run: Run) -> tuple[Batch, dict[str, float]]:
 
     Returns:
         this process's share, and what is known of it before training: the share of responses that were cut to fit a
-        limit; of fresh rollouts rewards and lengths, too.
+        limit, and that of records that were skipped for an image, if they may be; of fresh rollouts rewards and
+        lengths, too.
     """
     set_seed(_round_seed(run))
     if run.assembly.collector is not None:
         batch, metrics = _collect(run, run.assembly.collector)
     else:
         batch, metrics = _read(run), {}
+    if run.skips["train"].quarantine:
+        metrics["unreadable"] = torch.tensor(run.skips["train"].take_flags(), device=run.backend.device)
     metrics["truncated"] = batch.quantities["lengths"].new_tensor(_is_truncated(batch), dtype=torch.float32)
     _warn_of_truncation(run, batch)
-    return batch, compute_means(metrics, run.backend.sum_over_processes)
+    means = compute_means(metrics, run.backend.sum_over_processes)
+    return batch, means | run.backend.measurement_means(batch)
 
 
 def iter_minibatches(run: Run, batch: Batch) -> Iterator[Batch]:
@@ -62,7 +66,7 @@ def iter_minibatches(run: Run, batch: Batch) -> Iterator[Batch]:
 
 def _read(run: Run) -> Batch:
     records = _next_records(run, run.config.train.batch_size)
-    batch = run.backend.encode(records)
+    batch = run.backend.encode(records, skips=run.skips["train"])
     if not len(batch) and run.accelerator.num_processes > 1:
         # A process without a forward pass would leave the others waiting for its gradient.
         raise DataError(f"{run.source.name}: no response to train on in {len(records)} records, e.g. {records[0].id!r}")
@@ -71,7 +75,7 @@ def _read(run: Run) -> Batch:
 
 def _collect(run: Run, collector: Collector) -> tuple[Batch, dict[str, Tensor]]:
     train = run.config.train
-    prompts = _next_records(run, train.prompts_per_round or train.batch_size)
+    prompts = run.skips["train"].keep_readable(_next_records(run, train.prompts_per_round or train.batch_size))
     scoring: Scoring | None = None
     if train.overlap_parts == 1:
         rollouts = collector.collect(prompts, run.backend.generate)

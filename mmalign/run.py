@@ -21,6 +21,7 @@ from mmalign.batch import Batch
 from mmalign.config import RunConfig
 from mmalign.data import Source
 from mmalign.errors import CheckpointError
+from mmalign.media_checks import MediaSkips
 from mmalign.metrics_log import MetricsLog
 from mmalign.objectives import Objective
 from mmalign.policy import Policy
@@ -56,6 +57,8 @@ class Run:
         examples_after: (prompt, response) rows of the latest evaluation.
         held_out_batch: the held-out records with what is computed once for them; filled in at the first evaluation.
         interrupted: True if a signal ended the run early.
+        left_out: ids of records, by split, that were left out for their media when the run began.
+        skips: by split, what happens to records whose images cannot be read while the run goes on.
         truncation_told: True once the log has said that responses are cut.
     """
 
@@ -78,6 +81,8 @@ class Run:
     examples_before: list[tuple[str, str]] = field(default_factory=list)
     examples_after: list[tuple[str, str]] = field(default_factory=list)
     held_out_batch: Batch | None = None
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    skips: Mapping[str, MediaSkips] = field(default_factory=dict)
     interrupted: bool = False
     truncation_told: bool = False
 
@@ -121,6 +126,7 @@ class Run:
             "examples_before": self.examples_before,
             "config": self.config.model_dump(mode="json"),
             "data": self.source.fingerprint,
+            "left_out": {split: list(ids) for split, ids in self.left_out.items()},
             "rewards": self.assembly.scorer.composition.state() if self.assembly.scorer else None,
             "reference_cache": next((i for one in self.backend.caches if (i := one.identity()) is not None), None),
             "running_sums": self.backend.running_sums,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import ceil
 from pathlib import Path
 from typing import Any, cast
@@ -18,9 +18,11 @@ from mmalign.assembly import Assembly, build_transforms
 from mmalign.backend import Backend
 from mmalign.config import RunConfig
 from mmalign.data import Source, open_source
+from mmalign.data_reading import CheckMedia
 from mmalign.errors import ConfigError
 from mmalign.fingerprints import describe_scoring, hash_tensors
 from mmalign.hardware import choose_dtype, choose_precision, find_device
+from mmalign.media_checks import MediaCheck, MediaSkips, repeat_choice
 from mmalign.memory import MicroBatchSize
 from mmalign.metrics_log import MetricsLog, check_trackers
 from mmalign.optimisation import build_optimiser
@@ -43,12 +45,20 @@ from mmalign.teachers import check_vocabularies, load_teachers
 from mmalign.values import Model
 
 
-def build_run(assembly: Assembly, output: Path, *, resumed_step: int | None = None, training: bool = True) -> Run:
+def build_run(
+    assembly: Assembly,
+    output: Path,
+    *,
+    resumed_step: int | None = None,
+    left_out: Mapping[str, Collection[str]] | None = None,
+    training: bool = True,
+) -> Run:
     """Opens the data and loads the model.
 
     Args:
         output: folder of the run.
         resumed_step: the step of the checkpoint that will be restored, so that the metrics log can be cut to it.
+        left_out: ids of records, by split, that this run left out for their media when it began; None for a new run.
         training: False for a run that only generates or evaluates: it needs no training data, which may be about to
             be made with it.
     """
@@ -60,8 +70,9 @@ def build_run(assembly: Assembly, output: Path, *, resumed_step: int | None = No
     accelerator = _build_accelerator(assembly, dtype, output)
     _check_shares(config, accelerator.num_processes)
     set_seed(config.train.seed)
-    source = open_data(assembly, "train") if training else Source("", "", lambda source: iter(()))
-    held_out = tuple(open_data(assembly, "eval")) if config.data.eval else ()
+    nothing = Source("", "", lambda source: iter(()))
+    source = open_data(assembly, "train", left_out) if training else nothing
+    held_out = open_data(assembly, "eval", left_out) if config.data.eval else nothing
     model = _load_model(assembly, accelerator.device, dtype)
     heads = [name for name in ("scores", "values") if name in assembly.plan.policy_outputs]
     policy = Policy(assembly.modality, model, heads).to(accelerator.device)
@@ -96,10 +107,12 @@ def build_run(assembly: Assembly, output: Path, *, resumed_step: int | None = No
         ),
         stream=RecordStream(source, shuffle=config.data.train.shuffle, seed=config.train.seed),
         source=source,
-        held_out=held_out,
+        held_out=tuple(held_out),
         log=MetricsLog(output, config.trackers, accelerator, resumed_step=resumed_step),
         output=output,
         total_steps=count_steps(config, source) if training else 0,
+        left_out={"train": source.left_out, "eval": held_out.left_out},
+        skips=build_skips(config),
     )
 
 
@@ -133,11 +146,28 @@ def _check_shares(config: RunConfig, processes: int) -> None:
             raise ConfigError(f"train.{name}: {count} is not a multiple of the {processes} processes")
 
 
-def open_data(assembly: Assembly, split: str) -> Source:
-    """Opens the `train` or `eval` records with their transforms."""
+def open_data(assembly: Assembly, split: str, left_out: Mapping[str, Collection[str]] | None = None) -> Source:
+    """Opens the `train` or `eval` records with their transforms; `left_out` as in `build_run`."""
     data = getattr(assembly.config.data, split)
     transforms = build_transforms(assembly.registry, data.transforms, f"data.{split}")
-    return open_source(data, transforms, where=f"data.{split}")
+    check_media = _choose_check(assembly.config, split, left_out)
+    return open_source(data, transforms, where=f"data.{split}", check_media=check_media)
+
+
+def _choose_check(config: RunConfig, split: str, left_out: Mapping[str, Collection[str]] | None) -> CheckMedia | None:
+    data = getattr(config.data, split)
+    if data.on_error == "quarantine" and data.streaming:
+        # How many records were read says where a stream goes on; that must not depend on the state of the images.
+        return None
+    if data.on_error == "quarantine" and left_out is not None:
+        return repeat_choice(left_out.get(split, ()))
+    return MediaCheck(config.data.check_media, config.data.media_limits).check
+
+
+def build_skips(config: RunConfig) -> dict[str, MediaSkips]:
+    """Builds, by split, what happens to records whose images cannot be read once the data are open."""
+    splits = {"train": config.data.train, "eval": config.data.eval or config.data.train}
+    return {name: MediaSkips(data.on_error == "quarantine", config.data.media_limits) for name, data in splits.items()}
 
 
 def _load_model(assembly: Assembly, device: torch.device, dtype: torch.dtype) -> Model:
@@ -146,16 +176,23 @@ def _load_model(assembly: Assembly, device: torch.device, dtype: torch.dtype) ->
         assembly.modality.temperature = assembly.decoding.temperature
     model = assembly.modality.load(device=device, dtype=dtype)
     if config.gradient_checkpointing:
-        enable = getattr(model.network, "gradient_checkpointing_enable", None)
-        if enable is None:
-            raise ConfigError("train.gradient_checkpointing: this model does not support it; set it to false")
-        enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        _checkpoint_gradients(model.network)
     return model
+
+
+def _checkpoint_gradients(network: Any) -> None:
+    if enable := getattr(network, "gradient_checkpointing_enable", None):  # transformers
+        enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    elif enable := getattr(network, "enable_gradient_checkpointing", None):  # diffusers, never reentrant
+        enable()
+    else:
+        raise ConfigError("train.gradient_checkpointing: this model does not support it; set it to false")
 
 
 def _build_reference(assembly: Assembly, policy: Policy, accelerator: Accelerator) -> Reference | None:
     config = assembly.config.reference
-    wanted = assembly.plan.needs_reference or bool(assembly.evaluators)
+    asked = assembly.plan.needs_reference or "reference" in assembly.modality.consults
+    wanted = asked or bool(assembly.evaluators)
     if config.strategy != "auto" and _is_sharded(accelerator):
         raise ConfigError(f"reference.strategy: {config.strategy!r} needs the whole weights in every process; use auto")
     moving = config.decay is not None or config.every is not None
@@ -195,7 +232,8 @@ def _build_cache(
     `own` are the keys of a teacher that differ from those of the policy.
     """
     config = assembly.config
-    if not config.reference.cache or not isinstance(reference, FixedReference) or _is_sharded(accelerator):
+    kept = config.reference.cache and not assembly.modality.redraws
+    if not kept or not isinstance(reference, FixedReference) or _is_sharded(accelerator):
         return None
     settings = config.modality.model_dump(exclude=set(assembly.modality.adapter_parameters)) | dict(own or {})
     return ReferenceCache(

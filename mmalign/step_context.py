@@ -42,7 +42,7 @@ class StepContext:
 
         A response is skipped if its own prompt is the only one.
         """
-        encoded = [item for record in self._shifted_records() for item in self.backend.assembly.modality.encode(record)]
+        encoded = self.backend.encode_responses(self._shifted_records())
         if not encoded:
             return torch.zeros(0), torch.zeros(0)
         mask = torch.arange(max(item.steps for item in encoded)) < torch.tensor([[item.steps] for item in encoded])

@@ -63,6 +63,7 @@ class Generated:
             where the engine could not tell, until the backend has filled them in.
         finished: False when the step limit cut the response off.
         rescored: True if the engine could not tell, so the policy as it now is computed `behaviour_logps`.
+        output: what rewards and people see, e.g. a PIL image; None where `Modality.decode` tells it from `response`.
     """
 
     response: Response
@@ -70,6 +71,7 @@ class Generated:
     behaviour_logps: Tensor | None
     finished: bool = True
     rescored: bool = False
+    output: Any = None
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,14 @@ def tiny_text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_class_unet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a random class-conditional denoiser of 8 x 8 grayscale images; class 3 of 4 is the null class."""
+    from mmalign_diffusion.testing import build_tiny_class_unet
+
+    return build_tiny_class_unet(tmp_path_factory.mktemp("tiny") / "unet")
+
+
+@pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The folders of random language models, by architecture."""
     root = tmp_path_factory.mktemp("architectures")

@@ -34,7 +34,7 @@ class IdTokens(TokenModality):
     def build_response(self, rid: str, ids: Any) -> Response:
         return Response.from_text(rid, " ".join(map(str, ids)))
 
-    def decode(self, response: Response) -> str:
+    def decode(self, record: Record, response: Response) -> str:
         return response.text
 
 

@@ -128,7 +128,7 @@ class Toy(Modality):
         response = Response.from_text("r0", "".join(map(str, digits.tolist())))
         return Generated(response, _encode(record, digits.tolist()), behaviour)
 
-    def decode(self, response: Response) -> str:
+    def decode(self, record: Record, response: Response) -> str:
         return response.text
 
 

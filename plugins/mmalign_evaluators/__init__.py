@@ -29,6 +29,12 @@ def register_evaluators() -> list[EvaluatorSpec]:
             config="mmalign_evaluators.preference:PreferenceConfig",
             paper="Preference Learning Algorithms Do Not Learn Preference Rankings (arXiv:2405.19534)",
         ),
+        EvaluatorSpec(
+            name="samples",
+            summary="Samples the same held-out prompts with the same noise each time, to look at: start beside now.",
+            target="mmalign_evaluators.samples:SamplesEvaluator",
+            config="mmalign_evaluators.samples:SamplesConfig",
+        ),
     ]
 
 

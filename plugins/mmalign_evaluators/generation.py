@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from pydantic import Field
 
-from mmalign import EvaluationContext, Evaluator, Parameters, Record, Response, Rollout
+from mmalign import EvaluationContext, Evaluator, Parameters, Record, Response, Rollout, is_image
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +39,7 @@ class GenerationEvaluator(Evaluator):
 
     Attributes:
         examples: of the latest evaluation, each prompt with its first response and the composite reward of that
-            response; NaN if it has none.
+            response; NaN if it has none. Empty for images.
     """
 
     def __init__(self, count: int = 1, limit: int | None = None, resamples: int = 2000, seed: int = 0) -> None:
@@ -66,6 +66,7 @@ class GenerationEvaluator(Evaluator):
         self.examples = [
             (rollout.record, rollout.responses[0].response, reward)
             for rollout, reward in zip(rollouts, rewards, strict=True)
+            if not is_image(rollout.responses[0].output)
         ]
         return metrics | _measure_lengths(rollouts)
 

@@ -139,7 +139,7 @@ class TextModality(TokenModality):
         """Decodes sampled ids, special tokens left out."""
         return Response.from_text(rid, self.loaded_tokenizer.decode(ids, skip_special_tokens=True))
 
-    def decode(self, response: Response) -> str:
+    def decode(self, record: Record, response: Response) -> str:
         """Returns the text of the assistant turns."""
         return response.text
 

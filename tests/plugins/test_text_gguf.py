@@ -81,7 +81,7 @@ def test_smollm2_from_its_package_answers(tmp_path, monkeypatch):
     decoding = Decoding(temperature=0.3, max_steps=20)
     modality.temperature = 0.3
     [[answer]] = modality.generate(model.network, [question], decoding, 1)
-    assert "Paris" in modality.decode(answer.response) and answer.finished
+    assert "Paris" in modality.decode(question, answer.response) and answer.finished
     with torch.no_grad():
         logps, mask = modality.step_log_probs(model.network, [answer.encoded])
     # bfloat16 logits differ by rounding between a batch and one step at a time; divided by the temperature.

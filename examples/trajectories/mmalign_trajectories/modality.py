@@ -82,7 +82,7 @@ class TrajectoryModality(Modality):
         generated = [_to_generated(visited, goal, own) for visited, goal, own in rows]
         return [generated[first : first + count] for first in range(0, len(generated), count)]
 
-    def decode(self, response: Response) -> list[Point]:
+    def decode(self, record: Record, response: Response) -> list[Point]:
         """Returns the points of a path."""
         points: list[Point] = json.loads(response.text)
         return points

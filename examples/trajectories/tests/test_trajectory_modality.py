@@ -115,7 +115,7 @@ def test_a_sampled_path_survives_being_stored_as_text() -> None:
     assert again.steps == sampled.encoded.steps == 5
     for name, tensor in sampled.encoded.tensors.items():
         torch.testing.assert_close(again.tensors[name], tensor, atol=2e-5, rtol=0)
-    assert modality.decode(sampled.response)[0] == pytest.approx(again.tensors["positions"][1].tolist())
+    assert modality.decode(prompt, sampled.response)[0] == pytest.approx(again.tensors["positions"][1].tolist())
 
 
 def test_equal_seeds_walk_equal_paths() -> None:

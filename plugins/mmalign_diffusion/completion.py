@@ -1,0 +1,85 @@
+"""From an encoded response to noisy latents and what the denoiser should make of them.
+
+Shapes: n responses of one shape, K timesteps of each, R = n K rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import nan
+
+import torch
+from torch import Tensor
+
+from mmalign import EncodedResponse, Networks
+from mmalign_diffusion.config import Noising, Prediction
+from mmalign_diffusion.families.base import Family, Tensors
+from mmalign_diffusion.noising import Noised, noise_by_inversion, noise_forward
+from mmalign_diffusion.parametrisation import target
+from mmalign_diffusion.prediction import Conditions, Denoising, mark, pick
+
+ROUND_TRIP = "inversion/round_trip_error"
+"""Name of the measurement."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """How encodings are completed.
+
+    Attributes:
+        prediction: what the denoiser's output is.
+        embed: tokens of rows to their conditions, with null conditions for a guidance other than 1.
+    """
+
+    family: Family
+    prediction: Prediction
+    noising: Noising
+    embed: Callable[[Sequence[Tensors], float], Conditions]
+
+    def complete(
+        self, networks: Networks, responses: Sequence[EncodedResponse]
+    ) -> tuple[list[EncodedResponse], Tensor]:
+        """Completes n responses of one shape.
+
+        Returns:
+            the responses, and the error of their round trips [n], NaN where none was made.
+        """
+        tensors = [one.tensors for one in responses]
+        count = len(tensors[0]["timesteps"])
+        conditions = self.embed([pick(one, "token") for one in tensors], self.noising.guidance)
+        clean = self._find_latents(tensors, networks.device).repeat_interleave(count, 0)  # [R, ...]
+        levels = torch.cat([one["timesteps"] for one in tensors]).to(clean.device)
+        noised = self._noise(networks, clean, levels, tensors, conditions)
+        a, b = self.family.schedule.coefficients(levels)
+        wanted = target(self.prediction, clean, noised.tau, a, b)
+        noisy, wanted = (rows.float().cpu().unflatten(0, (-1, count)) for rows in (noised.noisy, wanted))  # [n, K, ...]
+        rows = zip(responses, noisy, wanted, conditions.given, strict=True)
+        return [_fill(*row) for row in rows], _mean_error(noised, count)
+
+    def _noise(
+        self, networks: Networks, clean: Tensor, levels: Tensor, tensors: Sequence[Tensors], conditions: Conditions
+    ) -> Noised:
+        count = len(tensors[0]["timesteps"])
+        seeds = [int(one["seed"]) + draw for one in tensors for draw in range(count)]
+        if not self.noising.inverts:
+            return noise_forward(clean, levels, seeds, self.family.schedule)
+        measured = torch.stack([one["measured"] for one in tensors]).repeat_interleave(count)
+        with networks.use(self.noising.network) as network:
+            select = Denoising(self.family, network, self.prediction).noise_of(conditions.repeat(count))
+            return noise_by_inversion(clean, levels, seeds, self.family.schedule, select, self.noising, measured)
+
+    def _find_latents(self, tensors: Sequence[Tensors], device: torch.device) -> Tensor:
+        if "latents" in tensors[0]:
+            return torch.stack([one["latents"] for one in tensors]).to(device)
+        return self.family.to_latents(torch.stack([one["data"] for one in tensors]).to(device)).float()
+
+
+def _fill(response: EncodedResponse, noisy: Tensor, wanted: Tensor, condition: Mapping[str, Tensor]) -> EncodedResponse:
+    tensors = {"noisy": noisy, "target": wanted, "timesteps": response.tensors["timesteps"]}
+    return replace(response, tensors={**tensors, **mark(condition, "condition")})
+
+
+def _mean_error(noised: Noised, count: int) -> Tensor:
+    rows = len(noised.noisy) // count
+    return torch.full((rows,), nan) if noised.error is None else noised.error.cpu().unflatten(0, (rows, count)).mean(1)

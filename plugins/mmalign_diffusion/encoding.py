@@ -1,0 +1,129 @@
+"""What is drawn for a record, and its responses as tensors before any network has seen them.
+
+Tensors of an encoded response: `data` (pixels or numbers as the family reads them) or `latents` (what was sampled),
+`token|NAME`, `timesteps` [K], `seed` and `measured`. `Diffusion.complete` turns them into `noisy` and `target`
+[K, ...], `timesteps` [K] and `condition|NAME`.
+
+Shapes: K timesteps of a response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from mmalign import ConfigError, EncodedResponse, MediaLimits, Record
+from mmalign_diffusion import timesteps as strategies
+from mmalign_diffusion.config import Noising, Timesteps
+from mmalign_diffusion.families.base import Family, Tensors
+from mmalign_diffusion.prediction import mark
+from mmalign_diffusion.randomness import draw_seed, record_seed, seeded
+from mmalign_diffusion.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What is drawn for a record and shared by its responses, so that they are compared at the same levels.
+
+    Attributes:
+        timesteps: [K], int64.
+        seeds: of the noise of every response, all alike where it is shared.
+        dropped: the prompt is left out.
+        measured: the round trip of its inversions is measured.
+    """
+
+    timesteps: Tensor
+    seeds: tuple[int, ...]
+    dropped: bool
+    measured: bool
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How draws are made.
+
+    Attributes:
+        probabilities: [T], of every timestep.
+        drop: probability that a record is trained without its prompt.
+    """
+
+    timesteps: Timesteps
+    noising: Noising
+    probabilities: Tensor
+    drop: float
+
+    def draw(self, record: Record, count: int, seed: int | None = None) -> Draws:
+        """Draws for a record of `count` responses, from `seed`, the record, or torch's global generator."""
+        start = draw_seed() if seed is None else seed
+        generator = seeded(record_seed(record) if self.timesteps.fixed else start)
+        drawn = strategies.draw(self.probabilities, self.timesteps.draws, generator)
+        dropped = _happens(self.drop, generator)
+        measured = _happens(self.noising.round_trip, generator)
+        first = draw_seed(generator)
+        if self.noising.noise == "shared":
+            return Draws(drawn, (first,) * count, dropped, measured)
+        own = seeded(first)
+        return Draws(drawn, tuple(draw_seed(own) for _ in range(count)), dropped, measured)
+
+
+def timestep_probabilities(settings: Timesteps, schedule: Schedule) -> Tensor:
+    """Computes the probability of every timestep, [T] float64.
+
+    Raises:
+        ConfigError: the settings do not fit the schedule.
+    """
+    low, high = settings.range or (0, schedule.steps)
+    try:
+        if settings.strategy == "importance":
+            return strategies.logit_normal(schedule.steps, mean=settings.mean, std=settings.std)
+        if settings.strategy == "snr":
+            return strategies.log_snr(schedule, low=low, high=high)
+        if settings.strategy == "table":
+            return strategies.table(schedule.steps, timesteps=settings.table)
+        return strategies.uniform(schedule.steps, low=low, high=high)
+    except ValueError as error:
+        raise ConfigError(f"modality.timesteps: {error}") from None
+
+
+def encode_record(family: Family, record: Record, draws: Draws, limits: MediaLimits) -> list[EncodedResponse]:
+    """Encodes every response of a record, without networks."""
+    tokens = choose_tokens(family, record, draws)
+    data = [family.read(record, response, limits) for response in record.responses]
+    return [
+        build_encoded(family, {"data": one}, family.latent_shape(one.shape), tokens, draws, index)
+        for index, one in enumerate(data)
+    ]
+
+
+def choose_tokens(family: Family, record: Record, draws: Draws) -> Tensors:
+    """Reads the prompt, which is checked even where it is left out."""
+    tokens = family.tokenise(record)
+    return (family.null_tokens or tokens) if draws.dropped else tokens
+
+
+def build_encoded(
+    family: Family, content: Tensors, shape: Sequence[int], tokens: Tensors, draws: Draws, index: int
+) -> EncodedResponse:
+    """Puts an encoded response together.
+
+    Args:
+        content: `data` or `latents`.
+        shape: of its latents.
+        index: its place among the responses of its record.
+    """
+    tensors = {
+        **content,
+        **mark(tokens, "token"),
+        "timesteps": draws.timesteps,
+        "seed": torch.tensor(draws.seeds[index]),
+        "measured": torch.tensor(draws.measured),
+    }
+    steps = len(draws.timesteps)
+    return EncodedResponse(tensors, steps=steps, size=steps * family.positions(shape))
+
+
+def _happens(probability: float, generator: Generator) -> bool:
+    return bool(torch.rand((), generator=generator) < probability)

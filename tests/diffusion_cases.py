@@ -1,0 +1,40 @@
+"""What tests of the diffusion modalities share: completing encodings outside of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+
+import torch
+
+from mmalign import EncodedResponse, Model, Networks, Policy, Record
+from mmalign.networks import complete_responses
+from mmalign.parts import Modality
+from mmalign.policy import evaluation_mode
+
+CPU = torch.device("cpu")
+
+
+def load(modality: Modality) -> Model:
+    torch.manual_seed(0)
+    return modality.load(device=CPU, dtype=torch.float32)
+
+
+def complete(
+    modality: Modality, model: Model, records: Sequence[Record], seed: int = 0, size: int = 100
+) -> list[EncodedResponse]:
+    """Encodes and completes all responses, `size` of them at a time."""
+    torch.manual_seed(seed)
+    encoded = [one for record in records for one in modality.encode(record)]
+    return complete_responses(modality, networks_of(modality, model), encoded, size)[0]
+
+
+def networks_of(modality: Modality, model: Model) -> Networks:
+    policy = Policy(modality, model)
+
+    @contextmanager
+    def active() -> Iterator[Policy]:
+        with evaluation_mode(policy):
+            yield policy
+
+    return Networks(CPU, nullcontext, {"policy": active, "reference": active})
