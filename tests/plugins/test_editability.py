@@ -18,7 +18,7 @@ def generator() -> torch.Generator:
 
 
 def test_divergence_by_hand() -> None:
-    """One patch of -1 and 1: variance 16 / 15, to which 1e-6 is added. Shifted by d: (d^2 - 1e-6) / (16 / 15 + 1e-6)."""
+    """One patch of -1 and 1 has variance 16 / 15, and 1e-6 is added. Shift d: (d^2 - 1e-6) / (16 / 15 + 1e-6)."""
     patch = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(8).reshape(1, 1, 4, 4)
     assert patch_divergence(patch, patch).item() == pytest.approx(0, abs=1e-6)
     assert patch_divergence(patch + 0.5, patch).item() == pytest.approx((0.25 - 1e-6) / (16 / 15 + 1e-6), rel=1e-12)
