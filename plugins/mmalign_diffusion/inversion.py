@@ -145,7 +145,7 @@ def _walk(x: Tensor, levels: Tensor, move: Move) -> Tensor:
     """Moves every row along its levels; rows whose level stays the same are left out."""
     if levels.shape[:1] != x.shape[:1]:
         raise ValueError(f"levels: expected a plan for {x.shape[0]} rows, got shape {tuple(levels.shape)}")
-    x = widen(x)
+    x, levels = widen(x), levels.to(x.device)
     for index, (now, then) in enumerate(zip(levels.unbind(1)[:-1], levels.unbind(1)[1:], strict=True)):
         rows = (now != then).nonzero().squeeze(1)
         if len(rows):
