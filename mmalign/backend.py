@@ -6,9 +6,10 @@ loss needs of the global batch, `policy_values` what carries gradient. The same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import isnan
 from typing import Any, cast
 
@@ -25,7 +26,7 @@ from mmalign.memory import MicroBatchSize
 from mmalign.metrics import compute_means
 from mmalign.networks import Networks, complete_responses
 from mmalign.parts import Modality
-from mmalign.passes import pad_rows, score_responses
+from mmalign.passes import cut_rows, pad_rows, score_responses
 from mmalign.policy import Policy, evaluation_mode
 from mmalign.quantities import ANCHOR_OUTPUTS, DERIVED, POLICY_OUTPUTS, Plan, Provider
 from mmalign.records import Record
@@ -34,6 +35,9 @@ from mmalign.reference_cache import ReferenceCache
 from mmalign.rewards import RewardScorer, build_samples
 from mmalign.step_context import StepContext
 from mmalign.values import Anchor, EncodedResponse, Generated, Rollout
+
+Cut = Callable[[int, int | None], Iterable[Sequence[int]]]
+"""Cuts rows into parts of at most so many responses and positions."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,10 @@ class Backend:
     def _add_frozen(self, batch: Batch, provider: Provider, rollouts: Sequence[Rollout]) -> Batch:
         anchor, _, output = provider.name.rpartition("_")
         if output in ANCHOR_OUTPUTS and not provider.compute:
-            return _add(batch, provider, self._score_with_anchor(anchor, output, batch.responses, stored=not rollouts))
+            # Cut as the policy's passes will be, rounding is alike: in a reduced precision log-ratios start at 0, too.
+            cut = batch.micro_batch_rows
+            scored = self._score_with_anchor(anchor, output, batch.responses, stored=not rollouts, cut=cut)
+            return _add(batch, provider, scored)
         if provider.name in ("rewards", "composite_rewards"):
             return self.add_rewards(batch, self.score_rollouts(rollouts))
         needs = [batch.quantities[name] for name in provider.needs]
@@ -187,7 +194,7 @@ class Backend:
         return [*([self.reference_cache] if self.reference_cache else []), *self.teacher_caches.values()]
 
     def _score_with_anchor(
-        self, name: str, output: str, responses: Sequence[EncodedResponse], *, stored: bool
+        self, name: str, output: str, responses: Sequence[EncodedResponse], *, stored: bool, cut: Cut | None = None
     ) -> Tensor:
         """Computes an output [N, T, ...] of the reference or of a teacher; what is kept of it is found again."""
         if name not in self.anchors:
@@ -195,7 +202,7 @@ class Backend:
 
         def score(rows: Sequence[EncodedResponse]) -> Tensor:
             with self.anchors[name].active() as network:
-                return self._score(network, rows, output)
+                return self._score(network, rows, output, cut if len(rows) == len(responses) else None)
 
         cache = self.reference_cache if name == "reference" else self.teacher_caches.get(name)
         if cache is None or not stored or output != "logps":
@@ -292,9 +299,13 @@ class Backend:
 
     def sample(self, records: Sequence[Record], count: int) -> list[list[Generated]]:
         """Samples as `generate` does, but leaves out behaviour log-probs that the engine could not tell."""
-        parts = self.assembly
+        return self._sample(partial(self.assembly.engine.generate, self.assembly.modality), records, count)
+
+    def _sample(
+        self, generate: Callable[..., list[list[Generated]]], records: Sequence[Record], count: int
+    ) -> list[list[Generated]]:
         with evaluation_mode(self.unwrapped), self.autocast():
-            return parts.engine.generate(parts.modality, self.unwrapped.network, records, parts.decoding, count)
+            return generate(self.unwrapped.network, records, self.assembly.decoding, count)
 
     def fill_in_logps(self, groups: Sequence[Sequence[Generated]]) -> list[list[Generated]]:
         """Computes behaviour log-probs that an engine could not tell, by the policy at the sampling temperature."""
@@ -312,9 +323,7 @@ class Backend:
         """Samples as `generate` does, but surely with the policy as it now is: for measuring it."""
         if self.assembly.engine.follows_policy:
             return self.generate(records, count)
-        with evaluation_mode(self.unwrapped), self.autocast():
-            network = self.unwrapped.network
-            return self.assembly.modality.generate(network, records, self.assembly.decoding, count)
+        return self._sample(self.assembly.modality.generate, records, count)
 
     def quantities_of(self, rollouts: Sequence[Rollout], names: Sequence[str]) -> dict[str, Tensor]:
         """Computes log-prob quantities of rollouts at the temperature they were sampled at, without gradient.
@@ -344,11 +353,16 @@ class Backend:
             modality.temperature = before
 
     def _score(
-        self, network: Callable[..., Any], responses: Sequence[EncodedResponse], output: str = "logps"
+        self,
+        network: Callable[..., Any],
+        responses: Sequence[EncodedResponse],
+        output: str = "logps",
+        cut: Cut | None = None,
     ) -> Tensor:
         budget = self.assembly.config.train.micro_batch_tokens
+        cut = cut or partial(cut_rows, responses)
         return self.micro_batch_size.fit(
-            len(responses), lambda size: score_responses(network, responses, size, budget, output)
+            len(responses), lambda size: score_responses(network, responses, cut(size, budget), output)
         )
 
 

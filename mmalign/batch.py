@@ -78,8 +78,12 @@ class Batch:
         return replace(self, responses=responses, quantities=values)
 
     def micro_batches(self, size: int, positions: int | None = None) -> list[Batch]:
-        """Cuts the batch into parts of about `size` responses and `positions` positions; what is compared is never
-        torn apart: a pair, or with `whole_prompts` all responses to a prompt.
+        """Cuts the batch into parts of about `size` responses and `positions` positions."""
+        return [self.select(rows) for rows in self.micro_batch_rows(size, positions)]
+
+    def micro_batch_rows(self, size: int, positions: int | None = None) -> list[list[int]]:
+        """Lists the rows of every micro-batch, ascending; what is compared is never torn apart: a pair, or with
+        `whole_prompts` all responses to a prompt.
 
         Responses to one prompt stay together, so that it need not be computed again, and prompts of similar size, so
         that little is padded. The result of a step does not depend on it.
@@ -92,7 +96,7 @@ class Batch:
                 parts.append(list(rows))
             else:
                 parts[-1] = longer
-        return [self.select(sorted(part)) for part in parts if part]
+        return [sorted(part) for part in parts if part]
 
     def _count_positions(self, rows: Sequence[int]) -> int:
         """Counts what a packed forward pass computes: a prompt once for all of its responses."""

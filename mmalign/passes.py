@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,21 +14,20 @@ from mmalign.values import EncodedResponse
 
 @torch.no_grad()
 def score_responses(
-    network: Callable[..., Any], responses: Sequence[EncodedResponse], size: int, positions: int | None, output: str
+    network: Callable[..., Any], responses: Sequence[EncodedResponse], parts: Iterable[Sequence[int]], output: str
 ) -> Tensor:
-    """Runs `network` over N responses without gradient, in parts that are like each other.
+    """Runs `network` over N responses without gradient, in parts.
 
     Args:
         network: a policy module, e.g. that of the reference.
-        size: responses in a part.
-        positions: positions in a part, a shared prompt counted once; None for no bound.
+        parts: the rows of each pass; every row is in one of them.
         output: what to compute; see `Modality.step_outputs`.
 
     Returns:
         the output [N, T, ...] in the given order, float32.
     """
     rows: list[Tensor] = [torch.empty(0)] * len(responses)
-    for part in cut_rows(responses, size, positions):
+    for part in parts:
         values = network([responses[row] for row in part], (output,))[output].float()
         for row, own in zip(part, values, strict=True):
             rows[row] = own[: responses[row].steps]
@@ -36,7 +35,12 @@ def score_responses(
 
 
 def cut_rows(responses: Sequence[EncodedResponse], size: int, positions: int | None) -> Iterator[list[int]]:
-    """Cuts rows into parts, a prompt's side by side; prompts of one size are taken for one."""
+    """Cuts rows into parts, a prompt's side by side; prompts of one size are taken for one.
+
+    Args:
+        size: responses in a part.
+        positions: positions in a part, a shared prompt counted once; None for no bound.
+    """
     part: list[int] = []
     total = 0
     for row in sorted(range(len(responses)), key=lambda row: -responses[row].shared or -responses[row].size):
