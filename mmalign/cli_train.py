@@ -82,7 +82,7 @@ def generate(
     if output is None:
         _show(records)
     else:
-        _write(track(records, "sampling", total=len(prompts), console=Console(stderr=True)), output)
+        write_records(track(records, "sampling", total=len(prompts), console=Console(stderr=True)), output)
 
 
 def _read_prompts(texts: list[str], data: Path | None) -> list[Record]:
@@ -107,7 +107,7 @@ def _show(records: Iterable[Record]) -> None:
             console.print(f"  {note}{response.text}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _write(records: Iterable[Record], output: Path) -> None:
+def write_records(records: Iterable[Record], output: Path) -> None:
     """Writes beside the final place first: an interrupted command leaves no half file."""
     partial = output.with_name(f"{output.name}.tmp")
     output.parent.mkdir(parents=True, exist_ok=True)
