@@ -26,8 +26,12 @@ SPECS: dict[str, ObjectiveSpec] = {entry.spec.name: entry.spec for entry in load
 PARAMETERS: dict[str, dict[str, Any]] = {"dr_grpo": {"horizon": 8}, "modpo": {"margin_weights": [0.5]}}
 """Parameters without a default."""
 
-QUANTITIES: dict[str, dict[str, Any]] = {"modpo": {"name": "margin_rewards", "scores": ["relevance"]}}
-"""Parameters of quantities without a default."""
+QUANTITIES: dict[str, list[dict[str, Any]]] = {
+    "modpo": [{"name": "margin_rewards", "scores": ["relevance"]}],
+    "sparsepo": [{"name": "reward_mask", "dropout": 0.0}, {"name": "divergence_mask", "dropout": 0.0}],
+    "sparsepo_common": [{"name": "token_mask", "dropout": 0.0}],
+}
+"""Parameters of quantities without a default, and such that losses are not noisy."""
 
 PENALTIES = {
     "kl_penalty": "dpo",
@@ -47,6 +51,12 @@ BEYOND_LOGPS = {
     "tdpo2": "reference_forward_kl",
     "dckd": "teacher_forward_kl",
     "adpa": "expected_logps",
+    "sparsepo": "reference_forward_kl",
+    "sparsepo_common": "reference_forward_kl",
+    "sparsepo_activations": "reference_forward_kl",
+    "spo_degree": "policy_hidden",
+    "prompt_value": "reference_context",
+    "pair_classifier": "scores",
 }
 """Objectives that need more of a modality than log-probs, so not of the toy one, and what."""
 
@@ -89,7 +99,7 @@ def build_config(
         "modality": text if modality == "text" else {"name": modality},
         "data": {"train": {"path": str(data)}},
         "objective": objectives,
-        "quantities": [QUANTITIES[name]] if name in QUANTITIES else [],
+        "quantities": QUANTITIES.get(name, []),
         "decoding": {"name": "sample", "max_steps": 6},
         "train": {"steps": 3, "batch_size": 4, "learning_rate": 0.01 if modality == "text" else 0.05, **train},
         "teachers": {teacher: {"model": str(_build_teacher(model, seed))} for seed, teacher in enumerate(teachers, 1)},

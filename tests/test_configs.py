@@ -17,7 +17,7 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
 def test_there_are_as_many_configurations_as_are_tested() -> None:
-    assert len(CONFIGS) == 57
+    assert len(CONFIGS) == 62
 
 
 def test_every_objective_has_a_configuration() -> None:
@@ -29,6 +29,7 @@ def test_every_objective_has_a_configuration() -> None:
     # One word away from the objective of their module that has one.
     presets = {"ipo_sum", "gspo", "ln_dpo", "apo_down", "rpo_sum", "vpo_online", "alpha_po", "cpo_simpo", "sppo"}
     presets |= {"a_lol_ref_free", "a_lol_seq", "a_lol_kl", "weighted_cloning", "reward_gold"}
+    presets |= {"sparsepo_common", "sparsepo_activations"}
     presets |= {"tpo_triple_l", "rationale_orpo", "copg_group", "copg_online", "forward_kl", "dckd", "tdpo2"}
     lipo = ("point_square", "point_sigmoid", "pair_logistic", "pair_hinge", "pair_square", "list_mle", "softmax")
     presets |= {
