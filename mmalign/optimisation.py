@@ -21,8 +21,9 @@ def build_optimiser(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW
 
     Parameters of the heads of a policy have groups of their own if they have a learning rate of their own.
     """
-    own = config.head_learning_rate is not None and isinstance(module, Policy)
-    heads = {id(parameter) for parameter in module.heads.parameters()} if own else set()
+    heads: set[int] = set()
+    if isinstance(module, Policy) and config.head_learning_rate is not None:
+        heads = {id(parameter) for parameter in module.heads.parameters()}
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     groups = [
         *_by_decay([p for p in trainable if id(p) not in heads], config.weight_decay, 1.0),

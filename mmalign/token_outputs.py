@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,10 @@ def read_outputs(
         decoder: body and head of the network.
         batch: on the network's device.
     """
-    with record_activations(network) if "activations" in want else nullcontext({}) as recorded:
+    recording: AbstractContextManager[dict[str, Tensor]] = nullcontext({})
+    if "activations" in want:
+        recording = record_activations(network)
+    with recording as recorded:
         output = decoder.run(batch.inputs, layers=not set(_OF_LAYERS).isdisjoint(want))
     outputs = {"step_mask": batch.mask}
     outputs |= _read_states(decoder, output, batch, want, reading)

@@ -85,7 +85,8 @@ def test_two_processes_train_masks_as_one(tiny_text_model: Path, tmp_path: Path)
     one, two = final_weights(tmp_path / "one"), final_weights(tmp_path / "two")
     assert any(name.startswith("heads.reward_mask") for name in one)
     for weight in one:
-        torch.testing.assert_close(two[weight], one[weight], rtol=1e-4, atol=1e-6)
+        # Where a gradient is almost zero, AdamW turns its rounding into a step.
+        torch.testing.assert_close(two[weight], one[weight], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
