@@ -85,6 +85,33 @@ def sparsepo_loss(  # noqa: PLR0913
     return losses, reward_metrics(rewards[chosen], rewards[rejected]) | kl_metrics(both) | density
 
 
+def sparsepo_common_loss(  # noqa: PLR0913
+    policy_logps: Tensor,
+    reference_logps: Tensor,
+    reference_kl: Tensor,
+    token_mask: Tensor,
+    step_mask: Tensor,
+    pairs: Tensor,
+    *,
+    beta: float,
+    reward_sparsity: float,
+    divergence_sparsity: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Computes the loss of `sparsepo_loss` with one mask [N, T] for both."""
+    return sparsepo_loss(
+        policy_logps,
+        reference_logps,
+        reference_kl,
+        token_mask,
+        token_mask,
+        step_mask,
+        pairs,
+        beta=beta,
+        reward_sparsity=reward_sparsity,
+        divergence_sparsity=divergence_sparsity,
+    )
+
+
 def mapo_loss(
     policy_logps: Tensor,
     reference_logps: Tensor,
@@ -99,11 +126,9 @@ def mapo_loss(
 
     Source: arXiv:2410.05102, MaPO.
     """
+    options = {"beta": beta, "reward_sparsity": 0.0, "divergence_sparsity": 0.0}
     mask = activation_mask.detach()
-    sparsity = {"reward_sparsity": 0.0, "divergence_sparsity": 0.0}
-    return sparsepo_loss(
-        policy_logps, reference_logps, reference_kl, mask, mask, step_mask, pairs, beta=beta, **sparsity
-    )
+    return sparsepo_common_loss(policy_logps, reference_logps, reference_kl, mask, step_mask, pairs, **options)
 
 
 def _density(mask: Tensor, step_mask: Tensor, pairs: Tensor) -> Tensor:

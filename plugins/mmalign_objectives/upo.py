@@ -16,8 +16,8 @@ class UPOConfig(Parameters):
 
     beta: float = Field(default=0.1, gt=0)
     """Inverse temperature of the implicit reward."""
-    nll_weight: float = Field(default=0.0, ge=0)
-    """Weight of the negative log-likelihood of the chosen response, a mean over steps."""
+    nll_weight: float = Field(default=0.1, ge=0)
+    """Weight of the negative log-likelihood of the chosen response, a mean over steps; the default is ours."""
 
 
 def upo_loss(  # noqa: PLR0913

@@ -61,6 +61,15 @@ def test_masks_of_zero_leave_a_coin_flip() -> None:
     torch.testing.assert_close(losses_of(0 * ones(), 0 * ones()), torch.full((3,), math.log(2), dtype=torch.float64))
 
 
+def test_order_and_company_of_responses_change_nothing() -> None:
+    order = torch.tensor([2, 0, 3, 1])
+    moved = [value[order] for value in (*case().values(), ones(), 0.5 * ones(), STEPS)]
+    turned, _ = sparsepo_loss(*moved, torch.argsort(order)[PAIRS], **OPTIONS)
+    torch.testing.assert_close(turned, losses_of(ones(), 0.5 * ones()), rtol=0, atol=0)
+    alone = [value[:2] for value in (*case().values(), ones(), 0.5 * ones(), STEPS)]
+    torch.testing.assert_close(sparsepo_loss(*alone, PAIRS[:1], **OPTIONS)[0], turned[:1], rtol=0, atol=0)
+
+
 def test_the_norm_of_a_mask_counts_for_both_responses() -> None:
     """Lengths 3 and 2, 4 and 1, 4 and 2: norms of masks of one are 5, 5 and 6."""
     plain, sparse = losses_of(ones(), 2 * ones()), losses_of(ones(), 2 * ones(), reward_sparsity=0.1)

@@ -59,7 +59,8 @@ def _list_masked() -> list[ObjectiveSpec]:
             sparsepo,
             name="sparsepo_common",
             summary="Token-level DPO under one learned sparse mask of steps, for rewards and divergences.",
-            needs=(*_STEPS, "token_mask", "token_mask", "step_mask", "pairs"),
+            loss="mmalign_objectives.sparsepo:sparsepo_common_loss",
+            needs=(*_STEPS, "token_mask", "step_mask", "pairs"),
         ),
         replace(
             sparsepo,
