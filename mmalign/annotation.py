@@ -67,11 +67,12 @@ def _compute(run: Run, records: Sequence[Record], quantity: str, passes: int) ->
         batch = backend.prepare_step(backend.prepare(backend.encode(records, targets_only=False)), training=False)
         if passes == 1:
             return [backend.policy_values(batch)[quantity].float().cpu()]
+    was_training = run.policy.training
     run.policy.train()
     try:
         return [backend.policy_values(batch)[quantity].float().cpu() for _ in range(passes)]
     finally:
-        run.policy.eval()
+        run.policy.train(was_training)
 
 
 def _items(record: Record, provider: Provider) -> list[str]:
