@@ -27,8 +27,8 @@ from mmalign.metrics import compute_means
 from mmalign.networks import Networks, complete_responses
 from mmalign.parts import Modality
 from mmalign.passes import cut_rows, pad_rows, score_responses
-from mmalign.policy import Policy, evaluation_mode
-from mmalign.quantities import ANCHOR_OUTPUTS, DERIVED, POLICY_OUTPUTS, Plan, Provider
+from mmalign.policy import Policy, evaluation_mode, name_outputs
+from mmalign.quantities import ANCHOR_OUTPUTS, DERIVED, Plan, Provider
 from mmalign.records import Record
 from mmalign.reference import FrozenModel, MovingReference, Reference
 from mmalign.reference_cache import ReferenceCache
@@ -237,9 +237,10 @@ class Backend:
         """Runs the policy on a micro-batch and computes every quantity that depends on it, with gradient."""
         plan = self.assembly.plan
         values = dict(batch.quantities)
-        if plan.policy_outputs:
-            outputs = self.policy(batch.responses, plan.policy_outputs, self._compared(batch))
-            outputs |= {name: outputs[output] for name, output in POLICY_OUTPUTS.items() if output in outputs}
+        if plan.policy_outputs or plan.trained:
+            known = values if plan.trained else None
+            outputs = self.policy(batch.responses, plan.policy_outputs, self._compared(batch), known)
+            outputs |= name_outputs(outputs)
             values |= {name: outputs[name] for name in plan.names("policy") if name in outputs}
         return compute_derived(values, plan, "policy")
 

@@ -34,6 +34,7 @@ COMMANDS = {
     ),
     "generate": LazyCommand("mmalign.cli_generate", "generate", "Sample responses of a trained model."),
     "eval": LazyCommand("mmalign.cli_train", "evaluate", "Evaluate a trained model on held-out records."),
+    "score": LazyCommand("mmalign.cli_score", "score", "Score stored responses with a trained run."),
     "data": LazyCommand("mmalign.cli_data", "app", "Validate, convert and show records."),
     "plugins": LazyCommand("mmalign.cli_parts", "plugins", "List the installed plugins and what became of them."),
     "list": LazyCommand("mmalign.cli_parts", "list_parts", "List the parts of a kind: objectives, rewards, ..."),

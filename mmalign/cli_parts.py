@@ -23,7 +23,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 PLURALS = {kind: f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s" for kind in KINDS}
 
-_FACTS = "equation needs per over aggregation axes stage provides log_prob_kind log_prob_kinds paper aliases".split()
+_FACTS = (
+    "equation needs per over aggregation axes stage module provides log_prob_kind log_prob_kinds paper aliases".split()
+)
 _ABSENT = {
     "modalities": "none that is installed",
     "needs met by": "no part that is installed",

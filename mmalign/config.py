@@ -88,6 +88,9 @@ class TrainConfig(Parameters):
     """Online: parts of a round; slow rewards score one while the next is sampled."""
     learning_rate: float = Field(default=1e-5, gt=0)
     """Peak learning rate of AdamW."""
+    head_learning_rate: float | None = Field(default=None, gt=0)
+    """Peak learning rate of what is trained beside the network: score and value heads, trained quantities; default
+    `learning_rate`."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Decay of the learning rate after the warm-up, to zero at the last step."""
     warmup_steps: int = Field(default=0, ge=0)

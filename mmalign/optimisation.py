@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from mmalign.config import TrainConfig
+from mmalign.policy import Policy
+
+_FACTOR = "learning_rate_factor"
+"""Key of a parameter group: its learning rate is this times that of the network."""
 
 
 def build_optimiser(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Builds AdamW over the trainable parameters; weight decay acts on matrices only."""
+    """Builds AdamW over the trainable parameters; weight decay acts on matrices only.
+
+    Parameters of the heads of a policy have groups of their own if they have a learning rate of their own.
+    """
+    heads: set[int] = set()
+    if isinstance(module, Policy) and config.head_learning_rate is not None:
+        heads = {id(parameter) for parameter in module.heads.parameters()}
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [p for p in trainable if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0},
+        *_by_decay([p for p in trainable if id(p) not in heads], config.weight_decay, 1.0),
+        *_by_decay([p for p in trainable if id(p) in heads], config.weight_decay, _head_factor(config)),
     ]
-    kept = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(kept, lr=config.learning_rate, betas=config.adam_betas)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.adam_betas)
+
+
+def _by_decay(parameters: Sequence[nn.Parameter], weight_decay: float, factor: float) -> list[dict[str, Any]]:
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay, _FACTOR: factor},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0, _FACTOR: factor},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _head_factor(config: TrainConfig) -> float:
+    return 1.0 if config.head_learning_rate is None else config.head_learning_rate / config.learning_rate
 
 
 def learning_rate(config: TrainConfig, step: int, total: int) -> float:
@@ -39,6 +62,6 @@ def learning_rate(config: TrainConfig, step: int, total: int) -> float:
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, value: float) -> None:
-    """Sets the learning rate of every parameter group."""
+    """Sets the learning rate of every parameter group; that of heads keeps its proportion to the network's."""
     for group in optimiser.param_groups:
-        group["lr"] = value
+        group["lr"] = value * group.get(_FACTOR, 1.0)

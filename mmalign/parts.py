@@ -121,13 +121,16 @@ class Modality(ABC):
         """Computes the outputs named in `want` in one forward pass.
 
         Args:
-            want: any of `logps`, `entropy`, `values`, `scores`, `states` (which `head` turns into logits), and
-                `{anchor}_{output}` with one of `mmalign.values.ANCHORED_OUTPUTS` (`reference_forward_kl`, ...), which
-                compare each step's distribution with that of an anchor.
+            want: any of `logps`, `entropy`, `values`, `scores`, `states` (which `head` turns into logits), the inside
+                of the network, and `{anchor}_{output}` with one of `mmalign.values.ANCHORED_OUTPUTS`
+                (`reference_forward_kl`, ...), which compare each step's distribution with that of an anchor.
+                The inside: `hidden` [N, T, D] is the last hidden state that predicts a step, `layers` [N, T, L, D]
+                those after every layer, `activations` [N, T, A] the mean over units of each of A activations, all at
+                the same place; `context` [N, C, D] is the last hidden states along the prompt, NaN beyond its end.
             anchors: those anchors by name; None where none is wanted.
 
         Returns:
-            the wanted tensors, each [N, T] (`scores`: [N], `states`: [N, T, D]), and `step_mask` [N, T].
+            the wanted tensors, each [N, T] unless said (`scores`: [N], `states`: [N, T, D]), and `step_mask` [N, T].
         """
         logps, mask = self.step_log_probs(policy.network, responses)
         return {"logps": logps, "step_mask": mask}

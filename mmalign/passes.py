@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import nan
 from typing import Any
 
 import torch
@@ -30,8 +31,8 @@ def score_responses(
     for part in parts:
         values = network([responses[row] for row in part], (output,))[output].float()
         for row, own in zip(part, values, strict=True):
-            rows[row] = own[: responses[row].steps]
-    return pad_rows(rows)
+            rows[row] = own if output == "context" else own[: responses[row].steps]
+    return pad_rows(rows, nan if output == "context" else 0.0)
 
 
 def cut_rows(responses: Sequence[EncodedResponse], size: int, positions: int | None) -> Iterator[list[int]]:
@@ -56,6 +57,6 @@ def cut_rows(responses: Sequence[EncodedResponse], size: int, positions: int | N
         yield part
 
 
-def pad_rows(rows: Sequence[Tensor]) -> Tensor:
-    """Pads rows of several lengths with zeros: [N, T]; [0, 0] where a batch has no response."""
-    return pad_sequence(list(rows), batch_first=True) if rows else torch.zeros(0, 0)
+def pad_rows(rows: Sequence[Tensor], padding: float = 0.0) -> Tensor:
+    """Pads rows of several lengths: [N, T]; [0, 0] where a batch has no response."""
+    return pad_sequence(list(rows), batch_first=True, padding_value=padding) if rows else torch.zeros(0, 0)

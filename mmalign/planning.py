@@ -10,15 +10,8 @@ from mmalign.components import Component
 from mmalign.config import RunConfig
 from mmalign.errors import ConfigError
 from mmalign.objectives import Objective
-from mmalign.quantities import (
-    Plan,
-    Provider,
-    data_providers,
-    modality_providers,
-    plan_quantities,
-    plugin_provider,
-    rollout_providers,
-)
+from mmalign.providers import data_providers, modality_providers, plugin_provider, rollout_providers
+from mmalign.quantities import Plan, Provider, plan_quantities
 from mmalign.registry import Registry, load_object
 from mmalign.specs import CollectorSpec, ModalitySpec, ObjectiveSpec, Spec, TargetSpec
 from mmalign.validation import validate_parameters

@@ -12,42 +12,69 @@ import torch
 from torch import Tensor, nn
 
 from mmalign.parts import Modality
+from mmalign.quantities import POLICY_OUTPUTS, Provider
 from mmalign.values import Anchor, EncodedResponse, Model
 
 
 class Policy(nn.Module):
-    """A modality's network with score and value heads.
+    """A modality's network with the heads that are trained beside it.
 
     Attributes:
         network: the modality's trainable module.
-        heads: linear heads on hidden states, float32: `scores` (one number a response), `values` (one a step).
+        heads: float32: linear ones on hidden states, `scores` (one number a response) and `values` (one a step), and
+            the modules of trained quantities.
     """
 
-    def __init__(self, modality: Modality, model: Model, heads: Collection[str] = ()) -> None:
+    def __init__(
+        self, modality: Modality, model: Model, heads: Collection[str] = (), trained: Sequence[Provider] = ()
+    ) -> None:
         super().__init__()
         self.modality = modality
         self.network = model.network
-        self.heads = Heads(heads, model.hidden_size)
+        linear = {name: _build_head(model.hidden_size) for name in sorted(heads)}
+        self.heads = Heads({**linear, **{one.name: one.build(model).float() for one in trained}})
+        self._needs = {one.name: one.needs for one in trained}
 
     def forward(
         self,
         responses: Sequence[EncodedResponse],
         want: Collection[str],
         anchors: Mapping[str, Anchor] | None = None,
+        known: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Computes the wanted outputs of `responses`; see `Modality.step_outputs`."""
-        if not anchors:
-            return self.modality.step_outputs(self, responses, want)
-        return self.modality.step_outputs(self, responses, want, anchors)
+        """Computes the wanted outputs of `responses`, see `Modality.step_outputs`, and the trained quantities.
+
+        Args:
+            known: quantities that are there before the pass; None to leave the trained quantities out.
+        """
+        outputs: dict[str, Tensor] = {}
+        if want:
+            # Modalities that know no anchors need not take the argument.
+            compared = (anchors,) if anchors else ()
+            outputs = self.modality.step_outputs(self, responses, want, *compared)
+        return outputs if known is None else outputs | self._compute_trained({**known, **name_outputs(outputs)})
+
+    def _compute_trained(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        for name, needs in self._needs.items():
+            inputs = [values[need].float() if values[need].is_floating_point() else values[need] for need in needs]
+            # Heads are float32 also under autocast: masks and values differ by less than bfloat16 resolves.
+            with torch.autocast(inputs[0].device.type, enabled=False):
+                values[name] = self.heads[name](*inputs)
+        return {name: values[name] for name in self._needs}
+
+
+def name_outputs(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Gives the outputs of the policy's pass the names of quantities."""
+    return {name: outputs[output] for name, output in POLICY_OUTPUTS.items() if output in outputs}
 
 
 class Heads(nn.Module):
-    """Linear heads by name; `nn.ModuleDict` has a method `values` and so refuses a head of that name."""
+    """Modules by name; `nn.ModuleDict` has a method `values` and so refuses a head of that name."""
 
-    def __init__(self, names: Collection[str], hidden_size: int) -> None:
+    def __init__(self, heads: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        for name in sorted(names):
-            self.add_module(name, _build_head(hidden_size))
+        for name, head in heads.items():
+            self.add_module(name, head)
 
     def __getitem__(self, name: str) -> nn.Module:
         return self.get_submodule(name)

@@ -20,14 +20,14 @@ from functools import partial
 from math import nan
 from typing import TYPE_CHECKING, Any, Literal
 
-from mmalign.batch import DATA_AXES
 from mmalign.errors import PlanError, suggest
 from mmalign.registry import load_object
-from mmalign.specs import CollectorSpec, ModalitySpec, QuantitySpec
 from mmalign.values import ANCHORED_OUTPUTS
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
+
+    from mmalign.values import Model
 
 Stage = Literal["data", "companion", "frozen", "step", "policy"]
 
@@ -36,17 +36,28 @@ POLICY_OUTPUTS = {
     "entropy": "entropy",
     "values": "values",
     "scores": "scores",
+    "policy_hidden": "hidden",
+    "policy_layers": "layers",
+    "policy_activations": "activations",
+    "policy_context": "context",
 }
 """Quantities that the policy's forward pass gives, and the modality's name of each output."""
 
-ANCHOR_OUTPUTS = {"logps": "NT", "states": "NTD"}
+INNER_OUTPUTS = {"hidden": "NTD", "layers": "NTLD", "activations": "NTA", "context": "NCD"}
+"""Outputs that show the inside of a network, for modules that are trained on it; see `Modality.step_outputs`."""
+
+ANCHOR_OUTPUTS = {"logps": "NT", "states": "NTD", **INNER_OUTPUTS}
 """Outputs of the pass of an anchor, the reference or a teacher, and their axes; the quantities are `{anchor}_{output}`.
 """
+
+POLICY_AXES = dict.fromkeys(POLICY_OUTPUTS, "NT") | {
+    "scores": "N",
+    **{f"policy_{output}": axes for output, axes in INNER_OUTPUTS.items()},
+}
 
 DERIVED = "derived"
 """Origin of the quantities that follow from others by their name alone."""
 
-_AXES = dict.fromkeys(POLICY_OUTPUTS, "NT") | {"scores": "N"}
 _SOURCES = ("policy", "reference", "behaviour", "teacher")
 """Sources of log-probs whose derived names are read as such even where they are missing, for the error."""
 _STEPWISE = "|".join(("logps", *ANCHORED_OUTPUTS))
@@ -66,7 +77,8 @@ class Provider:
         compute: empty if the engine itself fills the quantity in, else the import string of a function of the needs'
             tensors (stages `frozen` and `policy`), of a `StepContext` (stage `step`) or of the batch (stage `data`).
         origin: who offers it, for reports.
-        parameters: keyword arguments of that function.
+        parameters: keyword arguments of that function, or of `module`.
+        module: import string of what builds the module that computes it, if that is trained with the policy.
     """
 
     name: str
@@ -76,10 +88,16 @@ class Provider:
     compute: str = ""
     origin: str = "mmalign"
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    module: str = ""
 
     def load(self) -> Callable[..., Any]:
         """Imports the function with its parameters."""
         return partial(load_object(self.compute), **self.parameters)
+
+    def build(self, model: Model) -> nn.Module:
+        """Builds the trained module with its parameters."""
+        module: nn.Module = load_object(self.module)(model, **self.parameters)
+        return module
 
 
 @dataclass(frozen=True)
@@ -97,9 +115,14 @@ class Plan:
         return tuple(p for p in self.providers if p.stage == stage and p.compute)
 
     @property
+    def trained(self) -> tuple[Provider, ...]:
+        """Providers with a module of their own, which is trained with the policy, in order."""
+        return tuple(provider for provider in self.providers if provider.module)
+
+    @property
     def policy_outputs(self) -> tuple[str, ...]:
         """What the policy's forward pass must give, by the modality's names: `logps`, `reference_forward_kl`, ..."""
-        given = [one.name for one in self.providers if one.stage == "policy" and not one.compute]
+        given = [one.name for one in self.providers if one.stage == "policy" and not (one.compute or one.module)]
         return tuple(POLICY_OUTPUTS.get(name, name) for name in given)
 
     @property
@@ -148,8 +171,19 @@ def _resolve(
             f"{consumer} needs {name!r}, but {needed[0].name!r} is [{', '.join(needed[0].axes)}], not a quantity of "
             "responses [N]"
         )
+    _check_trained(provider, needed)
     ordered[name] = _with_stage(provider, needed)
     return ordered[name]
+
+
+def _check_trained(provider: Provider, needed: Sequence[Provider]) -> None:
+    """A trained module is called inside the policy's pass, so it cannot read what is computed from that afterwards."""
+    late = [need.name for need in needed if need.stage == "policy" and need.compute]
+    if provider.module and late:
+        raise PlanError(
+            f"quantity {provider.name!r} ({provider.origin}) is trained and needs {late[0]!r}, which is computed after "
+            "the policy's pass; it can need outputs of that pass and what is known before it"
+        )
 
 
 def _with_stage(provider: Provider, needed: Sequence[Provider]) -> Provider:
@@ -250,50 +284,3 @@ def _explain_missing(name: str, consumer: str, available: Mapping[str, Provider]
             return f"{message}; a modality would have to provide {match[2]!r}"
         return f"{message}; {match[1]!r} would be a frozen model: add `teachers: {{{match[1]}: {{model: ...}}}}`"
     return message + suggest(name, available)
-
-
-_FEEDBACK = {"pairs": "pairs", "pair_strength": "pairs", "labels": "labels", "labelled": "labels"}
-_FEEDBACK |= {"ratings": "ratings", "ranks": "ranks"}
-"""Quantities that exist only where records carry feedback, and the name of that feedback."""
-
-
-def data_providers(collector: CollectorSpec | None = None) -> list[Provider]:
-    """Providers of the quantities that records themselves hold; sampled ones hold the feedback of their collector."""
-    return [
-        Provider(name, axes, "data")
-        for name, axes in DATA_AXES.items()
-        if collector is None or name not in _FEEDBACK or _FEEDBACK[name] in collector.provides
-    ]
-
-
-def modality_providers(spec: ModalitySpec, teachers: Sequence[str] = ()) -> list[Provider]:
-    """Providers of what a modality's forward pass gives, for the policy, the reference and `teachers`."""
-    origin = f"modality {spec.name}"
-    provided = [name for name, output in POLICY_OUTPUTS.items() if output in spec.provides]
-    providers = [Provider(name, _AXES[name], "policy", origin=origin) for name in provided]
-    for anchor in ("reference", *teachers):
-        providers += [
-            Provider(f"{anchor}_{output}", axes, "frozen", origin=origin)
-            for output, axes in ANCHOR_OUTPUTS.items()
-            if output in spec.provides
-        ]
-        providers += [
-            Provider(f"{anchor}_{output}", "NT", "policy", (f"{anchor}_states",), origin=origin)
-            for output in ANCHORED_OUTPUTS
-            if output in spec.provides
-        ]
-    return providers
-
-
-def rollout_providers(reward_names: Sequence[str]) -> list[Provider]:
-    """Providers that exist only where the policy is sampled: what collector and rewards give."""
-    providers = [Provider("behaviour_logps", "NT", "frozen", origin="collector")]
-    if reward_names:
-        providers.append(Provider("rewards", "NK", "frozen", origin="rewards"))
-        providers.append(Provider("composite_rewards", "N", "frozen", origin="rewards"))
-    return providers
-
-
-def plugin_provider(spec: QuantitySpec, origin: str) -> Provider:
-    """Provider of a quantity that a plugin registered."""
-    return Provider(spec.name, spec.axes, spec.stage, spec.needs, spec.compute, origin)

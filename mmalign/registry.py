@@ -240,13 +240,24 @@ def _check_spec(spec: Spec, hook: str) -> None:
         value = getattr(spec, attribute, ())
         if not isinstance(value, tuple) or not all(isinstance(one, str) for one in value):
             raise PluginError(f"{hook}: {attribute} of {spec.name!r} is {value!r}; expected a tuple of names")
-    for attribute in ("config", "target", "loss", "function", "compute"):
+    if isinstance(spec, QuantitySpec):
+        _check_computed(spec, hook)
+    for attribute in ("config", "target", "loss", "function", "compute", "module"):
         value = getattr(spec, attribute, "a:b")
+        if isinstance(spec, QuantitySpec) and value == "":
+            continue
         if not isinstance(value, str) or not all(value.partition(":")):
             raise PluginError(
                 f"{hook}: {attribute} of {spec.name!r} is {value!r}; "
                 "expected an import string 'package.module:attribute'"
             )
+
+
+def _check_computed(spec: QuantitySpec, hook: str) -> None:
+    if bool(spec.compute) == bool(spec.module):
+        raise PluginError(f"{hook}: {spec.name!r} has to name one of compute and module")
+    if spec.module and spec.stage != "policy":
+        raise PluginError(f"{hook}: {spec.name!r} has a module and stage {spec.stage!r}; trained ones are of 'policy'")
 
 
 def _is_installed(module: str) -> bool:

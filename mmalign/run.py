@@ -153,7 +153,7 @@ class Run:
         Raises:
             CheckpointError: it belongs to another model, other data or another objective.
         """
-        parts = ("objective", "collector", "rewards", "composition", "advantage", "decoding", "teachers")
+        parts = ("objective", "quantities", "collector", "rewards", "composition", "advantage", "decoding", "teachers")
         anchor = [f"reference.{key}" for key in ("strategy", "decay", "every", "momentum")]
         # What decides which records come next; the content of the files is in the fingerprint.
         order = [f"data.train.{key}" for key in ("limit", "shuffle", "columns", "transforms")]

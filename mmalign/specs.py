@@ -54,7 +54,8 @@ class ModalitySpec(Spec):
     Attributes:
         target: import string of a `Modality` subclass.
         provides: what its forward pass can give: `logps`, `entropy`, `values`, `forward_kl`, `reverse_kl`,
-            `expected_logps` [N, T], `scores` [N], `states` [N, T, D]; see `Modality.step_outputs`.
+            `expected_logps` [N, T], `scores` [N], `states`, `hidden` [N, T, D], `layers` [N, T, L, D], `activations`
+            [N, T, A], `context` [N, C, D]; see `Modality.step_outputs`.
         log_prob_kind: `exact`, or `surrogate` for a bound such as a negative denoising error.
     """
 
@@ -80,13 +81,18 @@ class QuantitySpec(Spec):
             `f(context: StepContext) -> Tensor`. Stage `data`: `f(batch: Batch) -> Tensor`. Stage `companion`:
             `f(record: Record, chosen: int, rejected: int) -> Record | None`. The fields of `config` are
             keyword arguments beside those; a run sets them in `quantities: [{name: ..., parameters}]`.
+        module: in the place of `compute`, at stage `policy`: import string of `f(model: Model, **parameters) ->
+            nn.Module`. The module is trained with the policy and called with the needs, floats in float32. It can need
+            outputs of the policy's pass (`policy_hidden`, `policy_logps`, ...), other trained quantities, and what is
+            known before the pass (`reference_layers`, `step_mask`, ...).
     """
 
     kind: ClassVar[str] = "quantity"
     axes: str
     needs: tuple[str, ...] = ()
     stage: Literal["data", "companion", "frozen", "step", "policy"] = "policy"
-    compute: str
+    compute: str = ""
+    module: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,7 +75,10 @@ def build_run(
     held_out = open_data(assembly, "eval", left_out) if config.data.eval else nothing
     model = _load_model(assembly, accelerator.device, dtype)
     heads = [name for name in ("scores", "values") if name in assembly.plan.policy_outputs]
-    policy = Policy(assembly.modality, model, heads).to(accelerator.device)
+    policy = Policy(assembly.modality, model, heads, assembly.plan.trained).to(accelerator.device)
+    if not assembly.plan.policy_outputs:
+        # Only heads are trained; wrappers for several processes refuse parameters that no pass uses.
+        policy.network.requires_grad_(False)
     if assembly.modality.adapter and accelerator.mixed_precision != "no":
         leave_casts_to_autocast(policy)
     # A frozen copy must be taken before the network is wrapped or trained.

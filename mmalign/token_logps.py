@@ -37,18 +37,20 @@ class DecoderOutput:
         states: [N, L, ...], what `Decoder.logits` turns into logits.
         hidden: [N, L, D], last hidden states, for score and value heads.
         cache: keys and values, if asked for.
+        layers: hidden states after every layer, each [N, L, D], if asked for; the last is `hidden`.
     """
 
     states: Tensor
     hidden: Tensor
     cache: Any = None
+    layers: tuple[Tensor, ...] = ()
 
 
 class Decoder(ABC):
     """A causal language model, seen as a pass over ids and a head."""
 
     @abstractmethod
-    def run(self, inputs: Mapping[str, Any], *, use_cache: bool = False) -> DecoderOutput:
+    def run(self, inputs: Mapping[str, Any], *, use_cache: bool = False, layers: bool = False) -> DecoderOutput:
         """Runs the body on `inputs` (`input_ids`, `attention_mask`, `position_ids`, a cache, pixels, ...)."""
 
     @abstractmethod
@@ -68,11 +70,12 @@ class SplitDecoder(Decoder):
         self._head = head
         self._rescale = rescale
 
-    def run(self, inputs: Mapping[str, Any], *, use_cache: bool = False) -> DecoderOutput:
+    def run(self, inputs: Mapping[str, Any], *, use_cache: bool = False, layers: bool = False) -> DecoderOutput:
         """Runs the body."""
-        output = self._body(**_accepted(self._body, inputs), use_cache=use_cache)
+        options = {"output_hidden_states": True} if layers else {}
+        output = self._body(**_accepted(self._body, inputs), use_cache=use_cache, **options)
         hidden = output.last_hidden_state
-        return DecoderOutput(hidden, hidden, output.get("past_key_values"))
+        return DecoderOutput(hidden, hidden, output.get("past_key_values"), _after_layers(output) if layers else ())
 
     def logits(self, states: Tensor) -> Tensor:
         """Applies the head and the model's own scaling of logits."""
@@ -89,11 +92,12 @@ class WholeDecoder(Decoder):
     def __init__(self, network: nn.Module) -> None:
         self._network = network
 
-    def run(self, inputs: Mapping[str, Any], *, use_cache: bool = False) -> DecoderOutput:
+    def run(self, inputs: Mapping[str, Any], *, use_cache: bool = False, layers: bool = False) -> DecoderOutput:
         """Runs the whole network; the states are its logits."""
         inputs = _accepted(find_base(self._network), inputs)
         output = self._network(**inputs, use_cache=use_cache, output_hidden_states=True)
-        return DecoderOutput(output.logits, output.hidden_states[-1], output.get("past_key_values"))
+        cache, inside = output.get("past_key_values"), _after_layers(output) if layers else ()
+        return DecoderOutput(output.logits, output.hidden_states[-1], cache, inside)
 
     def logits(self, states: Tensor) -> Tensor:
         """Returns the states, which are the logits."""
@@ -203,6 +207,10 @@ class _Scoring:
 
     def _temper(self, logits: Tensor) -> Tensor:
         return logits.float() if self.temperature == 1 else logits.float() / self.temperature
+
+
+def _after_layers(output: Any) -> tuple[Tensor, ...]:
+    return tuple(output.hidden_states)[1:]  # the first is what the layers read
 
 
 def find_base(network: nn.Module) -> nn.Module:

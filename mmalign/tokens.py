@@ -26,7 +26,8 @@ from mmalign.parts import Decoding, Modality
 from mmalign.policy import Heads, Policy, evaluation_mode
 from mmalign.records import Record, Response
 from mmalign.token_generation import Sampled, sample_tokens
-from mmalign.token_logps import OWN_OUTPUTS, find_decoder, score_steps
+from mmalign.token_logps import find_decoder
+from mmalign.token_outputs import Reading, read_outputs
 from mmalign.values import Anchor, EncodedResponse, Generated
 
 
@@ -42,6 +43,7 @@ class TokenBatch:
             order of `mask`.
         targets: [S], the token of each scored step.
         last: [N], where in the flattened rows the last scored token is.
+        prompts: N ranges, where in the flattened rows the prompts are.
     """
 
     inputs: Mapping[str, Any]
@@ -49,6 +51,7 @@ class TokenBatch:
     places: Tensor
     targets: Tensor
     last: Tensor
+    prompts: tuple[range, ...]
 
     def to(self, device: torch.device) -> TokenBatch:
         """Returns this batch on `device`."""
@@ -143,6 +146,10 @@ class TokenModality(Modality):
             places=torch.cat([at[own] for at, own in zip(before, scored, strict=True)]),
             targets=torch.cat([own[steps] for own, steps in zip(ids, scored, strict=True)]),
             last=torch.stack([start + own[-1] for start, own in zip(row.starts, scored, strict=True)]),
+            prompts=tuple(
+                range(end + 1 - len(response.tensors["prompt_ids"]), end + 1)
+                for end, response in zip(row.prompt_ends.tolist(), responses, strict=True)
+            ),
         )
 
     def collate(self, responses: Sequence[EncodedResponse]) -> TokenBatch:
@@ -156,7 +163,8 @@ class TokenModality(Modality):
         inputs = pad_tokens(rows, self.pad_id, self.padding_side)
         width = inputs["input_ids"].shape[1]
         starts = [width - len(row) if self.padding_side == "left" else 0 for row in rows]
-        places = [row * width + start + own for row, (start, own) in enumerate(zip(starts, scored, strict=True))]
+        firsts = [row * width + start for row, start in enumerate(starts)]
+        places = [first + own for first, own in zip(firsts, scored, strict=True)]
         steps = torch.tensor([len(own) for own in scored])
         return TokenBatch(
             inputs=inputs,
@@ -164,6 +172,7 @@ class TokenModality(Modality):
             places=torch.cat(places) - 1,
             targets=torch.cat([row[own] for row, own in zip(rows, scored, strict=True)]),
             last=torch.stack([own[-1] for own in places]),
+            prompts=tuple(range(first, first + count) for first, count in zip(firsts, prompts, strict=True)),
         )
 
     def score(
@@ -184,23 +193,8 @@ class TokenModality(Modality):
         Returns:
             the wanted outputs and `step_mask`, on the network's device.
         """
-        decoder = find_decoder(network)
-        batch = batch.to(_device(network))
-        output = decoder.run(batch.inputs)
-        states, hidden = output.states.flatten(0, 1), output.hidden.flatten(0, 1)  # [rows x L, ...]
-        outputs = {"step_mask": batch.mask}
-        if anchors or set(want) & set(OWN_OUTPUTS):
-            own = {name: replace(one, states=one.states[batch.mask]) for name, one in (anchors or {}).items()}
-            options: dict[str, Any] = {"temperature": self.temperature, "chunk": self.chunk_size, "anchors": own}
-            scored = score_steps(decoder, states[batch.places], batch.targets, want, **options)
-            outputs |= {name: _spread(value, batch.mask) for name, value in scored.items()}
-        if "states" in want:
-            outputs["states"] = _spread(states[batch.places], batch.mask)
-        if "values" in want:
-            outputs["values"] = _spread(_apply(heads, "values", hidden[batch.places]), batch.mask)
-        if "scores" in want:
-            outputs["scores"] = _apply(heads, "scores", hidden[batch.last])
-        return outputs
+        reading = Reading(self.temperature, self.chunk_size, heads, anchors or {})
+        return read_outputs(network, find_decoder(network), batch.to(_device(network)), want, reading)
 
     # -- sampling
 
@@ -285,21 +279,6 @@ def pad_tokens(rows: Sequence[Tensor], pad_id: int, side: Literal["left", "right
     ones = [torch.ones_like(row) for row in rows]
     mask = pad_sequence(ones, batch_first=True, padding_side=side)
     return {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
-
-
-def _spread(values: Tensor, mask: Tensor) -> Tensor:
-    """Puts values [S, ...] of the scored steps into rows [N, T, ...]; zero elsewhere."""
-    rows = torch.zeros(*mask.shape, *values.shape[1:], dtype=values.dtype, device=values.device)
-    return rows.masked_scatter(mask.view(*mask.shape, *[1] * (values.dim() - 1)), values)
-
-
-def _apply(heads: Heads | None, name: str, hidden: Tensor) -> Tensor:
-    if heads is None:
-        raise ValueError(f"{name} wanted, but no heads given")
-    # Heads are float32 also under autocast: rewards differ by less than bfloat16 resolves.
-    with torch.autocast(hidden.device.type, enabled=False):
-        read: Tensor = heads[name](hidden.float())
-    return read.squeeze(-1)
 
 
 def _device(network: nn.Module) -> torch.device:

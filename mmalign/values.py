@@ -131,8 +131,10 @@ class Model:
         network: the trainable module; with an adapter, the peft model.
         hidden_size: width of the hidden states that score and value heads read; 0 if there are none.
         name: where the weights came from, for reports.
+        layers: number L of layers of the output `layers`; 0 if the modality does not provide it.
     """
 
     network: nn.Module
     hidden_size: int = 0
     name: str = ""
+    layers: int = 0

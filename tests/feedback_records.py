@@ -2,7 +2,8 @@
 
 Responses are strings of digits, so that the toy modality understands them, too. The best response to a prompt has the
 most zeros. What a record holds: a ranking of four responses and pairs of two contexts, four scores of each response
-(the first is its rating), the relevance of the items of two of them, a search tree and an explanation.
+(the first is its rating), the relevance of the items of two of them, the removal levels of three, a search tree and an
+explanation.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def build_record(index: int) -> Record:
         {
             **bare,
             "responses": [{**one, "rid": names[one["rid"]]} for one in bare["responses"]],
-            "scores": [*_numbers(), *_items("a", [3.0, 1.0, 0.0]), *_items("b", [0.0, 2.0, 1.0])],
+            "scores": [*_numbers(), *_items("a", [3.0, 1.0, 0.0]), *_items("b", [0.0, 2.0, 1.0]), *_levels()],
             "labels": [
                 {"kind": "rank", "order": [["a"], ["c"], ["b"], ["d"]], "context": "trace"},
                 {"kind": "pair", "order": [["c"], ["d"]], "context": "empty", "strength": 0.5},
@@ -74,3 +75,8 @@ def _numbers() -> list[dict[str, Any]]:
 def _items(rid: str, values: list[float]) -> list[dict[str, Any]]:
     spans = [[place, place + 1] for place in range(len(values))]
     return [{"item": rid, "name": "items", "level": "token", "values": values, "spans": spans, "source": "tokens"}]
+
+
+def _levels() -> list[dict[str, Any]]:
+    shared = {"name": "removal_level", "level": "vector", "keys": ["removal_level"]}
+    return [{"item": rid, "values": [level], **shared} for rid, level in (("a", 0.0), ("c", 1.0), ("b", 2.0))]

@@ -34,8 +34,12 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 """Parameters without a default, and scales that are made for the small log-probs of denoising steps."""
 PARAMETERS["smpo"] |= {"lowest_rating": 0.0, "highest_rating": 1.0}
 
-QUANTITIES: dict[str, dict[str, Any]] = {"modpo": {"name": "margin_rewards", "scores": ["relevance"]}}
-"""Parameters of quantities without a default."""
+QUANTITIES: dict[str, list[dict[str, Any]]] = {
+    "modpo": [{"name": "margin_rewards", "scores": ["relevance"]}],
+    "sparsepo": [{"name": "reward_mask", "dropout": 0.0}, {"name": "divergence_mask", "dropout": 0.0}],
+    "sparsepo_common": [{"name": "token_mask", "dropout": 0.0}],
+}
+"""Parameters of quantities without a default, and such that losses are not noisy."""
 
 PENALTIES = {
     "kl_penalty": "dpo",
@@ -62,6 +66,12 @@ BEYOND_LOGPS = {
     "tdpo2": "reference_forward_kl",
     "dckd": "teacher_forward_kl",
     "adpa": "expected_logps",
+    "sparsepo": "reference_forward_kl",
+    "sparsepo_common": "reference_forward_kl",
+    "sparsepo_activations": "reference_forward_kl",
+    "spo_degree": "policy_hidden",
+    "prompt_value": "reference_context",
+    "pair_classifier": "scores",
 }
 """Objectives that need more of a modality than log-probs, so not of the toy one, and what."""
 
@@ -126,7 +136,7 @@ def build_config(
         "modality": {"name": modality, **models.get(modality, {})},
         "data": {"train": {"path": str(data)}},
         "objective": objectives,
-        "quantities": [QUANTITIES[name]] if name in QUANTITIES else [],
+        "quantities": QUANTITIES.get(name, []),
         "decoding": {"name": "sample", "max_steps": 6},
         "train": {"steps": 3, "batch_size": 4, "learning_rate": RATES.get(modality, 0.05), **train},
         "teachers": {teacher: {"model": str(_build_teacher(model, seed))} for seed, teacher in enumerate(teachers, 1)},

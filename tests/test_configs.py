@@ -21,8 +21,8 @@ TEXT = [path for path in CONFIGS if path.parent.name == "text"]
 
 
 def test_there_are_as_many_configurations_as_are_tested() -> None:
-    assert len(CONFIGS) == 76
-    assert len(TEXT) == 58
+    assert len(CONFIGS) == 81
+    assert len(TEXT) == 63
 
 
 def test_every_objective_has_a_configuration() -> None:
@@ -34,6 +34,7 @@ def test_every_objective_has_a_configuration() -> None:
     # One word away from the objective of their module that has one.
     presets = {"ipo_sum", "gspo", "ln_dpo", "apo_down", "rpo_sum", "vpo_online", "alpha_po", "cpo_simpo", "sppo"}
     presets |= {"a_lol_ref_free", "a_lol_seq", "a_lol_kl", "weighted_cloning", "reward_gold"}
+    presets |= {"sparsepo_common", "sparsepo_activations"}
     presets |= {"tpo_triple_l", "rationale_orpo", "copg_group", "copg_online", "forward_kl", "dckd", "tdpo2"}
     presets |= {"ddpo_sf", "flow_grpo", "dance_grpo", "d3po"}
     lipo = ("point_square", "point_sigmoid", "pair_logistic", "pair_hinge", "pair_square", "list_mle", "softmax")

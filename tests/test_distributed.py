@@ -77,6 +77,34 @@ def test_two_processes_train_as_one(name: str, tiny_text_model: Path, tmp_path: 
 
 
 @pytest.mark.slow
+def test_two_processes_train_masks_as_one(tiny_text_model: Path, tmp_path: Path) -> None:
+    masks = [{"name": name, "dropout": 0.0} for name in ("reward_mask", "divergence_mask")]
+    sections: dict[str, Any] = {"objective": [{"name": "sparsepo", "reward_sparsity": 0.1}], "quantities": masks}
+    mmalign.train(write_config(tmp_path, tiny_text_model, "one", **sections))
+    run_two_processes(write_config(tmp_path, tiny_text_model, "two", **sections))
+    one, two = final_weights(tmp_path / "one"), final_weights(tmp_path / "two")
+    assert any(name.startswith("heads.reward_mask") for name in one)
+    for weight in one:
+        # Where a gradient is almost zero, AdamW turns its rounding into a step.
+        torch.testing.assert_close(two[weight], one[weight], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_head_alone(tiny_text_model: Path, tmp_path: Path) -> None:
+    """No pass of the policy is planned, so its weights must not be waited for."""
+    config = write_config(tmp_path, tiny_text_model, "value", objective={"name": "prompt_value"})
+    rows = [json.loads(line) for line in (tmp_path / "data.jsonl").read_text().splitlines()]
+    records = [mmalign.Record.from_text(row["prompt"], [row["chosen"]], id=row["prompt"]).to_dict() for row in rows]
+    for number, record in enumerate(records):
+        record["scores"] = [{"item": "r0", "name": "reward", "level": "response", "value": number / 8}]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    run_two_processes(config)
+    weights = final_weights(tmp_path / "value")
+    assert any(name.startswith("heads.prompt_values.") for name in weights)
+    assert not any(value.any() for name, value in weights.items() if "lora_B" in name)
+
+
+@pytest.mark.slow
 def test_processes_may_cut_their_shares_into_different_numbers_of_micro_batches(
     tiny_text_model: Path, tmp_path: Path
 ) -> None:

@@ -10,8 +10,12 @@ from typing import get_args
 import pytest
 import torch
 import yaml
+from feedback_records import write_feedback
+from safetensors.torch import load_file
 
-from mmalign.config import Component
+import mmalign
+from mmalign.config import Component, RunConfig
+from mmalign.metrics_log import read_metrics
 from mmalign.plugin_discovery import HOOKS
 from mmalign.plugins import Status
 from mmalign.registry import HOOK_OF, load_object, load_registry
@@ -43,7 +47,25 @@ def test_example_file_is_a_plugin_whose_loss_computes_what_it_says(folder: Path)
 
 
 def test_example_test_passes(folder: Path) -> None:
-    exec(compile(block("python", 1), "docs/plugins.md", "exec"), {})
+    exec(compile(block("python", 2), "docs/plugins.md", "exec"), {})
+
+
+def test_example_of_a_trained_quantity_trains(
+    folder: Path, tiny_text_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "my_head.py").write_text(block("python", 1), encoding="utf-8")
+    write_feedback(folder / "records.jsonl", 4)
+    config = yaml.safe_load(block("yaml", 1)) | {
+        "modality": {"name": "text", "model": str(tiny_text_model), "lora": {"rank": 2}},
+        "data": {"train": {"path": "records.jsonl"}},
+        "output": "run",
+    }
+    config["train"] |= {"steps": 20, "batch_size": 4, "head_learning_rate": 1e-2}
+    run = mmalign.train(RunConfig.model_validate(config))
+    heads = load_file(run.output / "model" / "heads.safetensors")
+    assert heads["step_quality.0.weight"].shape == (8, 32)
+    losses = [row["quality/loss"] for row in read_metrics(run.output) if row["kind"] == "train"]
+    assert losses[-1] < losses[0] / 2
 
 
 @pytest.mark.parametrize("hook", HOOKS)

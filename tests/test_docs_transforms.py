@@ -43,6 +43,12 @@ def judged(id: str) -> Record:
     return pair(id).model_copy(update={"scores": (*pair(id).scores, row)})
 
 
+def valued(id: str) -> Record:
+    record = rated({"Good.": 3.0, "Fair.": 2.0, "Bad.": 1.0}, id, prompt=f"Question {id}?")
+    values = (Score(item=one.rid, name="value", level="response", value=1.5) for one in record.responses)
+    return record.model_copy(update={"scores": (*record.scores, *values)})
+
+
 def conflict(id: str) -> Record:
     meta = {
         "context": "Paris, not Lyon.",
@@ -59,6 +65,7 @@ MAKERS = {
     "rated.jsonl": lambda id: rated({"Good.": 3.0, "Fair.": 2.0, "Bad.": 1.0}, id, prompt=f"Question {id}?"),
     "judged.jsonl": judged,
     "traces.jsonl": traced,
+    "valued.jsonl": valued,
     "users.jsonl": lambda id: pair(id, user="ann"),
     "explained.jsonl": lambda id: pair(id).model_copy(update={"notes": (Note(kind="rationale", text="It helps."),)}),
     "conflicts.jsonl": conflict,

@@ -9,9 +9,10 @@ from typing import Any
 import objective_runs
 import pytest
 import torch
+from torch import Tensor
 
 from mmalign.config import RunConfig
-from mmalign.passes import cut_rows
+from mmalign.passes import cut_rows, score_responses
 from mmalign.rounds import begin_round
 from mmalign.values import EncodedResponse
 
@@ -64,3 +65,18 @@ def test_the_reference_is_scored_in_the_same_passes_as_the_policy(
             policy = run.backend.policy_values(part)["policy_logps"]
         mask = part.quantities["step_mask"]
         assert torch.equal(policy[mask], part.quantities["reference_logps"][mask])
+
+
+def test_outputs_of_parts_are_joined_steps_with_zeros_and_prompts_with_nan() -> None:
+    """Prompts of 3 positions and 1, responses of 1 step and 2: a state is its length."""
+    responses = [EncodedResponse({}, 1, size=4, shared=3), EncodedResponse({}, 2, size=3, shared=1)]
+
+    def network(part: list[EncodedResponse], want: tuple[str, ...]) -> dict[str, Tensor]:
+        (own,) = part
+        lengths = {"context": own.shared, "logps": own.steps}
+        return {name: torch.full((1, lengths[name]), float(lengths[name])) for name in want}
+
+    context, logps = (score_responses(network, responses, [[1], [0]], name) for name in ("context", "logps"))
+    assert logps.tolist() == [[1.0, 0.0], [2.0, 2.0]]
+    assert context[0].tolist() == [3.0, 3.0, 3.0]
+    assert context[1, 0] == 1.0 and context[1, 1:].isnan().all()

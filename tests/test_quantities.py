@@ -6,18 +6,8 @@ import pytest
 import torch
 
 from mmalign import ModalitySpec, PlanError, QuantitySpec
-from mmalign.quantities import (
-    Plan,
-    Provider,
-    data_providers,
-    find_teachers,
-    modality_providers,
-    plan_quantities,
-    plugin_provider,
-    rollout_providers,
-    take_chosen,
-    take_rejected,
-)
+from mmalign.providers import data_providers, modality_providers, plugin_provider, rollout_providers
+from mmalign.quantities import Plan, Provider, find_teachers, plan_quantities, take_chosen, take_rejected
 
 MODALITY = ModalitySpec(name="toy", summary="", target="toy:Toy", provides=("logps", "entropy"))
 

@@ -33,6 +33,7 @@ VARIANTS = {
     "kto": {"objective": {"name": "kto"}},
     "bco": {"objective": {"name": "bco"}},
     "reward_model": {"objective": {"name": "reward_model"}},
+    "trained_quantities": {"objective": {"name": "sparsepo"}, "train": {"head_learning_rate": 0.1}},
     "streamed": {**OFFLINE, "streaming": True},
     "full": {**OFFLINE, "lora": None},
     "grpo": ONLINE,

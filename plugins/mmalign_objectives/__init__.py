@@ -10,6 +10,7 @@ from mmalign_objectives.specs.coupled import list_coupled, list_coupled_quantiti
 from mmalign_objectives.specs.diffusion import list_diffusion, list_diffusion_quantities
 from mmalign_objectives.specs.distillation import list_distillation
 from mmalign_objectives.specs.graded_pairs import list_graded_pairs
+from mmalign_objectives.specs.heads import list_head_objectives, list_head_quantities
 from mmalign_objectives.specs.lists import list_list_quantities, list_lists
 from mmalign_objectives.specs.margin_pairs import list_margin_pairs
 from mmalign_objectives.specs.penalties import list_penalties
@@ -18,7 +19,7 @@ from mmalign_objectives.specs.record_values import list_record_values
 from mmalign_objectives.specs.reference_free_pairs import list_reference_free_pairs
 from mmalign_objectives.specs.reference_pairs import list_reference_pairs
 from mmalign_objectives.specs.supervised import list_supervised
-from mmalign_objectives.specs.token_pairs import list_token_pairs
+from mmalign_objectives.specs.token_pairs import list_token_masks, list_token_pairs
 from mmalign_objectives.specs.unpaired import list_unpaired
 from mmalign_objectives.specs.weighted_responses import list_weighted_responses
 
@@ -43,6 +44,7 @@ def register_objectives() -> list[ObjectiveSpec]:
         *list_penalties(),
         *list_distillation(),
         *list_token_pairs(),
+        *list_head_objectives(),
     ]
 
 
@@ -64,6 +66,8 @@ def register_quantities() -> list[QuantitySpec]:
         *list_list_quantities(),
         *list_coupled_quantities(),
         *list_diffusion_quantities(),
+        *list_token_masks(),
+        *list_head_quantities(),
     ]
 
 

@@ -91,6 +91,16 @@ def compute_trace_pairs(batch: Batch) -> Tensor:
     return _gather(batch, _read_contexts)
 
 
+def compute_removal_levels(batch: Batch) -> Tensor:
+    """Reads how much key content a version of a response lacks, as the transform `spo_degree` writes it: [N]."""
+    return _gather(batch, partial(_read_vector, name="removal_level"))
+
+
+def compute_label_smoothing(batch: Batch) -> Tensor:
+    """Reads how likely the label of a chosen response is wrong, as the transform `upo` writes it: [N]."""
+    return _gather(batch, partial(_read_vector, name="label_smoothing"))
+
+
 def _gather(batch: Batch, read: Callable[[Record], Sequence[float]]) -> Tensor:
     """Joins what `read` tells of every record: a number for each of its responses, or of its pairs."""
     return torch.tensor([value for record in batch.records for value in read(record)], dtype=torch.float32)
@@ -99,6 +109,13 @@ def _gather(batch: Batch, read: Callable[[Record], Sequence[float]]) -> Tensor:
 def _read(record: Record, name: str) -> list[float]:
     rows = [row for row in record.scores if row.level == "response" and row.name == name]
     values = {row.item: row.value for row in reversed(rows) if row.value is not None}
+    return [values.get(response.rid, nan) for response in record.responses]
+
+
+def _read_vector(record: Record, name: str) -> list[float]:
+    """Reads the first number of a vector score of every response."""
+    rows = [row for row in record.scores if row.level == "vector" and row.name == name]
+    values = {row.item: row.values[0] for row in reversed(rows) if row.values[0] is not None}
     return [values.get(response.rid, nan) for response in record.responses]
 
 

@@ -14,7 +14,11 @@ def register_modalities() -> list[ModalitySpec]:
             summary="Causal language models of transformers and GGUF files; chat templates; LoRA or full training.",
             target="mmalign_text.modality:TextModality",
             config="mmalign_text.config:TextConfig",
-            provides=("logps", "entropy", "values", "scores", "states", "forward_kl", "reverse_kl", "expected_logps"),
+            provides=(
+                *("logps", "entropy", "values", "scores"),
+                *("states", "forward_kl", "reverse_kl", "expected_logps"),
+                *("hidden", "layers", "activations", "context"),
+            ),
             log_prob_kind="exact",
             requires=("transformers",),
             extra="text",

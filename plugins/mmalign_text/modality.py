@@ -76,10 +76,11 @@ class TextModality(TokenModality):
     def load(self, *, device: torch.device, dtype: torch.dtype) -> Model:
         """Loads the network, with a fresh adapter if one is configured."""
         network = load_network(self._source, "modality.model", dtype=dtype, attention=self.attention)
-        width = network.config.get_text_config().hidden_size
+        settings = network.config.get_text_config()
         if self.lora is not None:
             network = add_lora(network, self.lora, task="CAUSAL_LM", name=self._source.name)
-        return Model(network.to(device), hidden_size=width, name=self._source.name)
+        sizes = {"hidden_size": settings.hidden_size, "layers": settings.num_hidden_layers}
+        return Model(network.to(device), name=self._source.name, **sizes)
 
     def parameter_counts(self) -> tuple[int, int]:
         """Counts (all, trained) parameters of the network as its configuration describes it, without weights."""

@@ -61,6 +61,14 @@ def register_transforms() -> list[TransformSpec]:
             "(arXiv:2409.11212)",
         ),
         TransformSpec(
+            name="a_lol",
+            aliases=("advantage_priority",),
+            summary="Draws responses in proportion to their positive advantage over the value of the prompt.",
+            target="mmalign_transforms.a_lol:ALoLSampling",
+            config="mmalign_transforms.a_lol:ALoLSamplingConfig",
+            paper="Improving Language Models with Advantage-based Offline Policy Gradients (arXiv:2305.14718)",
+        ),
+        TransformSpec(
             name="bvpo",
             summary="Every pair twice: with its reasoning traces, and with empty ones.",
             target="mmalign_transforms.bvpo:Bvpo",

@@ -33,6 +33,7 @@ OBJECTIVES = {
     "lipo_lambda": [{"name": "lipo_lambda", "beta": 0.5}],
     "pro": [{"name": "pro"}],
     "reward_model": [{"name": "reward_model"}],
+    "sparsepo_activations": [{"name": "sparsepo_activations"}],
     "sum": [{"name": "dpo"}, {"name": "sft", "weight": 0.3}],
 }
 WORDS = ("sea", "rain", "kind", "good", "bad", "France", "music", "is", "the", "short")

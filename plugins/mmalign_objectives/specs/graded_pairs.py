@@ -86,6 +86,18 @@ def list_graded_pairs() -> list[ObjectiveSpec]:
             paper="Monte Carlo Tree Search Boosts Reasoning via Iterative Preference Learning (arXiv:2405.00451)",
         ),
         ObjectiveSpec(
+            name="upo",
+            summary="DPO with label smoothing by the uncertainty of each pair, and the likelihood of chosen.",
+            loss="mmalign_objectives.upo:upo_loss",
+            config="mmalign_objectives.upo:UPOConfig",
+            per="pair",
+            needs=(*SUMS, *REFERENCE_SUMS, "policy_chosen_mean_logps", "chosen_label_smoothing"),
+            equation="-(1 - a) logsigmoid(m) - a logsigmoid(-m) - nll_weight pc / |c|, "
+            "m = beta ((pc - rc) - (pr - rr))",
+            paper="Self-Evolutionary Large Language Models through Uncertainty-Enhanced Preference Optimization "
+            "(arXiv:2409.11212)",
+        ),
+        ObjectiveSpec(
             name="bvpo",
             summary="DPO on pairs with a reasoning trace, mixed with pairs whose trace is empty.",
             loss="mmalign_objectives.bvpo:bvpo_loss",

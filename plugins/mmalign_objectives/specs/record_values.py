@@ -63,4 +63,18 @@ def list_record_values() -> list[QuantitySpec]:
             stage="data",
             compute="mmalign_objectives.record_values:compute_trace_pairs",
         ),
+        QuantitySpec(
+            name="removal_levels",
+            summary="How much key content a version of a response lacks, as a level; NaN where unknown.",
+            axes="N",
+            stage="data",
+            compute="mmalign_objectives.record_values:compute_removal_levels",
+        ),
+        QuantitySpec(
+            name="label_smoothing",
+            summary="Probability that the label of a chosen response is wrong; NaN where unknown.",
+            axes="N",
+            stage="data",
+            compute="mmalign_objectives.record_values:compute_label_smoothing",
+        ),
     ]
