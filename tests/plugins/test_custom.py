@@ -57,5 +57,5 @@ def test_families_and_their_keys_are_checked() -> None:
         DiffusionConfig.model_validate({"family": "clas_unet"})
     with pytest.raises(ValidationError, match="target: Field required"):
         FamilyComponent(name="custom")
-    with pytest.raises(ValidationError, match="null_clas: Extra inputs"):
+    with pytest.raises(ValidationError, match="null_clas: unknown key; did you mean 'null_class'"):
         FamilyComponent(name="class_unet", null_clas=3)
