@@ -1,4 +1,7 @@
-"""Records of images that tests train diffusion models on: bright images are preferred to dark ones."""
+"""Records of images that tests train diffusion models on: bright images are preferred to dark ones.
+
+`write_image_feedback` turns the records of `feedback_records` into images: a digit of a response is a brightness.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from feedback_records import build_records
 from PIL import Image
 
 
@@ -51,3 +56,26 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Writes rows as JSON lines and returns the file."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def write_image_feedback(folder: Path, count: int) -> Path:
+    """Writes the first records of `feedback_records` with images as responses; the best have most dark pixels."""
+    rows = []
+    for index, record in enumerate(build_records(count)):
+        row = record.to_dict()
+        images = {one.rid: _draw_digits(folder / f"{index}-{one.rid}.png", one.text) for one in record.responses}
+        named = image_record(record.id, str(index % 3), images)
+        rows.append({**row, **{key: named[key] for key in ("prompt", "media", "responses")}})
+    return write_rows(folder / "feedback.jsonl", rows)
+
+
+def _draw_digits(path: Path, digits: str, size: int = 8) -> Path:
+    """Writes an image whose pixels are the digits 0 (black) to 3 (white), again and again."""
+    values = np.resize(np.array([85 * int(digit) for digit in digits], dtype=np.uint8), (size, size))
+    Image.fromarray(values).save(path)
+    return path
+
+
+def darkness(responses: Sequence[Image.Image]) -> list[float]:
+    """A reward: how dark each image is, 0 to 1."""
+    return [1 - float(np.asarray(image).mean()) / 255 for image in responses]

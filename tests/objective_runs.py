@@ -38,6 +38,13 @@ PENALTIES = {
 }
 """Objectives that start at their minimum, since the policy starts where it is held, and what they are added to."""
 
+OF_TEXT = {
+    "rationale_dpo": "record 'p[0-9]+', response 'rationale': expected one image part",
+    "in_context_ranking": "objective 'in_context_ranking' trains on responses, but the first batch has none",
+    "srpo": "record 'p[0-9]+': expected the prompt to name one class",
+}
+"""Objectives that read or write words in prompts or responses, and what is said where these are classes and images."""
+
 BEYOND_LOGPS = {
     "reward_model": "scores",
     "oreo": "values",
@@ -53,8 +60,21 @@ BEYOND_LOGPS = {
 TAUGHT = {"dckd", "adpa"}
 """Objectives that compare with teachers: models of the same vocabulary and other weights."""
 
+SURROGATE = {"toy_bound", "diffusion"}
+"""Modalities whose log-probs are bounds."""
+
 ROLLOUTS = {"advantages", "behaviour_logps", "composite_rewards"}
 """An objective that needs one of these is trained on samples."""
+
+
+RATES = {"text": 0.01, "diffusion": 0.001}
+"""Learning rates of other than the toys."""
+
+REWARDS: dict[str, dict[str, Any]] = {
+    "text": {"name": "length", "unit": "characters", "target": 5},
+    "diffusion": {"name": "python", "function": "image_records:darkness"},
+}
+"""Rewards of other than the toys."""
 
 
 def is_online(name: str) -> bool:
@@ -64,7 +84,7 @@ def is_online(name: str) -> bool:
 
 def refusal(name: str, modality: str) -> str:
     """What the engine says against an objective on a modality, beside its name; empty if nothing."""
-    kind = "surrogate" if modality == "toy_bound" else "exact"
+    kind = "surrogate" if modality in SURROGATE else "exact"
     if kind not in SPECS[name].log_prob_kinds:
         return f"gives {kind} ones"
     return BEYOND_LOGPS.get(name, "") if modality != "text" else ""
@@ -76,31 +96,33 @@ def build_config(
     """Makes the configuration of a run of three steps.
 
     Args:
-        modality: `text` with the tiny language model in the folder `model`, `toy`, or `toy_bound`.
+        modality: `text` with the tiny language model in the folder `model`, `diffusion` with the tiny denoiser in
+            it and images in `data`, `toy`, or `toy_bound`.
         alone: a penalty is not added to anything.
         train: further keys of the section.
     """
-    text = {"name": "text", "model": str(model), "lora": {"rank": 4}}
+    models: dict[str, dict[str, Any]] = {
+        "text": {"model": str(model), "lora": {"rank": 4}},
+        "diffusion": {"model": str(model), "family": {"name": "class_unet", "null_class": 3}},
+    }
     objectives = [{"name": name, **PARAMETERS.get(name, {})}]
     teachers = find_teachers(SPECS[name].needs) if name in TAUGHT and modality == "text" else ()
     if name in PENALTIES and not alone:
         objectives.append({"name": PENALTIES[name]})
     config: dict[str, Any] = {
-        "modality": text if modality == "text" else {"name": modality},
+        "modality": {"name": modality, **models.get(modality, {})},
         "data": {"train": {"path": str(data)}},
         "objective": objectives,
         "quantities": [QUANTITIES[name]] if name in QUANTITIES else [],
         "decoding": {"name": "sample", "max_steps": 6},
-        "train": {"steps": 3, "batch_size": 4, "learning_rate": 0.01 if modality == "text" else 0.05, **train},
+        "train": {"steps": 3, "batch_size": 4, "learning_rate": RATES.get(modality, 0.05), **train},
         "teachers": {teacher: {"model": str(_build_teacher(model, seed))} for seed, teacher in enumerate(teachers, 1)},
         "plugins": [str(TOY_PLUGIN)],
         "output": str(output),
     }
     if is_online(name):
         config["collector"] = {"name": "group", "group_size": 4}
-        config["rewards"] = [
-            {"name": "length", "unit": "characters", "target": 5} if modality == "text" else {"name": "zeros"}
-        ]
+        config["rewards"] = [REWARDS.get(modality, {"name": "zeros"})]
         config["train"]["epochs_per_round"] = 2
         if "advantages" in SPECS[name].needs:
             config["advantage"] = {"name": "rloo"}

@@ -11,19 +11,39 @@ import objective_runs
 import pytest
 import torch
 from feedback_records import write_feedback
-from objective_runs import BEYOND_LOGPS, PARAMETERS, PENALTIES, QUANTITIES, SPECS, build_config, move_away, refusal
+from image_records import write_image_feedback
+from objective_runs import (
+    BEYOND_LOGPS,
+    OF_TEXT,
+    PARAMETERS,
+    PENALTIES,
+    QUANTITIES,
+    SPECS,
+    SURROGATE,
+    build_config,
+    move_away,
+    refusal,
+)
 from torch import Tensor
 
 from mmalign.api import load_assembly
-from mmalign.errors import PlanError
+from mmalign.errors import DataError, PlanError
 from mmalign.loop import optimiser_step
 from mmalign.loop import train as run_loop
 from mmalign.metrics_log import read_metrics
 from mmalign.rounds import begin_round
 from mmalign.run import Run
 
-MODALITIES = ("text", "toy", "toy_bound")
+MODALITIES = ("text", "toy", "toy_bound", "diffusion")
+FAST = {"dpo", "ipo", "kto", "simpo", "sft"}
+"""Objectives that the fast half of the tests trains on images."""
+
 ALLOWED = [(name, modality) for name in SPECS for modality in MODALITIES if not refusal(name, modality)]
+TRAINED = [
+    pytest.param(name, modality, marks=[pytest.mark.slow] if modality == "diffusion" and name not in FAST else [])
+    for name, modality in ALLOWED
+    if modality != "diffusion" or name not in OF_TEXT
+]
 REFUSED = [(name, modality) for name in SPECS for modality in MODALITIES if refusal(name, modality)]
 
 WEIGHTED = {
@@ -38,7 +58,7 @@ MEANINGLESS = {"sampled_kl", *WEIGHTED}
 """Objectives whose loss has no meaningful value; another property of each is tested below."""
 
 # A bound on log-probs learns as the exact ones of the same modality do.
-LEARNING = [(name, modality) for name, modality in ALLOWED if modality != "toy_bound" and name not in MEANINGLESS]
+LEARNING = [(name, modality) for name, modality in ALLOWED if modality not in SURROGATE and name not in MEANINGLESS]
 
 Build = Callable[..., Run]
 
@@ -48,10 +68,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_feedback(tmp_path_factory.mktemp("matrix") / "records.jsonl", 8)
 
 
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_image_feedback(tmp_path_factory.mktemp("images"), 8)
+
+
 @pytest.fixture
-def build(data: Path, tiny_text_model: Path, tmp_path: Path) -> Build:
+def build(data: Path, images: Path, tiny_text_model: Path, tiny_class_unet: Path, tmp_path: Path) -> Build:
     def make(name: str, modality: str, **options: Any) -> Run:
-        return objective_runs.start(build_config(name, modality, data, tiny_text_model, tmp_path, **options))
+        places = (images, tiny_class_unet) if modality == "diffusion" else (data, tiny_text_model)
+        return objective_runs.start(build_config(name, modality, *places, tmp_path, **options))
 
     return make
 
@@ -60,7 +86,7 @@ def weights_of(run: Run) -> Tensor:
     return torch.cat([weight.detach().flatten().clone() for weight in run.trainable().values()])
 
 
-@pytest.mark.parametrize(("name", "modality"), ALLOWED)
+@pytest.mark.parametrize(("name", "modality"), TRAINED)
 def test_three_steps_move_the_policy_and_all_numbers_are_finite(build: Build, name: str, modality: str) -> None:
     run = build(name, modality)
     before = weights_of(run)
@@ -77,11 +103,18 @@ def test_three_steps_move_the_policy_and_all_numbers_are_finite(build: Build, na
 
 @pytest.mark.parametrize(("name", "modality"), REFUSED)
 def test_what_cannot_work_is_refused_by_name(
-    name: str, modality: str, data: Path, tiny_text_model: Path, tmp_path: Path
+    name: str, modality: str, data: Path, tiny_text_model: Path, tiny_class_unet: Path, tmp_path: Path
 ) -> None:
-    config = build_config(name, modality, data, tiny_text_model, tmp_path)
+    model = tiny_class_unet if modality == "diffusion" else tiny_text_model
+    config = build_config(name, modality, data, model, tmp_path)
     with pytest.raises(PlanError, match=f"objective '{name}' .*{refusal(name, modality)}"):
         load_assembly(config)
+
+
+@pytest.mark.parametrize("name", OF_TEXT)
+def test_objectives_of_words_say_what_they_miss_in_images(build: Build, name: str) -> None:
+    with pytest.raises(DataError, match=OF_TEXT[name]):
+        run_loop(build(name, "diffusion"))
 
 
 @pytest.mark.slow
@@ -132,6 +165,6 @@ def test_sampled_kl_brings_the_policy_back_to_the_reference(build: Build) -> Non
 
 
 def test_the_tables_name_registered_objectives_only() -> None:
-    assert {name for table in (PARAMETERS, QUANTITIES, PENALTIES, BEYOND_LOGPS, MEANINGLESS) for name in table} <= set(
-        SPECS
-    )
+    assert {
+        name for table in (PARAMETERS, QUANTITIES, PENALTIES, BEYOND_LOGPS, MEANINGLESS, OF_TEXT) for name in table
+    } <= set(SPECS)
