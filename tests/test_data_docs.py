@@ -7,8 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from mmalign.config import DataSection
-from mmalign.data import DataConfig
+from mmalign.data import DataConfig, DataSection
 from mmalign.records import Record
 from mmalign.trl_formats import TRL_COLUMNS
 
