@@ -10,6 +10,7 @@ import time
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import IO, TYPE_CHECKING
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -50,7 +51,7 @@ def open_bytes(media: Media, limits: MediaLimits) -> IO[bytes]:
         return BytesIO(_decode_data(media.uri, limits))
     if "://" in media.uri:
         return BytesIO(_fetch(media.uri, limits))
-    return _open_file(Path(media.uri).expanduser(), limits)
+    return _open_file(Path(media.uri), limits)
 
 
 def has_scheme(uri: str) -> bool:
@@ -81,17 +82,18 @@ def _check_size(size: int, limits: MediaLimits) -> None:
 
 
 def _open_file(path: Path, limits: MediaLimits) -> IO[bytes]:
-    if not path.exists():
-        raise MediaError(f"no such file{_nearest(path)}")
-    if path.is_dir():
-        raise MediaError("a folder; expected an image file")
-    if not path.is_file():
-        raise MediaError("not a regular file")  # reading a pipe or a device may never end
     try:
-        _check_size(path.stat().st_size, limits)
+        status = path.stat()
+        if S_ISDIR(status.st_mode):
+            raise MediaError("a folder; expected an image file")
+        if not S_ISREG(status.st_mode):
+            raise MediaError("not a regular file")  # reading a pipe or a device may never end
+        _check_size(status.st_size, limits)
         return path.open("rb")
-    except OSError as error:
-        raise MediaError(f"cannot be read: {error.strerror}") from None
+    except FileNotFoundError:
+        raise MediaError(f"no such file{_nearest(path)}") from None
+    except (OSError, ValueError) as error:  # a null byte is a ValueError
+        raise MediaError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _nearest(path: Path) -> str:

@@ -143,6 +143,24 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("x" * 300 + ".png", "File name too long"),
+        ("a\0b.png", "null"),
+        ("a.png/b.png", "Not a directory"),
+        ("~nobody-of-this-name/a.png", "no such file; there is no folder"),
+        ("", "a folder"),
+    ],
+)
+def test_a_path_that_cannot_be(uri: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path, "a.png", png())
+    with pytest.raises(MediaError, match=told) as caught:
+        read(uri)
+    assert "damaged" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "uri",
     [
         "data:image/png;base64," + base64.b64encode(png()).decode().replace("+", "%2B").replace("=", "%3D"),
