@@ -13,7 +13,7 @@ from math import isnan
 import torch
 from torch import Tensor
 
-from mmalign.records import Record
+from mmalign.records import Label, Record
 from mmalign.values import EncodedResponse
 
 DATA_AXES = {
@@ -51,6 +51,18 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.responses)
+
+    def comparisons(self) -> list[tuple[Record, str, str, Label]]:
+        """Lists what `pairs` compares: (record, chosen item, rejected item, label), in its order.
+
+        That is its order while quantities of the stage `data` are computed, when no pair has been left out yet.
+        """
+        plain = [
+            (record, record.responses[chosen].rid, record.responses[rejected].rid, label)
+            for record in self.records
+            for chosen, rejected, label in record.comparisons()
+        ]
+        return plain + [(record, *compared) for record in self.records for compared in record.variant_comparisons()]
 
     def with_quantities(self, values: Mapping[str, Tensor], axes: Mapping[str, str]) -> Batch:
         """Returns this batch with more quantities."""

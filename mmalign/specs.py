@@ -77,7 +77,8 @@ class QuantitySpec(Spec):
             over the whole global batch, without gradient (for batch-coupled losses). `policy`: in every micro-batch,
             from quantities that carry gradient.
         compute: import string. Stages `frozen` and `policy`: `f(*needs) -> Tensor`. Stage `step`:
-            `f(context: StepContext) -> Tensor`. Stage `data`: `f(batch: Batch) -> Tensor`. Stage `companion`:
+            `f(context: StepContext) -> Tensor`. Stage `data`: `f(batch: Batch) -> Tensor`, with axes `M` one number
+            for each of `batch.comparisons()`. Stage `companion`:
             `f(record: Record, chosen: int, rejected: int) -> Record | None`. The fields of `config` are
             keyword arguments beside those; a run sets them in `quantities: [{name: ..., parameters}]`.
     """
