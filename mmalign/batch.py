@@ -30,6 +30,9 @@ DATA_AXES = {
 }
 """Quantities that every batch has: they come from the records and their encoding."""
 
+ROLLOUT_AXES = {"behaviour_logps": "NT", "sampled": "N", "stored": "N"}
+"""Quantities that a batch of rollouts has, too: they come from the collector."""
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -162,10 +162,13 @@ class CollectorSpec(TargetSpec):
 
     Attributes:
         provides: feedback that it puts on the records of its rollouts: `pairs`, `labels`, `ratings`, `ranks`.
+        stored: its rollouts are made with `Rollout.extend`: they hold the stored responses of the data with all
+            feedback on them, too, so that one run trains on both.
     """
 
     kind: ClassVar[str] = "collector"
     provides: tuple[str, ...] = ()
+    stored: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

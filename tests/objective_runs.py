@@ -23,11 +23,19 @@ from mmalign.testing import build_tiny_text_model
 
 SPECS: dict[str, ObjectiveSpec] = {entry.spec.name: entry.spec for entry in load_registry().entries("objective")}
 
-PARAMETERS: dict[str, dict[str, Any]] = {"dr_grpo": {"horizon": 8}, "modpo": {"margin_weights": [0.5]}}
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "dr_grpo": {"horizon": 8},
+    "hpt_reinforcement": {"horizon": 8},
+    "modpo": {"margin_weights": [0.5]},
+}
 """Parameters without a default."""
 
-QUANTITIES: dict[str, dict[str, Any]] = {"modpo": {"name": "margin_rewards", "scores": ["relevance"]}}
-"""Parameters of quantities without a default."""
+QUANTITIES: dict[str, dict[str, Any]] = {
+    "modpo": {"name": "margin_rewards", "scores": ["relevance"]},
+    "hpt_imitation": {"name": "imitated_prompts", "gate": 4},
+    "hpt_reinforcement": {"name": "imitated_prompts", "gate": -1},
+}
+"""Parameters of quantities without a default, or with one that would leave nothing to train on."""
 
 PENALTIES = {
     "kl_penalty": "dpo",
@@ -53,13 +61,17 @@ BEYOND_LOGPS = {
 TAUGHT = {"dckd", "adpa"}
 """Objectives that compare with teachers: models of the same vocabulary and other weights."""
 
-ROLLOUTS = {"advantages", "behaviour_logps", "composite_rewards"}
-"""An objective that needs one of these is trained on samples."""
+ROLLOUTS = {"advantages", "behaviour_logps", "composite_rewards", "sampled", "imitated"}
+"""An objective that needs one of these, or is over it, is trained on samples."""
+
+MIXED = {"hpt_imitation"}
+"""Objectives on stored responses that samples have a say in, so that both are there."""
 
 
 def is_online(name: str) -> bool:
     """Tells whether an objective is trained on samples: by its needs, or by what it is added to."""
-    return any(not ROLLOUTS.isdisjoint(SPECS[one].needs) for one in (name, PENALTIES.get(name, name)))
+    specs = [SPECS[one] for one in (name, PENALTIES.get(name, name))]
+    return any(not ROLLOUTS.isdisjoint((*spec.needs, spec.over)) for spec in specs)
 
 
 def refusal(name: str, modality: str) -> str:
@@ -97,7 +109,7 @@ def build_config(
         "output": str(output),
     }
     if is_online(name):
-        config["collector"] = {"name": "group", "group_size": 4}
+        config["collector"] = {"name": "mixed" if name in MIXED else "group", "group_size": 4}
         config["rewards"] = [
             {"name": "length", "unit": "characters", "target": 5} if modality == "text" else {"name": "zeros"}
         ]

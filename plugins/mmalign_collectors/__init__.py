@@ -15,4 +15,11 @@ def register_collectors() -> list[CollectorSpec]:
             target="mmalign_collectors.group:GroupCollector",
             config="mmalign_collectors.group:GroupConfig",
         ),
+        CollectorSpec(
+            name="mixed",
+            summary="A group of independent responses to every prompt, beside the stored ones and their feedback.",
+            target="mmalign_collectors.mixed:MixedCollector",
+            config="mmalign_collectors.group:GroupConfig",
+            stored=True,
+        ),
     ]

@@ -9,6 +9,7 @@ from mmalign_objectives.specs.anchored_pairs import list_anchored_pairs
 from mmalign_objectives.specs.coupled import list_coupled, list_coupled_quantities
 from mmalign_objectives.specs.distillation import list_distillation
 from mmalign_objectives.specs.graded_pairs import list_graded_pairs
+from mmalign_objectives.specs.hybrid import list_hybrid, list_hybrid_quantities
 from mmalign_objectives.specs.lists import list_list_quantities, list_lists
 from mmalign_objectives.specs.margin_pairs import list_margin_pairs
 from mmalign_objectives.specs.penalties import list_penalties
@@ -41,6 +42,7 @@ def register_objectives() -> list[ObjectiveSpec]:
         *list_penalties(),
         *list_distillation(),
         *list_token_pairs(),
+        *list_hybrid(),
     ]
 
 
@@ -61,6 +63,7 @@ def register_quantities() -> list[QuantitySpec]:
         *list_companions(),
         *list_list_quantities(),
         *list_coupled_quantities(),
+        *list_hybrid_quantities(),
     ]
 
 
