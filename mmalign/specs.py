@@ -70,7 +70,7 @@ class QuantitySpec(Spec):
 
     Attributes:
         axes: its shape in the letters of the contract: `N`, `NT`, `NK`, `M`, `M2`, `P`, or `` for a scalar; `MI` for
-            rows of responses, which is what the stage `companion` gives.
+            rows of responses, which is what the stage `companion` gives. Letters behind these may be any.
         needs: the quantities it is computed from.
         stage: when it is computed. `data`: from the records. `companion`: which further response a pair is scored
             with; see `mmalign.companions`. `frozen`: once a round, without gradient. `step`: once an optimiser step

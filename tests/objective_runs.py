@@ -55,6 +55,7 @@ BEYOND_LOGPS = {
     "tdpo2": "reference_forward_kl",
     "dckd": "teacher_forward_kl",
     "adpa": "expected_logps",
+    "tpo_tree": "reference_states",
 }
 """Objectives that need more of a modality than log-probs, so not of the toy one, and what."""
 
