@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+import yaml
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from mmalign.cli_context import disabled_plugins
+from mmalign.components import Component
 from mmalign.errors import ConfigError
 from mmalign.records import Record
+
+if TYPE_CHECKING:
+    from mmalign.parts import Collector
+    from mmalign.run import Run
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML run configuration.")]
 RunOrConfig = Annotated[
@@ -60,13 +67,16 @@ def evaluate(run: RunOrConfig, overrides: Overrides = None) -> None:
     Console().print(table)
 
 
-def generate(
+def generate(  # noqa: PLR0913 (the options of a command are its arguments)
     run: RunOrConfig,
     overrides: Overrides = None,
     prompt: Annotated[list[str] | None, typer.Option(help="A prompt; may be repeated.")] = None,
     data: Annotated[Path | None, typer.Option(help="A data file whose prompts are answered.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Responses to each prompt.")] = 1,
     pairs: Annotated[int, typer.Option(min=0, help="Preference pairs a prompt, best against worst by reward.")] = 0,
+    collector: Annotated[
+        str | None, typer.Option(help="NAME or '{name: revise, ...}': how prompts are sampled.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Write records as JSON lines instead of showing them.")] = None,
 ) -> None:
     """Sample responses; with rewards in the configuration they are scored and can be paired into preference data."""
@@ -78,11 +88,27 @@ def generate(
     prompts = _read_prompts(prompt or [], data)
     loaded = api.load_run(run, overrides or (), disabled=disabled_plugins())
     set_seed(loaded.config.train.seed)
-    records = sample_records(loaded, prompts, count=count, pairs=pairs)
+    sampler = None if collector is None else _build_collector(loaded, collector, count)
+    records = sample_records(loaded, prompts, count=count, pairs=pairs, collector=sampler)
     if output is None:
         _show(records)
     else:
         _write(track(records, "sampling", total=len(prompts), console=Console(stderr=True)), output)
+
+
+def _build_collector(run: Run, text: str, count: int) -> Collector:
+    """Builds the collector that an option names, with its parameters if it is a mapping."""
+    from mmalign.planning import Builder
+
+    if count != 1:
+        raise ConfigError("--count: the collector says how many responses a prompt gets; use its own parameter")
+    try:
+        given = yaml.safe_load(text)
+        component = Component.model_validate({"name": given} if isinstance(given, str) else given)
+    except (yaml.YAMLError, ValidationError):
+        raise ConfigError(f"--collector: expected a name, or {{name: ..., parameters}}, got {text!r}") from None
+    collector: Collector = Builder(run.assembly.registry, "").build("collector", component, "--collector")
+    return collector
 
 
 def _read_prompts(texts: list[str], data: Path | None) -> list[Record]:

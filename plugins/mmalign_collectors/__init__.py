@@ -22,4 +22,11 @@ def register_collectors() -> list[CollectorSpec]:
             config="mmalign_collectors.group:GroupConfig",
             stored=True,
         ),
+        CollectorSpec(
+            name="revise",
+            summary="Answers to every prompt, each improved on by the policy itself, several times if wanted.",
+            target="mmalign_collectors.revise:ReviseCollector",
+            config="mmalign_collectors.revise:ReviseConfig",
+            paper="Self-Improving Robust Preference Optimization (arXiv:2406.01660)",
+        ),
     ]
