@@ -53,10 +53,12 @@ def add_record_quantities(batch: Batch, plan: Plan, encode: Encode) -> Batch:
 
 def _find_pair_quantities(plan: Plan) -> list[Provider]:
     """Lists what is computed once all pairs are there: quantities of pairs, and those that need one."""
-    found: list[Provider] = []
+    late = {"pairs", "pair_strength"}
+    found = []
     for provider in plan.computed("data"):
-        if provider.axes.startswith("M") or any(one.name in provider.needs for one in found):
+        if provider.axes.startswith("M") or not late.isdisjoint(provider.needs):
             found.append(provider)
+            late.add(provider.name)
     return found
 
 

@@ -44,7 +44,7 @@ def build_record(index: int) -> Record:
                 {"item": "a", "name": "steps", "level": "token", "values": [1.0, 1.0], "spans": [[0, 2], [2, 9]]},
             ],
             "labels": [
-                {"kind": "rank", "order": [["a"], ["c"], ["b"], ["d"]], "context": "trace"},
+                {"kind": "rank", "order": [["a"], ["c"], ["b"], ["d"]], "context": "trace", "strength": 1.0},
                 {"kind": "pair", "order": [["c"], ["d"]], "context": "empty", "strength": 0.5},
             ],
             "tree": [

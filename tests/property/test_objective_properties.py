@@ -45,6 +45,7 @@ SPECIAL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "kl_reference_point": lambda noise, mask: noise.abs().mean(),
     "labels": lambda noise, mask: (noise[:, 0] > 0).double(),
     "prompt_index": lambda noise, mask: PROMPT_INDEX,
+    "chosen_prompt_index": lambda noise, mask: PROMPT_INDEX,
     "sampled": lambda noise, mask: torch.arange(N) % 2 == 0,
     "trace_pairs": lambda noise, mask: (noise[:, 0] > 0).double(),
     "preference_probabilities": lambda noise, mask: noise[:, 0].sigmoid(),
