@@ -6,7 +6,7 @@ N responses are flattened over P prompts. Every quantity keeps its axes in lette
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isnan
 
@@ -44,6 +44,8 @@ class Batch:
         quantities: tensors on the CPU or on the model's device.
         axes: the axes of every quantity.
         whole_prompts: an objective compares all responses to a prompt, so micro-batches must not part them.
+        encode: of the modality: a record to its encoded responses. There while quantities of the stage `data` are
+            computed, for those that have to know where in a response something stands.
     """
 
     records: tuple[Record, ...]
@@ -51,6 +53,7 @@ class Batch:
     quantities: Mapping[str, Tensor]
     axes: Mapping[str, str]
     whole_prompts: bool = False
+    encode: Callable[[Record], Sequence[EncodedResponse]] | None = None
 
     def __len__(self) -> int:
         return len(self.responses)

@@ -39,7 +39,7 @@ def add_record_quantities(batch: Batch, plan: Plan, encode: Encode) -> Batch:
         encode: of the modality; returns the encoded responses of a record.
     """
     of_pairs = _find_pair_quantities(plan)
-    batch = _compute(batch, [one for one in plan.computed("data") if one not in of_pairs])
+    batch = _compute(batch, [one for one in plan.computed("data") if one not in of_pairs], encode)
     if "pairs" not in plan and not of_pairs:
         return batch
     rows = _Rows(batch, encode)
@@ -48,7 +48,7 @@ def add_record_quantities(batch: Batch, plan: Plan, encode: Encode) -> Batch:
     compared = _find_item_pairs(batch, rows)
     batch = _append_responses(batch, rows.added, rows.prompts)
     batch = _append_pairs(batch.with_quantities(roles, dict.fromkeys(roles, "MI")), compared)
-    return _compute(batch, of_pairs)
+    return _compute(batch, of_pairs, encode)
 
 
 def _find_pair_quantities(plan: Plan) -> list[Provider]:
@@ -62,9 +62,9 @@ def _find_pair_quantities(plan: Plan) -> list[Provider]:
     return found
 
 
-def _compute(batch: Batch, providers: Sequence[Provider]) -> Batch:
+def _compute(batch: Batch, providers: Sequence[Provider], encode: Encode) -> Batch:
     for provider in providers:
-        value = provider.load()(batch).to(batch.quantities["lengths"].device)
+        value = provider.load()(replace(batch, encode=encode)).to(batch.quantities["lengths"].device)
         batch = batch.with_quantities({provider.name: value}, {provider.name: provider.axes})
     return batch
 

@@ -78,7 +78,7 @@ class QuantitySpec(Spec):
             from quantities that carry gradient.
         compute: import string. Stages `frozen` and `policy`: `f(*needs) -> Tensor`. Stage `step`:
             `f(context: StepContext) -> Tensor`. Stage `data`: `f(batch: Batch) -> Tensor`, with axes `M` one number
-            for each of `batch.comparisons()`. Stage `companion`:
+            for each of `batch.comparisons()`; `batch.encode` is there. Stage `companion`:
             `f(record: Record, chosen: int, rejected: int) -> Record | None`. The fields of `config` are
             keyword arguments beside those; a run sets them in `quantities: [{name: ..., parameters}]`.
     """
