@@ -56,6 +56,11 @@ class Assembly:
         return _keeps_stored(self.config, self.registry)
 
     @property
+    def varying(self) -> tuple[str, ...]:
+        """Names of the quantities that are computed from samples or from models, so that they may mark no response."""
+        return tuple(one.name for one in self.plan.providers if one.compute and one.stage not in ("data", "companion"))
+
+    @property
     def targets_only(self) -> bool:
         """True if no objective looks at responses beside the supervised targets."""
         return all(objective.spec.over == "targets" for objective in self.objectives)

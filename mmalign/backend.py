@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from math import nan
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,13 +21,14 @@ from mmalign.companions import add_record_quantities
 from mmalign.distribution import SumOverProcesses
 from mmalign.errors import TrainingError
 from mmalign.memory import MicroBatchSize
-from mmalign.passes import pad_rows, score_responses
+from mmalign.passes import score_responses
 from mmalign.policy import Policy, evaluation_mode
 from mmalign.quantities import ANCHOR_OUTPUTS, DERIVED, POLICY_OUTPUTS, Plan, Provider
 from mmalign.records import Record
 from mmalign.reference import FrozenModel, MovingReference, Reference
 from mmalign.reference_cache import ReferenceCache
 from mmalign.rewards import RewardScorer, build_samples
+from mmalign.rollout_values import encode_rollout, rollout_values
 from mmalign.step_context import StepContext
 from mmalign.values import Anchor, EncodedResponse, Generated, Rollout
 
@@ -84,28 +85,13 @@ class Backend:
 
         Beside stored responses no sampled one is a supervised target.
         """
-        encoded = [
-            [*self._encode_stored(rollout), *(item.encoded for item in rollout.responses)] for rollout in rollouts
-        ]
-        sampled = torch.tensor([row >= len(one.stored) for one in rollouts for row in range(len(one.record.responses))])
-        behaviour = [
-            logps
-            for rollout, own in zip(rollouts, encoded, strict=True)
-            for logps in (
-                *(torch.full((one.steps,), nan) for one in own[: len(rollout.stored)]),
-                *(cast(Tensor, item.behaviour_logps) for item in rollout.responses),
-            )
-        ]
+        modality = self.assembly.modality
+        encoded = [encode_rollout(rollout, modality.encode) for rollout in rollouts]
         batch = self._build_batch([rollout.record for rollout in rollouts], encoded, targets_only=False)
-        values = {"behaviour_logps": pad_rows(behaviour), "sampled": sampled.bool(), "stored": ~sampled.bool()}
+        values = rollout_values(rollouts, encoded)
         if self.assembly.keeps_stored:
             values["targets"] = batch.quantities["targets"].cpu() & values["stored"]
         return batch.with_quantities(values, ROLLOUT_AXES).to(self.device)
-
-    def _encode_stored(self, rollout: Rollout) -> list[EncodedResponse]:
-        if not rollout.stored:
-            return []
-        return self.assembly.modality.encode(rollout.record.with_responses(rollout.stored))
 
     def _build_batch(
         self, records: Sequence[Record], encoded: Sequence[Sequence[EncodedResponse]], *, targets_only: bool

@@ -111,7 +111,7 @@ def accumulate_gradients(run: Run, batch: Batch, *, fresh: bool = False) -> Metr
     batch = run.backend.prepare_step(batch)
     totals = [run.backend.sum_over_processes(objective.totals(batch)) for objective in run.objectives]
     if run.step == 0:
-        varying = run.assembly.plan.varying
+        varying = run.assembly.varying
         fixed = [pair for pair in zip(run.objectives, totals, strict=True) if pair[0].spec.over not in varying]
         check_covered([one for one, _ in fixed], [total for _, total in fixed], batch)
     return run.backend.micro_batch_size.fit(

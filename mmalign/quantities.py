@@ -102,11 +102,6 @@ class Plan:
         return tuple(POLICY_OUTPUTS.get(name, name) for name in given)
 
     @property
-    def varying(self) -> tuple[str, ...]:
-        """Names of the quantities that are computed from samples or from models, so that they may mark no response."""
-        return tuple(one.name for one in self.providers if one.compute and one.stage not in ("data", "companion"))
-
-    @property
     def needs_reference(self) -> bool:
         """True if a reference model has to be run."""
         return self.needs_anchor("reference")
@@ -291,11 +286,7 @@ def modality_providers(spec: ModalitySpec, teachers: Sequence[str] = ()) -> list
 
 
 def rollout_providers(reward_names: Sequence[str], *, stored: bool = False) -> list[Provider]:
-    """Providers that exist only where the policy is sampled: what collector and rewards give.
-
-    Args:
-        stored: rollouts hold the responses of the data, too.
-    """
+    """Providers that exist only where the policy is sampled; with `stored`, beside the responses of the data."""
     names = [name for name in ROLLOUT_AXES if stored or name != "stored"]
     providers = [Provider(name, ROLLOUT_AXES[name], "frozen", origin="collector") for name in names]
     if reward_names:
