@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import isnan
-from typing import Any, cast
+from math import isnan, nan
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmalign.assembly import Assembly
-from mmalign.batch import Batch, build_batch
+from mmalign.batch import ROLLOUT_AXES, Batch, build_batch
 from mmalign.companions import add_record_quantities
 from mmalign.distribution import SumOverProcesses
 from mmalign.errors import TrainingError
@@ -25,13 +25,14 @@ from mmalign.media_checks import MediaSkips
 from mmalign.memory import MicroBatchSize
 from mmalign.metrics import compute_means
 from mmalign.networks import Networks, complete_responses, evaluated
-from mmalign.passes import cut_rows, pad_rows, score_responses
+from mmalign.passes import cut_rows, score_responses
 from mmalign.policy import Policy, evaluation_mode, name_outputs
 from mmalign.quantities import ANCHOR_OUTPUTS, DERIVED, Plan, Provider
 from mmalign.records import Record
 from mmalign.reference import FrozenModel, MovingReference, Reference
 from mmalign.reference_cache import ReferenceCache
 from mmalign.rewards import RewardScorer, build_samples
+from mmalign.rollout_values import encode_rollout, rollout_values
 from mmalign.step_context import StepContext
 from mmalign.values import Anchor, EncodedResponse, Generated, Rollout
 
@@ -91,14 +92,18 @@ class Backend:
         return self._build_batch([record for record, _ in kept], [rows for _, rows in kept], targets_only=only)
 
     def collect(self, rollouts: Sequence[Rollout]) -> Batch:
-        """Builds a batch of sampled responses with their behaviour log-probs."""
-        records = [rollout.record for rollout in rollouts]
+        """Builds a batch of rollouts; the behaviour log-probs of stored responses are NaN, and none of them `sampled`.
+
+        Beside stored responses no sampled one is a supervised target.
+        """
         groups = self.fill_in_logps([rollout.responses for rollout in rollouts])
-        generated = [response for group in groups for response in group]
-        encoded = [[item.encoded for item in group] for group in groups]
-        behaviour = {"behaviour_logps": pad_rows([cast(Tensor, item.behaviour_logps) for item in generated])}
-        batch = self._build_batch(records, encoded, targets_only=False)
-        return batch.with_quantities(behaviour, {"behaviour_logps": "NT"}).to(self.device)
+        told = [replace(rollout, responses=tuple(group)) for rollout, group in zip(rollouts, groups, strict=True)]
+        encoded = [encode_rollout(rollout, self.assembly.modality.encode) for rollout in told]
+        batch = self._build_batch([rollout.record for rollout in told], encoded, targets_only=False)
+        values = rollout_values(told, encoded)
+        if self.assembly.keeps_stored:
+            values["targets"] = batch.quantities["targets"].cpu() & values["stored"]
+        return batch.with_quantities(values, ROLLOUT_AXES).to(self.device)
 
     def _build_batch(
         self, records: Sequence[Record], encoded: Sequence[Sequence[EncodedResponse]], *, targets_only: bool
@@ -138,8 +143,14 @@ class Backend:
         return batch
 
     def add_rewards(self, batch: Batch, rewards: Tensor) -> Batch:
-        """Adds `rewards` [N, K], from which normalisation and constraints learn, and `composite_rewards` [N]."""
-        rewards = rewards.to(self.device)
+        """Adds `rewards` [N, K], from which normalisation and constraints learn, and `composite_rewards` [N].
+
+        Args:
+            rewards: of the sampled responses, in order; those of stored ones are NaN.
+        """
+        known = rewards.to(self.device)
+        rewards = known.new_full((len(batch), known.shape[1]), nan)
+        rewards[batch.quantities["sampled"]] = known
         composition = self.scorer.composition
         composition.observe(rewards, self.sum_over_processes)
         values = {"rewards": rewards, "composite_rewards": composition.compose(rewards, adapted=True)}

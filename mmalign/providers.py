@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmalign.batch import DATA_AXES
+from mmalign.batch import DATA_AXES, ROLLOUT_AXES
 from mmalign.quantities import ANCHOR_OUTPUTS, POLICY_AXES, POLICY_OUTPUTS, Provider
 from mmalign.specs import CollectorSpec, ModalitySpec, QuantitySpec
 from mmalign.values import ANCHORED_OUTPUTS
@@ -16,10 +16,11 @@ _FEEDBACK |= {"ratings": "ratings", "ranks": "ranks"}
 
 def data_providers(collector: CollectorSpec | None = None) -> list[Provider]:
     """Providers of the quantities that records themselves hold; sampled ones hold the feedback of their collector."""
+    whole = collector is None or collector.stored
     return [
         Provider(name, axes, "data")
         for name, axes in DATA_AXES.items()
-        if collector is None or name not in _FEEDBACK or _FEEDBACK[name] in collector.provides
+        if whole or name not in _FEEDBACK or (collector and _FEEDBACK[name] in collector.provides)
     ]
 
 
@@ -42,9 +43,10 @@ def modality_providers(spec: ModalitySpec, teachers: Sequence[str] = ()) -> list
     return providers
 
 
-def rollout_providers(reward_names: Sequence[str]) -> list[Provider]:
-    """Providers that exist only where the policy is sampled: what collector and rewards give."""
-    providers = [Provider("behaviour_logps", "NT", "frozen", origin="collector")]
+def rollout_providers(reward_names: Sequence[str], *, stored: bool = False) -> list[Provider]:
+    """Providers that exist only where the policy is sampled; with `stored`, beside the responses of the data."""
+    names = [name for name in ROLLOUT_AXES if stored or name != "stored"]
+    providers = [Provider(name, ROLLOUT_AXES[name], "frozen", origin="collector") for name in names]
     if reward_names:
         providers.append(Provider("rewards", "NK", "frozen", origin="rewards"))
         providers.append(Provider("composite_rewards", "N", "frozen", origin="rewards"))

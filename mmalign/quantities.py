@@ -266,6 +266,8 @@ _REMEDIES = {
     "labels": _NO_FEEDBACK,
     "reference_logps": "the modality supplies log-probs of a reference only if it supplies log-probs",
     "behaviour_logps": "only a collector supplies it: add `collector: {name: group}`",
+    "sampled": "only a collector supplies it: add `collector: {name: group}`",
+    "stored": "only a collector that keeps the data's responses supplies it: add `collector: {name: mixed}`",
     "rewards": "add `rewards: [{name: ...}]` and a collector",
     "composite_rewards": "add `rewards: [{name: ...}]` and a collector",
     "advantages": "add `advantage: {name: ...}`, `rewards` and a collector",

@@ -15,7 +15,9 @@ import yaml
 from mmalign import TrainingError, check, train
 
 PAGE = (Path(__file__).parents[1] / "docs" / "generation.md").read_text(encoding="utf-8")
-HF, OPENAI, SAMPLES = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL))
+HF, OPENAI, SAMPLES, MIXED = (
+    yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
+)
 
 Build = Callable[..., dict[str, Any]]
 WriteConfig = Callable[..., Path]
@@ -27,6 +29,10 @@ def test_the_configurations_are_valid(
 ) -> None:
     modality = {"name": "text", "model": str(tiny_text_model)}
     check(write_config(toy_online(modality=modality, **engine)))
+
+
+def test_a_run_on_stored_and_sampled_responses_is_valid(toy_config: Build, write_config: WriteConfig) -> None:
+    assert check(write_config(toy_config(**MIXED))).data["train"].pairs > 0
 
 
 def test_the_metrics_are_those_that_are_logged(toy_online: Build, write_config: WriteConfig, tmp_path: Path) -> None:

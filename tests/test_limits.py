@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import TOY_PLUGIN
 
-from mmalign.limits import SAMPLED, STORED, find_limits, golden_methods
+from mmalign.limits import BOTH, SAMPLED, STORED, find_limits, golden_methods
 from mmalign.registry import Registry, load_registry
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -33,6 +33,8 @@ def registry() -> Registry:
         ("sft", ALL, (STORED, SAMPLED), ()),
         ("kl_penalty", ALL, (STORED, SAMPLED), ()),
         ("grpo", EXACT, (SAMPLED,), ()),
+        ("sampled_kl", EXACT, (SAMPLED,), ()),
+        ("hpt_imitation", ALL, (BOTH,), ()),
         ("copg_online", ALL, (SAMPLED,), ()),
         ("kto", ALL, (STORED,), ("kl_reference_point",)),
         ("bco", ALL, (STORED,), ("current_sequence_logps", "mean_log_ratio")),

@@ -11,6 +11,7 @@ from mmalign_objectives.specs.diffusion import list_diffusion, list_diffusion_qu
 from mmalign_objectives.specs.distillation import list_distillation
 from mmalign_objectives.specs.graded_pairs import list_graded_pairs
 from mmalign_objectives.specs.heads import list_head_objectives, list_head_quantities
+from mmalign_objectives.specs.hybrid import list_hybrid, list_hybrid_quantities
 from mmalign_objectives.specs.lists import list_list_quantities, list_lists
 from mmalign_objectives.specs.margin_pairs import list_margin_pairs
 from mmalign_objectives.specs.penalties import list_penalties
@@ -45,6 +46,7 @@ def register_objectives() -> list[ObjectiveSpec]:
         *list_distillation(),
         *list_token_pairs(),
         *list_head_objectives(),
+        *list_hybrid(),
     ]
 
 
@@ -68,6 +70,7 @@ def register_quantities() -> list[QuantitySpec]:
         *list_diffusion_quantities(),
         *list_token_masks(),
         *list_head_quantities(),
+        *list_hybrid_quantities(),
     ]
 
 
