@@ -51,6 +51,11 @@ class Assembly:
         return self.collector is not None
 
     @property
+    def keeps_stored(self) -> bool:
+        """True if the policy is sampled beside the responses of the data, which are trained on, too."""
+        return _keeps_stored(self.config, self.registry)
+
+    @property
     def targets_only(self) -> bool:
         """True if no objective looks at responses beside the supervised targets."""
         return all(objective.spec.over == "targets" for objective in self.objectives)
@@ -86,6 +91,7 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
     _check_exports(config, modality, source)
     modality.media_limits = config.data.media_limits
     decoding = builder.build("decoding", config.decoding, "decoding")
+    _check_temperature(config, registry, decoding, source)
     assembly = Assembly(
         config=config,
         registry=registry,
@@ -239,6 +245,21 @@ def _check_consulted(config: RunConfig, modality: Modality, source: str) -> None
         raise ConfigError(
             f"{prefix}teachers.{name}: missing; modality {config.modality.name!r} asks for a network of that name"
             f"{suggest(name, ('policy', 'reference', *config.teachers))}"
+        )
+
+
+def _keeps_stored(config: RunConfig, registry: Registry) -> bool:
+    collector = config.collector
+    return collector is not None and registry.find("collector", collector.name, "collector.name").spec.stored
+
+
+def _check_temperature(config: RunConfig, registry: Registry, decoding: Decoding, source: str) -> None:
+    """Log-probs are those of the sampled distribution; at another temperature pairs would train another model."""
+    if _keeps_stored(config, registry) and decoding.temperature != 1:
+        prefix = f"{source}: " if source else ""
+        raise ConfigError(
+            f"{prefix}decoding.temperature: got {decoding.temperature:g}, but stored responses are scored at the "
+            "temperature that the policy is sampled at; expected 1 where a run trains on both"
         )
 
 

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import isnan
+from math import isnan, nan
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from mmalign.assembly import Assembly
-from mmalign.batch import Batch, build_batch
+from mmalign.batch import ROLLOUT_AXES, Batch, build_batch
 from mmalign.companions import add_record_quantities
 from mmalign.distribution import SumOverProcesses
 from mmalign.errors import TrainingError
@@ -88,14 +88,34 @@ class Backend:
         return self._build_batch([record for record, _ in kept], [rows for _, rows in kept], targets_only=only)
 
     def collect(self, rollouts: Sequence[Rollout]) -> Batch:
-        """Builds a batch of sampled responses with their behaviour log-probs."""
-        records = [rollout.record for rollout in rollouts]
-        groups = self.fill_in_logps([rollout.responses for rollout in rollouts])
-        generated = [response for group in groups for response in group]
-        encoded = [[item.encoded for item in group] for group in groups]
-        behaviour = {"behaviour_logps": pad_rows([cast(Tensor, item.behaviour_logps) for item in generated])}
-        batch = self._build_batch(records, encoded, targets_only=False)
-        return batch.with_quantities(behaviour, {"behaviour_logps": "NT"}).to(self.device)
+        """Builds a batch of rollouts; the behaviour log-probs of stored responses are NaN, and none of them `sampled`.
+
+        Beside stored responses no sampled one is a supervised target.
+        """
+        filled = self.fill_in_logps([rollout.responses for rollout in rollouts])
+        rollouts = [replace(one, responses=tuple(own)) for one, own in zip(rollouts, filled, strict=True)]
+        encoded = [
+            [*self._encode_stored(rollout), *(item.encoded for item in rollout.responses)] for rollout in rollouts
+        ]
+        sampled = torch.tensor([row >= len(one.stored) for one in rollouts for row in range(len(one.record.responses))])
+        behaviour = [
+            logps
+            for rollout, own in zip(rollouts, encoded, strict=True)
+            for logps in (
+                *(torch.full((one.steps,), nan) for one in own[: len(rollout.stored)]),
+                *(cast(Tensor, item.behaviour_logps) for item in rollout.responses),
+            )
+        ]
+        batch = self._build_batch([rollout.record for rollout in rollouts], encoded, targets_only=False)
+        values = {"behaviour_logps": pad_rows(behaviour), "sampled": sampled.bool(), "stored": ~sampled.bool()}
+        if self.assembly.keeps_stored:
+            values["targets"] = batch.quantities["targets"].cpu() & values["stored"]
+        return batch.with_quantities(values, ROLLOUT_AXES).to(self.device)
+
+    def _encode_stored(self, rollout: Rollout) -> list[EncodedResponse]:
+        if not rollout.stored:
+            return []
+        return self.assembly.modality.encode(rollout.record.with_responses(rollout.stored))
 
     def _build_batch(
         self, records: Sequence[Record], encoded: Sequence[Sequence[EncodedResponse]], *, targets_only: bool
@@ -135,8 +155,14 @@ class Backend:
         return batch
 
     def add_rewards(self, batch: Batch, rewards: Tensor) -> Batch:
-        """Adds `rewards` [N, K], from which normalisation and constraints learn, and `composite_rewards` [N]."""
-        rewards = rewards.to(self.device)
+        """Adds `rewards` [N, K], from which normalisation and constraints learn, and `composite_rewards` [N].
+
+        Args:
+            rewards: of the sampled responses, in order; those of stored ones are NaN.
+        """
+        known = rewards.to(self.device)
+        rewards = known.new_full((len(batch), known.shape[1]), nan)
+        rewards[batch.quantities["sampled"]] = known
         composition = self.scorer.composition
         composition.observe(rewards, self.sum_over_processes)
         values = {"rewards": rewards, "composite_rewards": composition.compose(rewards, adapted=True)}

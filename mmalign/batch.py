@@ -6,14 +6,14 @@ N responses are flattened over P prompts. Every quantity keeps its axes in lette
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isnan
 
 import torch
 from torch import Tensor
 
-from mmalign.records import Record
+from mmalign.records import Label, Record
 from mmalign.values import EncodedResponse
 
 DATA_AXES = {
@@ -30,6 +30,9 @@ DATA_AXES = {
 }
 """Quantities that every batch has: they come from the records and their encoding."""
 
+ROLLOUT_AXES = {"behaviour_logps": "NT", "sampled": "N", "stored": "N"}
+"""Quantities that a batch of rollouts has, too: they come from the collector."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -42,6 +45,8 @@ class Batch:
         axes: the axes of every quantity.
         whole_prompts: an objective compares all responses to a prompt, so micro-batches must not part them.
         measurements: numbers about responses [N] for the log, NaN where there is none; see `Modality.complete`.
+        encode: of the modality: a record to its encoded responses. There while quantities of the stage `data` are
+            computed, for those that have to know where in a response something stands.
     """
 
     records: tuple[Record, ...]
@@ -50,9 +55,22 @@ class Batch:
     axes: Mapping[str, str]
     whole_prompts: bool = False
     measurements: Mapping[str, Tensor] = field(default_factory=dict)
+    encode: Callable[[Record], Sequence[EncodedResponse]] | None = None
 
     def __len__(self) -> int:
         return len(self.responses)
+
+    def comparisons(self) -> list[tuple[Record, str, str, Label]]:
+        """Lists what `pairs` compares: (record, chosen item, rejected item, label), in its order.
+
+        That is its order while quantities of the stage `data` are computed, when no pair has been left out yet.
+        """
+        plain = [
+            (record, record.responses[chosen].rid, record.responses[rejected].rid, label)
+            for record in self.records
+            for chosen, rejected, label in record.comparisons()
+        ]
+        return plain + [(record, *compared) for record in self.records for compared in record.variant_comparisons()]
 
     def with_quantities(self, values: Mapping[str, Tensor], axes: Mapping[str, str]) -> Batch:
         """Returns this batch with more quantities."""

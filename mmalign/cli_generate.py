@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import yaml
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import track
 
 from mmalign.cli_context import disabled_plugins
 from mmalign.cli_train import Overrides, RunOrConfig
+from mmalign.components import Component
 from mmalign.errors import ConfigError, MediaError
 from mmalign.records import Record
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from mmalign.config import DataSection
     from mmalign.contact_sheet import ContactSheet
     from mmalign.feedback import Sampled
+    from mmalign.parts import Collector
+    from mmalign.run import Run
 
 _SHEET = "mmalign-sheet.png"
 
@@ -30,6 +35,9 @@ def generate(  # noqa: PLR0913 (one argument is one option)
     data: Annotated[Path | None, typer.Option(help="A data file whose prompts are answered.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Responses to each prompt.")] = 1,
     pairs: Annotated[int, typer.Option(min=0, help="Preference pairs a prompt, best against worst by reward.")] = 0,
+    collector: Annotated[
+        str | None, typer.Option(help="NAME or '{name: revise, ...}': how prompts are sampled.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Write records as JSON lines, and images beside them, instead of showing them.")
     ] = None,
@@ -50,7 +58,9 @@ def generate(  # noqa: PLR0913 (one argument is one option)
     _check_prompts(prompts, loaded.config.data)
     set_seed(loaded.config.train.seed)
     drawn = ContactSheet()
-    samples = _draw(sample_outputs(loaded, prompts, count=count, pairs=pairs), drawn, wanted=sheet is not None)
+    sampler = None if collector is None else _build_collector(loaded, collector, count)
+    sampled = sample_outputs(loaded, prompts, count=count, pairs=pairs, collector=sampler)
+    samples = _draw(sampled, drawn, wanted=sheet is not None)
     if output is None:
         _show(samples)
     else:
@@ -61,6 +71,21 @@ def generate(  # noqa: PLR0913 (one argument is one option)
         place = sheet or (output.with_name(f"{output.stem}_sheet.png") if output else Path(_SHEET))
         drawn.save(place)
         typer.echo(f"contact sheet: {place}")
+
+
+def _build_collector(run: Run, text: str, count: int) -> Collector:
+    """Builds the collector that an option names, with its parameters if it is a mapping."""
+    from mmalign.planning import Builder
+
+    if count != 1:
+        raise ConfigError("--count: the collector says how many responses a prompt gets; use its own parameter")
+    try:
+        given = yaml.safe_load(text)
+        component = Component.model_validate({"name": given} if isinstance(given, str) else given)
+    except (yaml.YAMLError, ValidationError):
+        raise ConfigError(f"--collector: expected a name, or {{name: ..., parameters}}, got {text!r}") from None
+    collector: Collector = Builder(run.assembly.registry, "").build("collector", component, "--collector")
+    return collector
 
 
 def _read_prompts(texts: list[str], data: Path | None) -> list[Record]:

@@ -8,7 +8,8 @@ row that already holds it. Objectives then need `policy_ROLE_mean_logps` and the
 
 A label may also compare responses under other prompts (items `rid@vid`); they become rows and pairs likewise.
 
-A row that was added counts for no other objective: its numbers are NaN, its marks False.
+A row that was added counts for no other objective: its numbers are NaN, its marks False. Such a pair has no companions;
+quantities of pairs [M] are computed when all pairs are there, so they are known of it as of any other.
 """
 
 from __future__ import annotations
@@ -37,17 +38,35 @@ def add_record_quantities(batch: Batch, plan: Plan, encode: Encode) -> Batch:
         batch: all responses of its records, unless nothing that is planned is about pairs.
         encode: of the modality; returns the encoded responses of a record.
     """
-    device = batch.quantities["lengths"].device
-    for provider in plan.computed("data"):
-        value = provider.load()(batch).to(device)
-        batch = batch.with_quantities({provider.name: value}, {provider.name: provider.axes})
-    if "pairs" not in plan:
+    of_pairs = _find_pair_quantities(plan)
+    batch = _compute(batch, [one for one in plan.computed("data") if one not in of_pairs], encode)
+    if "pairs" not in plan and not of_pairs:
         return batch
     rows = _Rows(batch, encode)
+    device = batch.quantities["lengths"].device
     roles = {role.name: _find_companions(batch, role, rows).to(device) for role in plan.computed("companion")}
     compared = _find_item_pairs(batch, rows)
     batch = _append_responses(batch, rows.added, rows.prompts)
-    return _append_pairs(batch.with_quantities(roles, dict.fromkeys(roles, "MI")), compared)
+    batch = _append_pairs(batch.with_quantities(roles, dict.fromkeys(roles, "MI")), compared)
+    return _compute(batch, of_pairs, encode)
+
+
+def _find_pair_quantities(plan: Plan) -> list[Provider]:
+    """Lists what is computed once all pairs are there: quantities of pairs, and those that need one."""
+    late = {"pairs", "pair_strength"}
+    found = []
+    for provider in plan.computed("data"):
+        if provider.axes.startswith("M") or not late.isdisjoint(provider.needs):
+            found.append(provider)
+            late.add(provider.name)
+    return found
+
+
+def _compute(batch: Batch, providers: Sequence[Provider], encode: Encode) -> Batch:
+    for provider in providers:
+        value = provider.load()(replace(batch, encode=encode)).to(batch.quantities["lengths"].device)
+        batch = batch.with_quantities({provider.name: value}, {provider.name: provider.axes})
+    return batch
 
 
 class _Rows:
@@ -90,9 +109,13 @@ def _find_companions(batch: Batch, role: Provider, rows: _Rows) -> Tensor:
 def _find_item_pairs(batch: Batch, rows: _Rows) -> list[tuple[int, int, float]]:
     """Finds (chosen, rejected, strength or NaN) of what labels say about responses under other prompts."""
     return [
-        (rows.find(prompt, record.item_record(better)), rows.find(prompt, record.item_record(worse)), strength)
+        (
+            rows.find(prompt, record.item_record(better)),
+            rows.find(prompt, record.item_record(worse)),
+            nan if label.strength is None else label.strength,
+        )
         for prompt, record in enumerate(batch.records)
-        for better, worse, strength in record.variant_comparisons()
+        for better, worse, label in record.variant_comparisons()
     ]
 
 

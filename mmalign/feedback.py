@@ -8,7 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import isnan
 from typing import Any, NamedTuple
 
+import torch
+
 from mmalign.media import is_image
+from mmalign.parts import Collector
 from mmalign.records import Label, Record, Response, Score
 from mmalign.rewards import decode_generated
 from mmalign.run import Run
@@ -25,18 +28,32 @@ class Sampled(NamedTuple):
 
 
 def sample_records(
-    run: Run, prompts: Sequence[Record], *, count: int, pairs: int = 0, chunk: int = 8
+    run: Run,
+    prompts: Sequence[Record],
+    *,
+    count: int,
+    pairs: int = 0,
+    chunk: int = 8,
+    collector: Collector | None = None,
 ) -> Iterator[Record]:
     """Samples as `sample_outputs` does; yields the records alone."""
-    return (sampled.record for sampled in sample_outputs(run, prompts, count=count, pairs=pairs, chunk=chunk))
+    drawn = sample_outputs(run, prompts, count=count, pairs=pairs, chunk=chunk, collector=collector)
+    return (sampled.record for sampled in drawn)
 
 
 def sample_outputs(
-    run: Run, prompts: Sequence[Record], *, count: int, pairs: int = 0, chunk: int = 8
+    run: Run,
+    prompts: Sequence[Record],
+    *,
+    count: int,
+    pairs: int = 0,
+    chunk: int = 8,
+    collector: Collector | None = None,
 ) -> Iterator[Sampled]:
     """Samples `count` responses to every prompt and scores them with the run's rewards, if it has any.
 
     Args:
+        collector: samples instead; `count` then says nothing.
         pairs: preference pairs a prompt, the best response against the worst, the second best against the second
             worst and so on; a pair of equal rewards or equal outputs is left out, and so are unpaired responses
             and records without a pair.
@@ -48,17 +65,16 @@ def sample_outputs(
     backend = run.backend
     for start in range(0, len(prompts), chunk):
         part = prompts[start : start + chunk]
-        groups = backend.generate(part, count)
-        rollouts = [Rollout.build(prompt, group) for prompt, group in zip(part, groups, strict=True)]
+        rollouts = _sample(run, part, count) if collector is None else collector.collect(part, backend.generate)
         if not (backend.reward_names or pairs):
             yield from (_describe(run, rollout) for rollout in rollouts)
             continue
         rewards = backend.score_rollouts(rollouts)
-        composite = backend.compose(rewards).reshape(-1, count).tolist()
-        components = rewards.reshape(-1, count, len(backend.reward_names)).tolist()
-        for rollout, totals, rows in zip(rollouts, composite, components, strict=True):
-            record, outputs = _describe(run, rollout)
-            scores = _build_scores(record, totals, rows, backend.reward_names)
+        sizes = [len(rollout.responses) for rollout in rollouts]
+        composite, components = torch.split(backend.compose(rewards), sizes), torch.split(rewards, sizes)
+        for rollout, own, rows in zip(rollouts, composite, components, strict=True):
+            (record, outputs), totals = _describe(run, rollout), own.tolist()
+            scores = _build_scores(record, totals, rows.tolist(), backend.reward_names)
             labels = _build_pairs(record, list(outputs.values()), totals, pairs)
             record = record.model_copy(update={"scores": scores, "labels": labels})
             if labels:
@@ -69,12 +85,17 @@ def sample_outputs(
                 yield Sampled(record, outputs)
 
 
+def _sample(run: Run, prompts: Sequence[Record], count: int) -> list[Rollout]:
+    groups = run.backend.generate(prompts, count)
+    return [Rollout.build(prompt, group) for prompt, group in zip(prompts, groups, strict=True)]
+
+
 def _describe(run: Run, rollout: Rollout) -> Sampled:
     """Notes on every response what produced it."""
     decoding = run.assembly.decoding
     params = json.dumps({"temperature": decoding.temperature, "max_steps": decoding.max_steps})
     update: dict[str, Any] = {"model": run.model.name or None, "params": params}
-    record = rollout.record.with_responses([one.model_copy(update=update) for one in rollout.record.responses])
+    record = rollout.record.with_responses([one.response.model_copy(update=update) for one in rollout.responses])
     decode = run.assembly.modality.decode
     return Sampled(record, {one.response.rid: decode_generated(record, one, decode) for one in rollout.responses})
 

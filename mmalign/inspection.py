@@ -107,7 +107,8 @@ def _describe_data(assembly: Assembly, source: Source, objectives: Sequence[Obje
     partial, records = len(records) > _SAMPLE, records[:_SAMPLE]
     if not records:
         raise DataError(f"{source.name}: no records")
-    prompts_only = assembly.online or not any(record.responses for record in records)
+    sampled_only = assembly.online and not assembly.keeps_stored
+    prompts_only = sampled_only or not any(record.responses for record in records)
     if prompts_only:
         records = [record.with_responses(()) for record in records]
     encoded = _encode(assembly, source, records)
@@ -115,7 +116,8 @@ def _describe_data(assembly: Assembly, source: Source, objectives: Sequence[Obje
         return DataStatistics(source.name, len(records), partial, quarantined=source.quarantined)
     batch = build_batch(records, encoded, targets_only=assembly.targets_only, whole_prompts=assembly.whole_prompts)
     batch = add_record_quantities(batch, assembly.plan, assembly.modality.encode)
-    check_covered(objectives, [objective.totals(batch) for objective in objectives], batch)
+    on_data = [one for one in objectives if not one.spec.over or one.spec.over in batch.quantities]
+    check_covered(on_data, [objective.totals(batch) for objective in on_data], batch)
     sizes = [response.size for response in batch.responses]
     return DataStatistics(
         name=source.name,

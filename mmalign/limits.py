@@ -15,7 +15,7 @@ from mmalign.quantities import DERIVED, Plan, Provider, find_teachers, plan_quan
 from mmalign.registry import Entry, Registry
 from mmalign.specs import CollectorSpec, ModalitySpec, ObjectiveSpec, Spec
 
-STORED, SAMPLED = "stored responses", "sampled responses"
+STORED, SAMPLED, BOTH = "stored responses", "sampled responses", "stored and sampled responses in one run"
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Limits:
 
     Attributes:
         modalities: names of the registered ones that give the log-probs and whatever else it needs.
-        data: where its quantities can come from: `stored responses`, `sampled responses` or both.
+        data: where its quantities can come from: stored responses, sampled responses or either; both in one run only
+            where neither will do.
         coupled: quantities of the whole global batch that it needs at every step; empty if it needs none.
     """
 
@@ -47,7 +48,8 @@ def find_limits(spec: ObjectiveSpec, registry: Registry) -> Limits:
             data |= plans.keys()
         for plan in plans.values():
             coupled |= dict.fromkeys(one.name for one in plan.computed("step") if one.origin != DERIVED)
-    return Limits(tuple(modalities), tuple(name for name in (STORED, SAMPLED) if name in data), tuple(coupled))
+    told = tuple(name for name in (STORED, SAMPLED) if name in data) or tuple(data)
+    return Limits(tuple(modalities), told, tuple(coupled))
 
 
 def golden_methods(entry: Entry[Spec], registry: Registry) -> tuple[str, ...]:
@@ -62,10 +64,10 @@ def golden_methods(entry: Entry[Spec], registry: Registry) -> tuple[str, ...]:
 def _plan_all(
     spec: ObjectiveSpec, modality: ModalitySpec, registry: Registry, teachers: Sequence[str] = ()
 ) -> dict[str, Plan]:
-    """Plans with stored and with sampled responses; what cannot be planned is left out."""
+    """Plans with stored, with sampled and with both responses; what cannot be planned is left out."""
     collectors: Sequence[CollectorSpec] = [entry.spec for entry in registry.entries("collector")]
     plans = {}
-    for name, collector in [(STORED, None), *((SAMPLED, one) for one in collectors)]:
+    for name, collector in [(STORED, None), *((BOTH if one.stored else SAMPLED, one) for one in collectors)]:
         providers = list_providers(registry, modality, collector=collector, rewards=["reward"], teachers=teachers)
         if collector is not None:
             providers.append(Provider("advantages", "N", "frozen", ("composite_rewards",)))

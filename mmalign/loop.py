@@ -127,7 +127,9 @@ def accumulate_gradients(run: Run, batch: Batch, *, fresh: bool = False) -> Metr
     batch = run.backend.prepare_step(batch)
     totals = [run.backend.sum_over_processes(objective.totals(batch)) for objective in run.objectives]
     if run.step == 0:
-        check_covered(run.objectives, totals, batch)
+        varying = run.assembly.plan.varying
+        fixed = [pair for pair in zip(run.objectives, totals, strict=True) if pair[0].spec.over not in varying]
+        check_covered([one for one, _ in fixed], [total for _, total in fixed], batch)
     return run.backend.micro_batch_size.fit(
         len(batch),
         lambda size: _add_gradients(
@@ -145,8 +147,9 @@ def _add_gradients(run: Run, parts: Sequence[Batch], totals: Sequence[Tensor], *
             values = run.backend.policy_values(part)
             if fresh and index == 0:
                 check_same_start(values, run.step)
-                check_same_sampler(values)
             if fresh:
+                if sums.gap.empty:
+                    check_same_sampler(values)
                 sums.gap.add(values)
             loss = weighted_loss(run.objectives, values, totals, sums)
             check_differentiable(loss, run.objectives)

@@ -58,8 +58,9 @@ class Objective:
             PluginError: the loss has another shape than its declaration says.
         """
         mask = element_mask(self.spec, values)
+        counted = _covered(self.spec, values) if self.spec.per == "step" else mask
         losses, metrics = self.loss(
-            *(_blank(values[name], mask) if name in self.per_element else values[name] for name in self.spec.needs),
+            *(_blank(values[name], counted) if name in self.per_element else values[name] for name in self.spec.needs),
             **self.parameters,
         )
         expected = mask.shape
@@ -115,12 +116,17 @@ def element_mask(spec: ObjectiveSpec, values: Mapping[str, Tensor]) -> Tensor:
     """Marks the elements that count: [M], [P], [N] or [N, T] bool."""
     if spec.per == "pair" and spec.over.endswith("_row"):
         return values[spec.over] >= 0
-    covered = _known(values[spec.over]) if spec.over else torch.ones_like(values["lengths"], dtype=torch.bool)
+    covered = _covered(spec, values)
     if spec.per == "pair":
         return covered[values["pairs"]].all(dim=1)
     if spec.per == "prompt":
         return torch.isin(torch.unique(values["prompt_index"]), values["prompt_index"][covered])
     return covered[:, None] & values["step_mask"] if spec.per == "step" else covered
+
+
+def _covered(spec: ObjectiveSpec, values: Mapping[str, Tensor]) -> Tensor:
+    """Marks the responses [N] that the objective is over."""
+    return _known(values[spec.over]) if spec.over else torch.ones_like(values["lengths"], dtype=torch.bool)
 
 
 def _known(values: Tensor) -> Tensor:
@@ -129,12 +135,12 @@ def _known(values: Tensor) -> Tensor:
 
 
 def bind_axes(objective: Objective, axes: Mapping[str, str]) -> Objective:
-    """Notes which needs of an objective over some pairs, or some responses, hold something for each of them.
+    """Notes which needs of an objective over some pairs or responses (or their steps) hold something for each of them.
 
     Args:
         axes: of every planned quantity.
     """
-    letter = {"pair": "M", "response": "N"}.get(objective.spec.per)
+    letter = {"pair": "M", "response": "N", "step": "N"}.get(objective.spec.per)
     if letter is None or not objective.spec.over:
         return objective
     names = frozenset(name for name in objective.spec.needs if axes[name].startswith(letter))

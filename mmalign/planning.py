@@ -114,9 +114,10 @@ def list_providers(
     providers = [*data_providers(collector), *modality_providers(modality, teachers)]
     entries = registry.entries("quantity")
     # Companions are found in stored records; what is sampled has none.
-    usable = [entry for entry in entries if collector is None or entry.spec.stage != "companion"]
+    stored = collector is None or collector.stored
+    usable = [entry for entry in entries if stored or entry.spec.stage != "companion"]
     providers += [plugin_provider(entry.spec, f"plugin {entry.plugin.name}") for entry in usable]
-    return providers + (rollout_providers(rewards) if collector is not None else [])
+    return providers + (rollout_providers(rewards, stored=stored) if collector is not None else [])
 
 
 def list_needs(spec: ObjectiveSpec) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from functools import partial
 from math import nan
 from typing import TYPE_CHECKING, Any, Literal
 
-from mmalign.batch import DATA_AXES
+from mmalign.batch import DATA_AXES, ROLLOUT_AXES
 from mmalign.errors import PlanError, suggest
 from mmalign.registry import load_object
 from mmalign.specs import CollectorSpec, ModalitySpec, QuantitySpec
@@ -101,6 +101,11 @@ class Plan:
         """What the policy's forward pass must give, by the modality's names: `logps`, `reference_forward_kl`, ..."""
         given = [one.name for one in self.providers if one.stage == "policy" and not one.compute]
         return tuple(POLICY_OUTPUTS.get(name, name) for name in given)
+
+    @property
+    def varying(self) -> tuple[str, ...]:
+        """Names of the quantities that are computed from samples or from models, so that they may mark no response."""
+        return tuple(one.name for one in self.providers if one.compute and one.stage not in ("data", "companion"))
 
     @property
     def needs_reference(self) -> bool:
@@ -232,6 +237,8 @@ _REMEDIES = {
     "labels": _NO_FEEDBACK,
     "reference_logps": "the modality supplies log-probs of a reference only if it supplies log-probs",
     "behaviour_logps": "only a collector supplies it: add `collector: {name: group}`",
+    "sampled": "only a collector supplies it: add `collector: {name: group}`",
+    "stored": "only a collector that keeps the data's responses supplies it: add `collector: {name: mixed}`",
     "rewards": "add `rewards: [{name: ...}]` and a collector",
     "composite_rewards": "add `rewards: [{name: ...}]` and a collector",
     "advantages": "add `advantage: {name: ...}`, `rewards` and a collector",
@@ -259,10 +266,11 @@ _FEEDBACK |= {"ratings": "ratings", "ranks": "ranks"}
 
 def data_providers(collector: CollectorSpec | None = None) -> list[Provider]:
     """Providers of the quantities that records themselves hold; sampled ones hold the feedback of their collector."""
+    whole = collector is None or collector.stored
     return [
         Provider(name, axes, "data")
         for name, axes in DATA_AXES.items()
-        if collector is None or name not in _FEEDBACK or _FEEDBACK[name] in collector.provides
+        if whole or name not in _FEEDBACK or (collector and _FEEDBACK[name] in collector.provides)
     ]
 
 
@@ -285,9 +293,14 @@ def modality_providers(spec: ModalitySpec, teachers: Sequence[str] = ()) -> list
     return providers
 
 
-def rollout_providers(reward_names: Sequence[str]) -> list[Provider]:
-    """Providers that exist only where the policy is sampled: what collector and rewards give."""
-    providers = [Provider("behaviour_logps", "NT", "frozen", origin="collector")]
+def rollout_providers(reward_names: Sequence[str], *, stored: bool = False) -> list[Provider]:
+    """Providers that exist only where the policy is sampled: what collector and rewards give.
+
+    Args:
+        stored: rollouts hold the responses of the data, too.
+    """
+    names = [name for name in ROLLOUT_AXES if stored or name != "stored"]
+    providers = [Provider(name, ROLLOUT_AXES[name], "frozen", origin="collector") for name in names]
     if reward_names:
         providers.append(Provider("rewards", "NK", "frozen", origin="rewards"))
         providers.append(Provider("composite_rewards", "N", "frozen", origin="rewards"))

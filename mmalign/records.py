@@ -161,10 +161,10 @@ class Record(Row):
             for chosen, rejected in product(better, worse)
         ]
 
-    def variant_comparisons(self) -> list[tuple[str, str, float]]:
-        """Returns (chosen, rejected, strength or NaN) of the comparisons in which an item has a variant prompt."""
+    def variant_comparisons(self) -> list[tuple[str, str, Label]]:
+        """Returns (chosen, rejected, label) of the comparisons in which an item has a variant prompt."""
         return [
-            (chosen, rejected, nan if label.strength is None else label.strength)
+            (chosen, rejected, label)
             for label in self.labels
             if label.kind != "unary" and any("@" in item for group in label.order for item in group)
             if not any(item.startswith("node:") for group in label.order for item in group)

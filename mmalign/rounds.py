@@ -84,7 +84,7 @@ def _collect(run: Run, collector: Collector) -> tuple[Batch, dict[str, Tensor]]:
         rollouts = collect_in_parts(run.backend, collector, prompts, train.overlap_parts, scoring)
     run.hooks.on_experience_collected(run=run, rollouts=rollouts)
     batch = run.backend.collect(rollouts)
-    lengths = batch.quantities["lengths"].float()
+    lengths = batch.quantities["lengths"][batch.quantities["sampled"]].float()
     rescored = [float(one.rescored) for rollout in rollouts for one in rollout.responses]
     metrics: dict[str, Tensor] = {"length": lengths, "sampler_gap/rescored": lengths.new_tensor(rescored)}
     if run.backend.reward_names:
@@ -112,14 +112,15 @@ def _warn_of_truncation(run: Run, batch: Batch) -> None:
 
 
 def _reward_metrics(run: Run, batch: Batch) -> dict[str, Tensor]:
-    rewards = batch.quantities["rewards"]
+    sampled = batch.quantities["sampled"]
+    rewards = batch.quantities["rewards"][sampled]
     components = {f"reward/{name}": rewards[:, column] for column, name in enumerate(run.backend.reward_names)}
-    composite = batch.quantities["composite_rewards"]
+    composite = batch.quantities["composite_rewards"][sampled]
     multipliers = {f"multiplier/{name}": composite.new_full((1,), one) for name, one in run.backend.multipliers.items()}
     return {
         "reward": composite,
         "reward/unscored": composite.isnan().float(),
-        "flat_groups": flat_groups(composite, batch.quantities["prompt_index"]),
+        "flat_groups": flat_groups(composite, batch.quantities["prompt_index"][sampled]),
         **components,
         **multipliers,
     }

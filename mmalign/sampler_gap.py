@@ -16,16 +16,28 @@ LARGE_GAP = 0.1
 """Nats; the share of steps above it is a metric."""
 
 
+def sampler_gaps(values: Mapping[str, Tensor]) -> Tensor:
+    """Computes |`policy_logps` - `behaviour_logps`| of the scored steps of sampled responses, detached: [S]."""
+    mask = values["step_mask"] & values["sampled"][:, None]
+    return (values["policy_logps"].detach() - values["behaviour_logps"])[mask].abs()
+
+
 class SamplerGap:
-    """Adds up |`policy_logps` - `behaviour_logps`| over the scored steps of micro-batches."""
+    """Adds up the `sampler_gaps` of micro-batches.
+
+    Attributes:
+        empty: True until a micro-batch with a sampled step was added.
+    """
 
     def __init__(self) -> None:
         self._parts: list[Tensor] = []
+        self.empty = True
 
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Adds a micro-batch; one without both log-probs adds nothing."""
         if "behaviour_logps" in values and "policy_logps" in values:
-            gaps = (values["policy_logps"].detach() - values["behaviour_logps"])[values["step_mask"]].abs()
+            gaps = sampler_gaps(values)
+            self.empty = self.empty and not len(gaps)
             self._parts.append(_summarise(gaps))
 
     def compute(self, gather: Callable[[Tensor], Any]) -> dict[str, float]:
@@ -41,12 +53,13 @@ class SamplerGap:
         parts = gather(torch.cat([own[:, :3].sum(dim=0), own[:, 3:].amax(dim=0)])).reshape(-1, 4)
         steps, total, large, _ = parts.sum(dim=0).tolist()
         return {
-            "sampler_gap/mean": total / steps,
+            "sampler_gap/mean": total / max(1, steps),
             "sampler_gap/max": float(parts[:, 3].max()),
-            "sampler_gap/large": large / steps,
+            "sampler_gap/large": large / max(1, steps),
         }
 
 
 def _summarise(gaps: Tensor) -> Tensor:
     """Number, sum, number above the bound and maximum of gaps [S], as one tensor [4]."""
-    return torch.stack([gaps.new_tensor(float(len(gaps))), gaps.sum(), (gaps > LARGE_GAP).sum(), gaps.max()])
+    largest = gaps.max() if len(gaps) else gaps.new_zeros(())
+    return torch.stack([gaps.new_tensor(float(len(gaps))), gaps.sum(), (gaps > LARGE_GAP).sum(), largest])

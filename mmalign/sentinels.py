@@ -10,6 +10,7 @@ from torch import Tensor
 from mmalign.batch import Batch
 from mmalign.errors import DataError, TrainingError
 from mmalign.objectives import Objective
+from mmalign.sampler_gap import sampler_gaps
 
 MAX_START_GAP = 0.1
 """Nats per step by which two scorings of the same steps may differ: bfloat16 gives about 0.02, a mistake gives 1."""
@@ -26,7 +27,7 @@ def check_same_start(values: Mapping[str, Tensor], step: int) -> None:
         TrainingError: it does not.
     """
     if step == 0 and "reference_logps" in values and "policy_logps" in values:
-        gap = _mean_gap(values, "reference_logps")
+        gap = float((values["policy_logps"].detach() - values["reference_logps"])[values["step_mask"]].abs().mean())
         if gap > MAX_START_GAP:
             raise TrainingError(
                 f"before the first update the policy differs from its reference by {gap:.2f} nats a step; likely "
@@ -35,13 +36,13 @@ def check_same_start(values: Mapping[str, Tensor], step: int) -> None:
 
 
 def check_same_sampler(values: Mapping[str, Tensor]) -> None:
-    """Checks that importance ratios are about 1 before the first update on fresh rollouts.
+    """Checks that importance ratios of sampled responses are about 1 before the first update on fresh rollouts.
 
     Raises:
         TrainingError: they are not.
     """
     if "behaviour_logps" in values and "policy_logps" in values:
-        gap = _mean_gap(values, "behaviour_logps")
+        gap = float(sampler_gaps(values).mean())
         if gap > MAX_START_GAP:
             raise TrainingError(
                 f"fresh rollouts were sampled with log-probs that differ by {gap:.2f} nats a step from the policy's; "
@@ -121,8 +122,3 @@ def flat_groups(rewards: Tensor, prompt_index: Tensor) -> Tensor:
     lowest = start.scatter_reduce(0, place, rewards.nan_to_num(nan=torch.inf), "amin")
     highest = (-start).scatter_reduce(0, place, rewards.nan_to_num(nan=-torch.inf), "amax")
     return (lowest >= highest)[place].float()
-
-
-def _mean_gap(values: Mapping[str, Tensor], name: str) -> float:
-    mask = values["step_mask"]
-    return float((values["policy_logps"].detach() - values[name])[mask].abs().mean())

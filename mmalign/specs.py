@@ -70,14 +70,15 @@ class QuantitySpec(Spec):
 
     Attributes:
         axes: its shape in the letters of the contract: `N`, `NT`, `NK`, `M`, `M2`, `P`, or `` for a scalar; `MI` for
-            rows of responses, which is what the stage `companion` gives.
+            rows of responses, which is what the stage `companion` gives. Letters behind these may be any.
         needs: the quantities it is computed from.
         stage: when it is computed. `data`: from the records. `companion`: which further response a pair is scored
             with; see `mmalign.companions`. `frozen`: once a round, without gradient. `step`: once an optimiser step
             over the whole global batch, without gradient (for batch-coupled losses). `policy`: in every micro-batch,
             from quantities that carry gradient.
         compute: import string. Stages `frozen` and `policy`: `f(*needs) -> Tensor`. Stage `step`:
-            `f(context: StepContext) -> Tensor`. Stage `data`: `f(batch: Batch) -> Tensor`. Stage `companion`:
+            `f(context: StepContext) -> Tensor`. Stage `data`: `f(batch: Batch) -> Tensor`, with axes `M` one number
+            for each of `batch.comparisons()`; `batch.encode` is there. Stage `companion`:
             `f(record: Record, chosen: int, rejected: int) -> Record | None`. The fields of `config` are
             keyword arguments beside those; a run sets them in `quantities: [{name: ..., parameters}]`.
     """
@@ -162,10 +163,13 @@ class CollectorSpec(TargetSpec):
 
     Attributes:
         provides: feedback that it puts on the records of its rollouts: `pairs`, `labels`, `ratings`, `ranks`.
+        stored: its rollouts are made with `Rollout.extend`: they hold the stored responses of the data with all
+            feedback on them, too, so that one run trains on both.
     """
 
     kind: ClassVar[str] = "collector"
     provides: tuple[str, ...] = ()
+    stored: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -76,10 +77,19 @@ class Generated:
 
 @dataclass(frozen=True)
 class Rollout:
-    """A prompt with the responses sampled for it; `record.responses` are those of `responses`, in order."""
+    """A prompt with the responses sampled for it.
+
+    Attributes:
+        record: its responses end with those of `responses`, in order; any before them are stored ones.
+    """
 
     record: Record
     responses: tuple[Generated, ...]
+
+    @property
+    def stored(self) -> tuple[Response, ...]:
+        """The responses of the record that were not sampled."""
+        return self.record.responses[: len(self.record.responses) - len(self.responses)]
 
     @classmethod
     def build(cls, record: Record, responses: Sequence[Generated]) -> Rollout:
@@ -89,6 +99,21 @@ class Rollout:
             for index, one in enumerate(responses)
         )
         return cls(record.with_responses([one.response for one in renamed]), renamed)
+
+    @classmethod
+    def extend(cls, record: Record, responses: Sequence[Generated]) -> Rollout:
+        """Puts what was sampled for a record behind its stored responses, which stay with all feedback on them.
+
+        The sampled ones are renamed `s0`, `s1`, ...; names that the record has already are left out.
+        """
+        taken = {response.rid for response in record.responses}
+        names = (name for name in (f"s{index}" for index in count()) if name not in taken)
+        renamed = tuple(
+            replace(one, response=one.response.model_copy(update={"rid": name}))
+            for one, name in zip(responses, names, strict=False)
+        )
+        joined = (*record.responses, *(one.response for one in renamed))
+        return cls(record.model_copy(update={"responses": joined}), renamed)
 
 
 @dataclass(frozen=True)

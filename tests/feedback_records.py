@@ -2,7 +2,7 @@
 
 Responses are strings of digits, so that the toy modality understands them, too. The best response to a prompt has the
 most zeros. What a record holds: a ranking of four responses and pairs of two contexts, four scores of each response
-(the first is its rating), the relevance of the items of two of them, a search tree and an explanation.
+(the first is its rating), the relevance of the items of two, the steps of one, a search tree and an explanation.
 """
 
 from __future__ import annotations
@@ -37,9 +37,14 @@ def build_record(index: int) -> Record:
         {
             **bare,
             "responses": [{**one, "rid": names[one["rid"]]} for one in bare["responses"]],
-            "scores": [*_numbers(), *_items("a", [3.0, 1.0, 0.0]), *_items("b", [0.0, 2.0, 1.0])],
+            "scores": [
+                *_numbers(),
+                *_items("a", [3.0, 1.0, 0.0]),
+                *_items("b", [0.0, 2.0, 1.0]),
+                {"item": "a", "name": "steps", "level": "token", "values": [1.0, 1.0], "spans": [[0, 2], [2, 9]]},
+            ],
             "labels": [
-                {"kind": "rank", "order": [["a"], ["c"], ["b"], ["d"]], "context": "trace"},
+                {"kind": "rank", "order": [["a"], ["c"], ["b"], ["d"]], "context": "trace", "strength": 1.0},
                 {"kind": "pair", "order": [["c"], ["d"]], "context": "empty", "strength": 0.5},
             ],
             "tree": [

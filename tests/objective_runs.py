@@ -26,6 +26,7 @@ SPECS: dict[str, ObjectiveSpec] = {entry.spec.name: entry.spec for entry in load
 _DENOISING = ("diffusion_dpo", "inpo", "smpo", "seppo", "diffusion_kto")
 PARAMETERS: dict[str, dict[str, Any]] = {
     "dr_grpo": {"horizon": 8},
+    "hpt_reinforcement": {"horizon": 8},
     "modpo": {"margin_weights": [0.5]},
     **{name: {"beta": 0.1} for name in _DENOISING},
     "mapo": {"margin_scale": 1.0},
@@ -34,8 +35,12 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 """Parameters without a default, and scales that are made for the small log-probs of denoising steps."""
 PARAMETERS["smpo"] |= {"lowest_rating": 0.0, "highest_rating": 1.0}
 
-QUANTITIES: dict[str, dict[str, Any]] = {"modpo": {"name": "margin_rewards", "scores": ["relevance"]}}
-"""Parameters of quantities without a default."""
+QUANTITIES: dict[str, dict[str, Any]] = {
+    "modpo": {"name": "margin_rewards", "scores": ["relevance"]},
+    "hpt_imitation": {"name": "imitated_prompts", "gate": 4},
+    "hpt_reinforcement": {"name": "imitated_prompts", "gate": -1},
+}
+"""Parameters of quantities without a default, or with one that would leave nothing to train on."""
 
 PENALTIES = {
     "kl_penalty": "dpo",
@@ -62,6 +67,7 @@ BEYOND_LOGPS = {
     "tdpo2": "reference_forward_kl",
     "dckd": "teacher_forward_kl",
     "adpa": "expected_logps",
+    "tpo_tree": "reference_states",
 }
 """Objectives that need more of a modality than log-probs, so not of the toy one, and what."""
 
@@ -71,8 +77,11 @@ TAUGHT = {"dckd", "adpa"}
 SURROGATE = {"toy_bound", "diffusion"}
 """Modalities whose log-probs are bounds."""
 
-ROLLOUTS = {"advantages", "behaviour_logps", "composite_rewards"}
-"""An objective that needs one of these is trained on samples."""
+ROLLOUTS = {"advantages", "behaviour_logps", "composite_rewards", "sampled", "imitated"}
+"""An objective that needs one of these, or is over it, is trained on samples."""
+
+MIXED = {"hpt_imitation"}
+"""Objectives on stored responses that samples have a say in, so that both are there."""
 
 
 RATES = {"text": 0.01, "diffusion": 0.001}
@@ -87,7 +96,8 @@ REWARDS: dict[str, dict[str, Any]] = {
 
 def is_online(name: str) -> bool:
     """Tells whether an objective is trained on samples: by its needs, or by what it is added to."""
-    return any(not ROLLOUTS.isdisjoint(SPECS[one].needs) for one in (name, PENALTIES.get(name, name)))
+    specs = [SPECS[one] for one in (name, PENALTIES.get(name, name))]
+    return any(not ROLLOUTS.isdisjoint((*spec.needs, spec.over)) for spec in specs)
 
 
 def is_bound(name: str) -> bool:
@@ -134,7 +144,7 @@ def build_config(
         "output": str(output),
     }
     if is_online(name):
-        config["collector"] = {"name": "group", "group_size": 4}
+        config["collector"] = {"name": "mixed" if name in MIXED else "group", "group_size": 4}
         config["rewards"] = [REWARDS.get(modality, {"name": "zeros"})]
         config["train"]["epochs_per_round"] = 2
         if "advantages" in SPECS[name].needs:

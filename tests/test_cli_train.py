@@ -21,6 +21,7 @@ from mmalign.metrics_log import read_metrics
 from mmalign.records import Record
 
 Build = Callable[..., dict[str, Any]]
+SAMPLE = ["generate", "{config}", "--prompt", "x", "--collector"]
 
 
 @pytest.fixture
@@ -97,6 +98,16 @@ def test_generate_is_seeded(offline: str) -> None:
     assert invoke("generate", offline, "train.seed=1", "--prompt", "x", "--count", "5") != first
 
 
+@pytest.mark.parametrize("given", ["revise", "{name: revise, revisions: 0, group_size: 2, keep: true}"])
+def test_generate_samples_by_a_collector(offline: str, tmp_path: Path, given: str) -> None:
+    made = tmp_path / "made.jsonl"
+    options = ["--prompt", "x", "--prompt", "yy", "--collector", given, "--output", str(made)]
+    invoke("generate", offline, *options)
+    records = [Record.from_json(line) for line in made.read_text().splitlines()]
+    assert [record.prompt_text for record in records] == ["x", "yy"]
+    assert [len(record.responses) for record in records] == [1 if given == "revise" else 2] * 2
+
+
 def test_generated_pairs_train(offline: str, tmp_path: Path, toy_pairs: Path) -> None:
     made = tmp_path / "made" / "pairs.jsonl"
     options = ["--data", str(toy_pairs), "--count", "6", "--pairs", "2", "--output", str(made)]
@@ -116,6 +127,10 @@ def test_generated_pairs_train(offline: str, tmp_path: Path, toy_pairs: Path) ->
         (["check", "{config}", "objective.name=dop"], "did you mean 'dpo'?"),
         (["generate", "{config}"], "nothing to answer; give --prompt TEXT or --data FILE"),
         (["generate", "{config}", "--data", "nowhere.jsonl"], "nowhere.jsonl"),
+        ([*SAMPLE, "revize"], "--collector.name: unknown 'revize'; did you mean 'revise'"),
+        ([*SAMPLE, "{{name: revise, revision: 1}}"], "--collector.revision: unknown key"),
+        ([*SAMPLE, "[1, 2]"], "--collector: expected a name, or {name: ..., parameters}, got '[1, 2]'"),
+        ([*SAMPLE, "revise", "--count", "2"], "--count: the collector says how many responses a prompt gets"),
         (["eval", "{config}", "data.eval=null"], "data.eval: missing"),
         (["eval", "{folder}"], "not the folder of a run"),
         (["--no-plugin", "objectives", "train", "{config}"], "'objectives'"),

@@ -13,6 +13,7 @@ from mmalign.companions import add_record_quantities
 from mmalign.quantities import Plan, Provider, plan_quantities, take_row
 from mmalign.values import EncodedResponse
 
+NAN = pytest.approx(math.nan, nan_ok=True)
 LENGTHS = {"a": 1, "b": 2, "c": 3, "why": 5}
 
 
@@ -130,6 +131,47 @@ def test_labels_on_responses_under_other_prompts_are_pairs() -> None:
     assert extended["pair_strength"].tolist() == [pytest.approx(math.nan, nan_ok=True), 0.5, 0.5, 0.5]
     assert extended["share"].isnan().tolist() == [False, True, True, True]
     assert extended["why_row"].tolist() == [0, -1, -1, -1]
+
+
+def number_pairs(batch: Batch) -> torch.Tensor:
+    """A quantity of pairs: the number of its own pair, as the records tell."""
+    return torch.arange(float(len(batch.comparisons())))
+
+
+def double_numbers(batch: Batch) -> torch.Tensor:
+    """A quantity that is computed from one of pairs."""
+    return 2 * batch.quantities["number_pairs"]
+
+
+def count_rows(batch: Batch) -> torch.Tensor:
+    """A quantity of the records' own responses."""
+    return torch.full((len(batch),), float(len(batch)))
+
+
+@pytest.mark.parametrize("planned", [True, False])
+def test_quantities_of_pairs_are_known_of_pairs_under_other_prompts(planned: bool) -> None:
+    """Two records with one plain and one further pair each; those of responses are NaN for the added rows."""
+    records = [with_variant(["r0"], ["r1@v1"]), with_variant(["r1@v1"], ["r0"])]
+    batch = build_batch(records, [encode(record) for record in records], targets_only=False)
+    axes = {"number_pairs": "M", "double_numbers": "M", "count_rows": "N"}
+    needs = {"double_numbers": ("number_pairs",)}
+    providers = [
+        Provider(name, own, "data", needs.get(name, ()), compute=f"{__name__}:{name}") for name, own in axes.items()
+    ]
+    pairs = [Provider("pairs", "M2", "data")] if planned else []
+    values = add_record_quantities(batch, Plan((*pairs, *providers)), encode).quantities
+    assert values["pairs"].tolist() == [[1, 0], [3, 2], [0, 4], [5, 2]]
+    assert values["number_pairs"].tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert values["double_numbers"].tolist() == [0.0, 2.0, 4.0, 6.0]
+    assert values["count_rows"].tolist() == [4.0] * 4 + [NAN] * 2
+
+
+def test_comparisons_are_told_in_the_order_of_the_pairs() -> None:
+    records = [with_variant(["r0"], ["r1@v1"]), with_variant(["r1@v1"], ["r0"])]
+    batch = build_batch(records, [encode(record) for record in records], targets_only=False)
+    told = [(record.id, chosen, rejected, label.kind) for record, chosen, rejected, label in batch.comparisons()]
+    plain = ("", "r1", "r0", "pair")
+    assert told == [plain, plain, ("", "r0", "r1@v1", "rank"), ("", "r1@v1", "r0", "rank")]
 
 
 def test_an_item_has_the_prompt_of_its_variant() -> None:

@@ -17,7 +17,7 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
 def test_there_are_as_many_configurations_as_are_tested() -> None:
-    assert len(CONFIGS) == 58
+    assert len(CONFIGS) == 63
 
 
 def test_every_objective_has_a_configuration() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmalign import Record, Sample, TrainingError, load_run
+from mmalign import Collector, Generate, Record, Rollout, Sample, TrainingError, load_run
 from mmalign.components import CompositionConfig, RewardComponent
 from mmalign.feedback import sample_records
 from mmalign.reward_composition import Composition
@@ -133,3 +133,20 @@ def test_without_rewards_responses_are_not_scored_and_cannot_be_paired(
     assert len(record.responses) == 2 and record.scores == ()
     with pytest.raises(TrainingError, match="no rewards are configured"):
         next(sample_records(run, PROMPTS[:1], count=2, pairs=1))
+
+
+def test_a_collector_may_sample_instead(scored_run: Run) -> None:
+    """Groups of other sizes than `count`, scored one by one."""
+
+    class Uneven(Collector):
+        def collect(self, prompts: Sequence[Record], generate: Generate) -> list[Rollout]:
+            sizes = [1 + len(prompt.prompt_text) % 3 for prompt in prompts]
+            return [
+                Rollout.build(prompt, generate([prompt], size)[0]) for prompt, size in zip(prompts, sizes, strict=True)
+            ]
+
+    records = list(sample_records(scored_run, PROMPTS, count=7, chunk=2, collector=Uneven()))
+    assert [len(record.responses) for record in records] == [2, 3, 1, 2, 3]
+    for record in records:
+        shares = {one.rid: round(one.text.count("0") / 6, 4) for one in record.responses}
+        assert {score.item: score.value for score in record.scores if score.name == "zeros"} == pytest.approx(shares)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import TOY_PLUGIN
 
-from mmalign.limits import SAMPLED, STORED, find_limits, golden_methods
+from mmalign.limits import BOTH, SAMPLED, STORED, find_limits, golden_methods
 from mmalign.registry import Registry, load_registry
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -29,6 +29,8 @@ def registry() -> Registry:
         ("sft", {"text", "toy", "toy_bound"}, (STORED, SAMPLED), ()),
         ("kl_penalty", {"text", "toy", "toy_bound"}, (STORED, SAMPLED), ()),
         ("grpo", {"text", "toy"}, (SAMPLED,), ()),
+        ("sampled_kl", {"text", "toy"}, (SAMPLED,), ()),
+        ("hpt_imitation", {"text", "toy", "toy_bound"}, (BOTH,), ()),
         ("copg_online", {"text", "toy", "toy_bound"}, (SAMPLED,), ()),
         ("kto", {"text", "toy", "toy_bound"}, (STORED,), ("kl_reference_point",)),
         ("bco", {"text", "toy", "toy_bound"}, (STORED,), ("current_sequence_logps", "mean_log_ratio")),

@@ -28,6 +28,11 @@ ONLINE = {
     "advantage": {"name": "grpo"},
     "decoding": {"name": "sample", "max_steps": 8},
 }
+MIXED = {
+    "objective": [{"name": "dpo"}, {"name": "sampled_kl", "weight": 0.1}],
+    "collector": {"name": "mixed", "group_size": 2},
+    "decoding": {"name": "sample", "max_steps": 8},
+}
 VARIANTS = {
     "dpo": OFFLINE,
     "kto": {"objective": {"name": "kto"}},
@@ -36,6 +41,7 @@ VARIANTS = {
     "streamed": {**OFFLINE, "streaming": True},
     "full": {**OFFLINE, "lora": None},
     "grpo": ONLINE,
+    "hypo": MIXED,
     "learned_composition": {
         **ONLINE,
         "rewards": [

@@ -20,6 +20,7 @@ def values(policy: list[list[float]], behaviour: list[list[float]], mask: list[l
         "policy_logps": torch.tensor(policy, requires_grad=True),
         "behaviour_logps": torch.tensor(behaviour),
         "step_mask": torch.tensor(mask, dtype=torch.bool),
+        "sampled": torch.ones(len(mask), dtype=torch.bool),
     }
 
 
@@ -44,6 +45,19 @@ def test_gap_is_over_the_steps_of_all_processes() -> None:
     gap.add(SECOND)
     measured = gap.compute(lambda tensor: torch.cat([tensor, torch.tensor([1.0, 1.0, 1.0, 1.0])]))
     expected = {"sampler_gap/mean": 1.75 / 5, "sampler_gap/max": 1.0, "sampler_gap/large": 3 / 5}
+    assert measured == pytest.approx(expected, abs=1e-6)
+
+
+def test_gap_is_over_sampled_responses() -> None:
+    """The behaviour of the second response, a stored one, is not known; a micro-batch may hold such ones alone."""
+    gap = SamplerGap()
+    stored = {**SECOND, "behaviour_logps": torch.full((1, 1), torch.nan), "sampled": torch.tensor([False])}
+    gap.add(stored)
+    assert gap.empty
+    gap.add({**FIRST, "sampled": torch.tensor([True, False])})
+    assert not gap.empty
+    measured = gap.compute(lambda tensor: tensor)
+    expected = {"sampler_gap/mean": 0.1, "sampler_gap/max": 0.2, "sampler_gap/large": 0.5}
     assert measured == pytest.approx(expected, abs=1e-6)
 
 

@@ -25,7 +25,7 @@ LOGPS = torch.tensor([[-1.0, -2.0], [-3.0, nan]])
 
 
 def values_with(name: str, shift: float) -> dict[str, torch.Tensor]:
-    return {"policy_logps": LOGPS, name: LOGPS + shift, "step_mask": MASK}
+    return {"policy_logps": LOGPS, name: LOGPS + shift, "step_mask": MASK, "sampled": torch.ones(2, dtype=torch.bool)}
 
 
 def test_a_policy_that_is_not_its_reference_at_the_start_is_stopped() -> None:

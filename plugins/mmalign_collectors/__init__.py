@@ -15,4 +15,18 @@ def register_collectors() -> list[CollectorSpec]:
             target="mmalign_collectors.group:GroupCollector",
             config="mmalign_collectors.group:GroupConfig",
         ),
+        CollectorSpec(
+            name="mixed",
+            summary="A group of independent responses to every prompt, beside the stored ones and their feedback.",
+            target="mmalign_collectors.mixed:MixedCollector",
+            config="mmalign_collectors.group:GroupConfig",
+            stored=True,
+        ),
+        CollectorSpec(
+            name="revise",
+            summary="Answers to every prompt, each improved on by the policy itself, several times if wanted.",
+            target="mmalign_collectors.revise:ReviseCollector",
+            config="mmalign_collectors.revise:ReviseConfig",
+            paper="Self-Improving Robust Preference Optimization (arXiv:2406.01660)",
+        ),
     ]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from mmalign import Collector, Generate, Parameters, Record, Rollout
+from mmalign import Collector, Generate, Generated, Parameters, Record, Rollout
 
 
 class GroupConfig(Parameters):
@@ -33,8 +33,11 @@ class GroupCollector(Collector):
     def collect(self, prompts: Sequence[Record], generate: Generate) -> list[Rollout]:
         """Returns one rollout of `group_size` responses for each of `prompts`, in order."""
         groups = generate(prompts, self.group_size)
-        rollouts = [Rollout.build(record, group) for record, group in zip(prompts, groups, strict=True)]
+        rollouts = [self._join(record, group) for record, group in zip(prompts, groups, strict=True)]
         finished = [one.finished for rollout in rollouts for one in rollout.responses]
         self.collected += len(finished)
         self.unfinished += finished.count(False)
         return rollouts
+
+    def _join(self, record: Record, group: Sequence[Generated]) -> Rollout:
+        return Rollout.build(record, group)

@@ -10,6 +10,7 @@ from mmalign_objectives.specs.coupled import list_coupled, list_coupled_quantiti
 from mmalign_objectives.specs.diffusion import list_diffusion, list_diffusion_quantities
 from mmalign_objectives.specs.distillation import list_distillation
 from mmalign_objectives.specs.graded_pairs import list_graded_pairs
+from mmalign_objectives.specs.hybrid import list_hybrid, list_hybrid_quantities
 from mmalign_objectives.specs.lists import list_list_quantities, list_lists
 from mmalign_objectives.specs.margin_pairs import list_margin_pairs
 from mmalign_objectives.specs.penalties import list_penalties
@@ -43,6 +44,7 @@ def register_objectives() -> list[ObjectiveSpec]:
         *list_penalties(),
         *list_distillation(),
         *list_token_pairs(),
+        *list_hybrid(),
     ]
 
 
@@ -64,6 +66,7 @@ def register_quantities() -> list[QuantitySpec]:
         *list_list_quantities(),
         *list_coupled_quantities(),
         *list_diffusion_quantities(),
+        *list_hybrid_quantities(),
     ]
 
 

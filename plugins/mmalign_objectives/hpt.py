@@ -7,16 +7,38 @@ fine-tuning, PPO and off-policy learning differ in what stands in the slots:
     denominator the policy that sampled               PPO, with its clipping for a mask
     denominator 1                                     off-policy, where the sampler is not known
 
-These are pure functions; what a loop needs to mix rollouts with demonstrations is not part of them.
+HPT is two objectives in one run on stored and sampled responses: `hpt_imitation` on the demonstrations of prompts whose
+rollouts fail, `hpt_reinforcement` on the rollouts of the other prompts.
 """
 
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from mmalign import Parameters
+from mmalign_objectives.aggregation import Aggregation, StepParameters
 from mmalign_objectives.ratio import step_ratio
 from mmalign_objectives.shapes import check_shapes
+
+
+class HPTReinforcementConfig(StepParameters):
+    """The unclipped policy gradient of HPT."""
+
+    aggregation: Aggregation = "constant"
+    """Sum over steps, divided by responses x horizon."""
+    horizon: int = Field(ge=1)
+    """The generation budget in steps, e.g. that of `decoding.max_steps`."""
+
+
+class GateConfig(Parameters):
+    """When a prompt is imitated."""
+
+    gate: int = Field(default=0, ge=-1)
+    """Imitate where at most so many rollouts are right; -1 always reinforces, the group size always imitates."""
+    right_above: float = 0.5
+    """A rollout is right if its composite reward is higher; one without a reward is not."""
 
 
 def unified_gradient_loss(
@@ -53,3 +75,48 @@ def choose_imitation(solved: Tensor, *, gate: int) -> Tensor:
     Source: arXiv:2509.04419, the switch of HPT.
     """
     return solved <= gate
+
+
+def hpt_reinforcement_loss(
+    policy_logps: Tensor, behaviour_logps: Tensor, advantages: Tensor, step_mask: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Computes minus the advantage times the importance ratio, unclipped, at every step.
+
+    Args:
+        policy_logps: [N, T], nats.
+        behaviour_logps: [N, T], nats, no gradient.
+        advantages: [N] or [N, T], no gradient.
+        step_mask: [N, T] bool; other steps get 0.
+
+    Returns:
+        losses [N, T] and the detached metric `ratio` [N, T].
+
+    Source: arXiv:2509.04419; the official code of HPT clips nothing.
+    """
+    spread = advantages if advantages.dim() == 2 else advantages[:, None].expand_as(policy_logps)
+    return unified_gradient_loss(policy_logps, behaviour_logps, spread, step_mask, step_mask)
+
+
+def mark_imitated_prompts(composite_rewards: Tensor, prompt_index: Tensor, *, gate: int, right_above: float) -> Tensor:
+    """Marks the responses [N] to prompts that are to be imitated: [N] bool.
+
+    Args:
+        composite_rewards: [N]; NaN for stored responses, which are no rollouts.
+        prompt_index: [N], which prompt a response answers.
+        gate: see `choose_imitation`.
+        right_above: a rollout is right if its reward is higher.
+    """
+    _, place = torch.unique(prompt_index, return_inverse=True)
+    right = (composite_rewards > right_above).long()
+    solved = torch.zeros_like(right).index_add(0, place, right)  # [P], and zeros behind
+    return choose_imitation(solved, gate=gate)[place]
+
+
+def mark_imitated(imitated_prompts: Tensor, targets: Tensor, stored: Tensor) -> Tensor:
+    """Marks the demonstrations that are imitated: the stored targets of those prompts, [N] bool."""
+    return imitated_prompts & targets & stored
+
+
+def mark_reinforced(imitated_prompts: Tensor, sampled: Tensor) -> Tensor:
+    """Marks the rollouts that are reinforced: those of all other prompts, [N] bool."""
+    return sampled & ~imitated_prompts

@@ -34,10 +34,11 @@ class Lists:
     mask: Tensor
 
     def pad(self, values: Tensor) -> Tensor:
-        """Puts values [N] into rows [P, K], differentiably; 0 where the mask is False."""
-        check_shapes(1, counted=self.counted, values=values)
-        kept = torch.where(self.counted, values, 0)
-        return values.new_zeros(self.mask.shape).index_put((self.rows, self.columns), kept)
+        """Puts values [N, ...] into rows [P, K, ...], differentiably; 0 where the mask is False."""
+        check_shapes(1, counted=self.counted, values=values.flatten(1)[:, 0] if values.dim() > 1 else values)
+        kept = torch.where(self.counted.reshape(-1, *[1] * (values.dim() - 1)), values, 0)
+        empty = values.new_zeros(*self.mask.shape, *values.shape[1:])
+        return empty.index_put((self.rows, self.columns), kept)
 
 
 def group_lists(prompt_index: Tensor, counted: Tensor) -> Lists:

@@ -27,6 +27,15 @@ class RationaleDPOConfig(Parameters):
     """Take the logistic loss of the weighted log-likelihood, as the official code does; it adds ln 2 at weight 0."""
 
 
+class RationaleConfig(Parameters):
+    """The term of the rationale alone."""
+
+    gamma: float = Field(default=1.0, gt=0)
+    """Factor of the log-likelihood; without `bounded` it does what the weight of the objective does."""
+    bounded: bool = False
+    """Take the logistic loss of the weighted log-likelihood, as the official code does."""
+
+
 class RationaleORPOConfig(Parameters):
     """ORPO with rationales."""
 
@@ -64,8 +73,28 @@ def rationale_dpo_loss(  # noqa: PLR0913
     reference = (reference_chosen_sequence_logps, reference_rejected_sequence_logps)
     check_shapes(1, policy_chosen=policy_chosen_sequence_logps, policy_rationale=policy_rationale_sequence_logps)
     losses, metrics = dpo_loss(*policy, *reference, beta=beta, label_smoothing=0.0)
+    explained, _ = rationale_loss(policy_rationale_sequence_logps, gamma=gamma, bounded=bounded)
+    return losses + explained, metrics
+
+
+def rationale_loss(
+    policy_rationale_sequence_logps: Tensor, *, gamma: float, bounded: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Computes the loss of every pair's rationale alone, to be added to any objective on pairs.
+
+    Args:
+        policy_rationale_sequence_logps: [M], nats, summed over the steps of the explanation.
+        gamma: factor of the log-likelihood.
+        bounded: its logistic loss instead of its negative.
+
+    Returns:
+        losses [M] and no metrics.
+
+    Source: arXiv:2407.14477.
+    """
+    check_shapes(1, policy_rationale=policy_rationale_sequence_logps)
     likelihood = gamma * policy_rationale_sequence_logps
-    return losses + (logistic(likelihood) if bounded else -likelihood), metrics
+    return logistic(likelihood) if bounded else -likelihood, {}
 
 
 def rationale_orpo_loss(

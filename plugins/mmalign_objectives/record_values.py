@@ -79,7 +79,12 @@ def compute_preference_probabilities(batch: Batch) -> Tensor:
 
     Ties count one half. For two responses that is the maximum-likelihood estimate of Bradley-Terry strengths.
     """
-    return _gather(batch, _count_votes)
+    votes = {id(record): _count_votes(record) for record in batch.records}
+    shares = [
+        votes[id(record)][one, other] / (votes[id(record)][one, other] + votes[id(record)][other, one])
+        for record, one, other, _ in batch.comparisons()
+    ]
+    return torch.tensor(shares, dtype=torch.float32)
 
 
 def compute_trace_pairs(batch: Batch) -> Tensor:
@@ -88,11 +93,19 @@ def compute_trace_pairs(batch: Batch) -> Tensor:
     Raises:
         DataError: a label has another context than `trace` and `empty`.
     """
-    return _gather(batch, _read_contexts)
+    codes = {"trace": 1.0, "empty": 0.0}
+    compared = batch.comparisons()
+    for record, _, _, label in compared:
+        if label.context not in codes:
+            raise DataError(
+                f"record {record.id!r}: a label has the context {label.context!r}; expected 'trace' for responses "
+                "with a reasoning trace, 'empty' for those without"
+            )
+    return torch.tensor([codes[str(label.context)] for _, _, _, label in compared], dtype=torch.float32)
 
 
 def _gather(batch: Batch, read: Callable[[Record], Sequence[float]]) -> Tensor:
-    """Joins what `read` tells of every record: a number for each of its responses, or of its pairs."""
+    """Joins what `read` tells of every record: a number for each of its responses."""
     return torch.tensor([value for record in batch.records for value in read(record)], dtype=torch.float32)
 
 
@@ -117,7 +130,8 @@ def _mean_of_others(ratings: Sequence[float]) -> list[float]:
     return [fmean(group) if group else nan for group in others]
 
 
-def _count_votes(record: Record) -> list[float]:
+def _count_votes(record: Record) -> defaultdict[tuple[str, str], float]:
+    """Counts how often each item is preferred to each other one."""
     votes: defaultdict[tuple[str, str], float] = defaultdict(float)
     for label in record.labels:
         for group in label.order:
@@ -126,16 +140,4 @@ def _count_votes(record: Record) -> list[float]:
         for better, worse in combinations(label.order, 2):
             for pair in product(better, worse):
                 votes[pair] += 1
-    pairs = [(record.responses[a].rid, record.responses[b].rid) for a, b, _ in record.comparisons()]
-    return [votes[one, other] / (votes[one, other] + votes[other, one]) for one, other in pairs]
-
-
-def _read_contexts(record: Record) -> list[float]:
-    codes = {"trace": 1.0, "empty": 0.0}
-    for _, _, label in record.comparisons():
-        if label.context not in codes:
-            raise DataError(
-                f"record {record.id!r}: a label has the context {label.context!r}; expected 'trace' for responses "
-                "with a reasoning trace, 'empty' for those without"
-            )
-    return [codes[str(label.context)] for _, _, label in record.comparisons()]
+    return votes

@@ -13,7 +13,7 @@ from mmalign_objectives.shapes import check_shapes
 
 
 def sampled_kl_loss(
-    policy_sequence_logps: Tensor, reference_sequence_logps: Tensor, prompt_index: Tensor
+    policy_sequence_logps: Tensor, reference_sequence_logps: Tensor, prompt_index: Tensor, sampled: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes a loss whose expected gradient is that of KL(policy, reference), for every prompt.
 
@@ -21,18 +21,19 @@ def sampled_kl_loss(
     its prompt; without others, less nothing.
 
     Args:
-        policy_sequence_logps: [N], nats, summed over steps, of responses that this policy sampled.
+        policy_sequence_logps: [N], nats, summed over steps.
         reference_sequence_logps: [N], nats, summed over steps, no gradient.
         prompt_index: [N], which prompt a response answers.
+        sampled: [N] bool, responses that this policy sampled; others take no part.
 
     Returns:
-        losses [P], a mean over samples, and the detached metric `kl` [P], the mean log-ratio. The value of the loss
-        means nothing; its gradient and the metric do.
+        losses [P], a mean over samples, 0 without any, and the detached metric `kl` [P], the mean log-ratio. The value
+        of the loss means nothing; its gradient and the metric do.
 
     Source: arXiv:2406.01462, the KL term of HyPO, with the leave-one-out baseline of arXiv:2402.14740.
     """
     check_shapes(1, policy=policy_sequence_logps, reference=reference_sequence_logps, prompt_index=prompt_index)
-    lists = group_lists(prompt_index, torch.ones_like(prompt_index, dtype=torch.bool))
+    lists = group_lists(prompt_index, sampled)
     logps = lists.pad(policy_sequence_logps)
     log_ratios = lists.pad(policy_sequence_logps - reference_sequence_logps).detach()
     count = lists.mask.sum(dim=1, keepdim=True).to(logps)

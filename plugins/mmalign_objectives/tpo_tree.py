@@ -7,16 +7,61 @@ its embedding resembles that of the same step of the other response.
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from mmalign import Parameters
 from mmalign_objectives.links import logistic
-from mmalign_objectives.lists import mark_better, ranking_metrics
+from mmalign_objectives.lists import group_lists, mark_better, ranking_metrics
 from mmalign_objectives.ranking_losses import swap_weights
+from mmalign_objectives.reasoning_steps import sum_by_step
 from mmalign_objectives.shapes import check_shapes
 
 
+class TPOTreeConfig(Parameters):
+    """Tree preference optimisation."""
+
+    beta: float = Field(default=0.5, gt=0)
+    """Inverse temperature of the implicit reward: the higher, the closer the policy stays to the reference."""
+
+
 def tpo_tree_loss(
+    policy_logps: Tensor,
+    reference_logps: Tensor,
+    step_index: Tensor,
+    step_embeddings: Tensor,
+    grades: Tensor,
+    prompt_index: Tensor,
+    *,
+    beta: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Computes the loss of all branches of every prompt's tree; see `compare_branches`.
+
+    A reasoning step that the other branch does not have is compared with one of log-ratio 0 and no resemblance.
+
+    Args:
+        policy_logps: [N, T], nats.
+        reference_logps: [N, T], nats, no gradient.
+        step_index: [N, T], the reasoning step that a scored one belongs to, from 1; 0 for none, which does not count.
+        step_embeddings: [N, S, D], no gradient; S at least the largest `step_index`.
+        grades: [N], value of each branch, the higher the better; NaN where it is unknown.
+        prompt_index: [N], which prompt a response answers.
+        beta: inverse temperature of the implicit reward, positive.
+
+    Returns:
+        losses [P] by ascending prompt, and detached metrics [P].
+
+    Source: arXiv:2410.12854.
+    """
+    check_shapes(2, policy=policy_logps, reference=reference_logps, step_index=step_index)
+    lists = group_lists(prompt_index, ~grades.isnan())
+    ratios = sum_by_step(policy_logps - reference_logps, step_index, step_embeddings.shape[1])  # [N, S]
+    weights = step_weights_of(lists.pad(step_embeddings))
+    return compare_branches(lists.pad(ratios), weights, lists.pad(grades), lists.mask, beta=beta)
+
+
+def compare_branches(
     step_log_ratios: Tensor, step_weights: Tensor, grades: Tensor, mask: Tensor, *, beta: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes the LambdaRank loss of every prompt's branches, with margins that are weighted sums over steps.

@@ -17,6 +17,8 @@ from mmalign_transforms.tally import Tally, seeded
 
 NAME = "mapl"
 ANNOTATOR = "rule:instructions"
+INSTRUCTED = "instructed"
+Compare = Literal["prompts", "responses", "both", "margins"]
 
 
 class MaplConfig(Parameters):
@@ -26,8 +28,9 @@ class MaplConfig(Parameters):
     """Sorts of instructions that may be added."""
     most: int = Field(default=3, ge=1)
     """Most instructions that are added to a prompt; their number is drawn."""
-    compare: Literal["prompts", "responses", "both"] = "prompts"
-    """prompts: two prompts for one response; responses: each pair once more, under instructions that tell it apart."""
+    compare: Compare = "prompts"
+    """prompts: two prompts for one response; responses: each pair once more, under instructions that tell it apart;
+    margins: the same, in one record with the pair without instructions, so that `mapl_inter` compares the two."""
     seed: int = 0
     """Everything random depends on this and the record's id only."""
 
@@ -54,14 +57,14 @@ class Mapl(Transform):
 
     instructions: tuple[str, ...]
     most: int
-    compare: Literal["prompts", "responses", "both"]
+    compare: Compare
     seed: int
 
     def apply(self, records: Iterable[Record]) -> Iterator[Record]:
         """Yields every record, with variants and labels, and after it the pairs that are made of it."""
         tally = Tally(NAME)
         for record in records:
-            yield record if self.compare == "responses" else self._add_variants(record, tally)
+            yield self._add_variants(record, tally) if self.compare in ("prompts", "both") else record
             if self.compare != "prompts":
                 for index, comparison in enumerate(iter_comparisons(record)):
                     yield from self._instruct_pair(record, comparison, index, tally)
@@ -96,7 +99,13 @@ class Mapl(Transform):
         broken = sum(not one.fulfilled(texts[pair.rejected]) for one in drawn)
         label = split.labels[0].model_copy(update={"strength": float(broken), "annotator": ANNOTATOR})
         prompt = _append(record.prompt, " ".join(one.text for one in drawn))
-        yield split.model_copy(update={"prompt": prompt, "labels": (label,)})
+        if self.compare != "margins":
+            yield split.model_copy(update={"prompt": prompt, "labels": (label,)})
+            return
+        items = tuple(tuple(f"{item}@{INSTRUCTED}" for item in group) for group in label.order)
+        labels = (label.model_copy(update={"strength": 0.0}), label.model_copy(update={"order": items}))
+        variant = Variant(vid=INSTRUCTED, op="instructions", prompt=prompt)
+        yield split.model_copy(update={"variants": (*split.variants, variant), "labels": labels})
 
     def _write_prompts(self, record: Record, response: Response) -> list[tuple[Message, ...]] | None:
         chance = seeded(self.seed, f"{record.id}:{response.rid}")

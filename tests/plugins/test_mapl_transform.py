@@ -84,3 +84,17 @@ def test_pairs_come_once_more_under_instructions(caplog: pytest.LogCaptureFixtur
 def test_an_unknown_instruction_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"instructions: unknown 'end_wiht'; did you mean 'end_with'\?"):
         build("mapl", instructions=["end_wiht"])
+
+
+def test_margins_are_compared_with_and_without_instructions() -> None:
+    """The record stays; behind it one with the pair as it was and the same pair under instructions."""
+    record = compared(rated({"One two.": 2.0, "One two three!": 1.0}), ("r0", "r1"))
+    same, made = transform(record, "mapl", compare="margins", instructions=["end_with"])
+    assert same == record
+    assert made.prompt == record.prompt and made.variants[0].prompt[-1].text == "q\n\nEnd with '.'."
+    assert [(label.order, label.strength) for label in made.labels] == [
+        ((("r0",), ("r1",)), 0.0),
+        ((("r0@instructed",), ("r1@instructed",)), 1.0),
+    ]
+    (alone,) = transform(record, "mapl", compare="responses", instructions=["end_with"])[1:]
+    assert alone.prompt == made.variants[0].prompt

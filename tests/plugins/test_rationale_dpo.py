@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmalign_objectives.dpo import dpo_loss
 from mmalign_objectives.orpo import orpo_loss
-from mmalign_objectives.rationale_dpo import rationale_dpo_loss, rationale_orpo_loss
+from mmalign_objectives.rationale_dpo import rationale_dpo_loss, rationale_loss, rationale_orpo_loss
 
 RATIONALE = torch.tensor([-2.0, -15.0, -8.0], dtype=torch.float64)
 DPO = dpo_loss(*PAIRS.unbind(1), beta=0.5, label_smoothing=0.0)[0]
@@ -55,3 +55,15 @@ def test_rationale_orpo_is_orpo_and_the_rationale() -> None:
     losses, _ = rationale_orpo_loss(*means, RATIONALE, odds_weight=0.3, gamma=0.7)
     orpo, _ = orpo_loss(*means, odds_weight=0.3)
     assert torch.allclose(losses, orpo - 0.7 * RATIONALE, rtol=1e-14)
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+def test_the_term_of_the_rationale_alone_added_to_dpo_is_rationale_dpo(bounded: bool) -> None:
+    alone, metrics = rationale_loss(RATIONALE, gamma=0.5, bounded=bounded)
+    assert torch.allclose(DPO + alone, loss_of(bounded=bounded), rtol=1e-14)
+    assert metrics == {}
+
+
+def test_the_term_of_the_rationale_by_hand() -> None:
+    assert rationale_loss(RATIONALE, gamma=0.5, bounded=False)[0].tolist() == [1.0, 7.5, 4.0]
+    assert rationale_loss(RATIONALE, gamma=0.0, bounded=True)[0].tolist() == pytest.approx([math.log(2)] * 3)

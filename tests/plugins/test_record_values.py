@@ -76,6 +76,28 @@ def test_preferences_are_shares_of_the_votes() -> None:
     assert shares.tolist() == pytest.approx([2 / 3, 2 / 3, 1 / 3, 0.75, 1.0, 1.0])
 
 
+def under_another_prompt(**fields) -> Record:
+    """Two responses, one of them under a variant prompt, too."""
+    prompt = [{"role": "user", "content": [{"type": "text", "text": "b"}]}]
+    return record_of(variants=[{"vid": "v1", "prompt": prompt}], **fields)
+
+
+def test_preferences_count_the_votes_about_responses_under_other_prompts() -> None:
+    """Two of three annotators prefer r0 to r1 under the other prompt; all prefer r0 to r1."""
+    item = [label(["r0"], ["r1@v1"]), label(["r0"], ["r1@v1"]), label(["r1@v1"], ["r0"])]
+    batch = batch_of(
+        under_another_prompt(labels=[*item, label(["r0"], ["r1"])]), record_of(labels=[label(["r1"], ["r0"])])
+    )
+    shares = record_values.compute_preference_probabilities(batch)
+    assert shares.tolist() == pytest.approx([1.0, 1.0, 2 / 3, 2 / 3, 1 / 3])
+
+
+def test_contexts_of_pairs_under_other_prompts_are_read() -> None:
+    labels = [label(["r0"], ["r1@v1"], context="empty"), label(["r0"], ["r1"], context="trace")]
+    batch = batch_of(under_another_prompt(labels=labels))
+    assert record_values.compute_trace_pairs(batch).tolist() == [1.0, 0.0]
+
+
 def test_preferences_of_a_record_without_labels_are_none() -> None:
     assert record_values.compute_preference_probabilities(batch_of(BARE)).shape == (0,)
 

@@ -48,6 +48,8 @@ SPECIAL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     **dict.fromkeys(("kl_reference_point", "batch_reference_point"), lambda noise, mask: noise.abs().mean()),
     "labels": lambda noise, mask: (noise[:, 0] > 0).double(),
     "prompt_index": lambda noise, mask: PROMPT_INDEX,
+    "chosen_prompt_index": lambda noise, mask: PROMPT_INDEX,
+    "sampled": lambda noise, mask: torch.arange(N) % 2 == 0,
     "trace_pairs": lambda noise, mask: (noise[:, 0] > 0).double(),
     "preference_probabilities": lambda noise, mask: noise[:, 0].sigmoid(),
     "win_probabilities": lambda noise, mask: noise[:, 0].sigmoid(),
@@ -59,6 +61,8 @@ SPECIAL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "density_ratios": lambda noise, mask: noise[:, 0].abs() + 0.5,
     "values": lambda noise, mask: noise,
     "item_relevance": lambda noise, mask: noise,
+    "step_index": lambda noise, mask: torch.where(mask, torch.arange(mask.shape[1]) // 2 + 1, 0),
+    "step_embeddings": lambda noise, mask: torch.stack([noise, noise.flip(1) + 0.5], dim=2),
     "item_index": lambda noise, mask: torch.where(mask, torch.arange(1, mask.shape[1] + 1), 0),
 }
 """Quantities that are not one number a response: how they are made from noise and the step mask, [N, T] both."""

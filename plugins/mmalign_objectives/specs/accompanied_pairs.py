@@ -60,6 +60,17 @@ def list_accompanied_pairs() -> list[ObjectiveSpec]:
             paper="Data-Centric Human Preference Optimization with Rationales (arXiv:2407.14477)",
         ),
         ObjectiveSpec(
+            name="rationale",
+            summary="Likelihood of the explanation of every preference alone, to be added to any objective on pairs.",
+            loss="mmalign_objectives.rationale_dpo:rationale_loss",
+            config="mmalign_objectives.rationale_dpo:RationaleConfig",
+            per="pair",
+            needs=("policy_rationale_sequence_logps",),
+            over="rationale_row",
+            equation="-gamma p_why; bounded: -logsigmoid(gamma p_why)",
+            paper="Data-Centric Human Preference Optimization with Rationales (arXiv:2407.14477)",
+        ),
+        ObjectiveSpec(
             name="srpo",
             summary="Learns to answer and to improve on an answer: squared residuals of the optimum of both.",
             loss="mmalign_objectives.srpo:srpo_loss",

@@ -86,6 +86,17 @@ def list_graded_pairs() -> list[ObjectiveSpec]:
             paper="Monte Carlo Tree Search Boosts Reasoning via Iterative Preference Learning (arXiv:2405.00451)",
         ),
         ObjectiveSpec(
+            name="mapl_inter",
+            summary="MAPL, inter-sample: of two pairs of a record the stronger one should have the larger margin.",
+            loss="mmalign_objectives.mapl:mapl_inter_loss",
+            config="mmalign_objectives.mapl:MAPLConfig",
+            per="prompt",
+            needs=(*SUMS, *REFERENCE_SUMS, "pair_strength", "chosen_prompt_index", "prompt_index"),
+            over="ordered_pairs",
+            equation="mean over s_i > s_j of -logsigmoid(beta (m_i - m_j)), m = (pc - rc) - (pr - rr)",
+            paper="Multi-Level Aware Preference Learning (arXiv:2505.12845)",
+        ),
+        ObjectiveSpec(
             name="bvpo",
             summary="DPO on pairs with a reasoning trace, mixed with pairs whose trace is empty.",
             loss="mmalign_objectives.bvpo:bvpo_loss",

@@ -36,12 +36,13 @@ def list_list_quantities() -> list[QuantitySpec]:
             compute="mmalign_objectives.trpa:compute_levels",
         ),
         *_item_quantities(),
+        *_step_quantities(),
     ]
 
 
 def list_lists() -> list[ObjectiveSpec]:
     """Lists the specs."""
-    return [*_lipo(), _pro(), *_nca(), _in_context_ranking(), _trpa()]
+    return [*_lipo(), _pro(), *_nca(), _in_context_ranking(), _tpo_tree(), _trpa()]
 
 
 def _lipo() -> list[ObjectiveSpec]:
@@ -171,6 +172,44 @@ def _item_quantities() -> list[QuantitySpec]:
             axes="N",
             needs=("item_index",),
             compute="mmalign_objectives.in_context_ranking:mark_ranked_items",
+        ),
+    ]
+
+
+def _tpo_tree() -> ObjectiveSpec:
+    return ObjectiveSpec(
+        name="tpo_tree",
+        summary="Branches of a reasoning tree as a ranked list, compared step by step (the TPO that is about trees).",
+        loss="mmalign_objectives.tpo_tree:tpo_tree_loss",
+        config="mmalign_objectives.tpo_tree:TPOTreeConfig",
+        per="prompt",
+        needs=("policy_logps", "reference_logps", "step_index", "step_embeddings", "grades", "prompt_index"),
+        over="graded",
+        equation=(
+            "sum over g_i > g_j of -delta_ij logsigmoid(beta sum_s (2 - cos(h_is, h_js)) (d_is - d_js)), d_is: "
+            "log-ratio of step s, delta: change of discounted gain by a swap"
+        ),
+        paper="TPO: Aligning Large Language Models with Multi-branch & Multi-step Preference Trees (arXiv:2410.12854)",
+    )
+
+
+def _step_quantities() -> list[QuantitySpec]:
+    return [
+        QuantitySpec(
+            name="step_index",
+            summary="Reasoning step of a token, from 1: spans of the score `steps`, else turns; 0 for none.",
+            axes="NT",
+            needs=("step_mask", "prompt_index"),
+            stage="data",
+            compute="mmalign_objectives.reasoning_steps:compute_step_index",
+        ),
+        QuantitySpec(
+            name="step_embeddings",
+            summary="Mean state of the reference over every reasoning step.",
+            axes="NSD",
+            needs=("reference_states", "step_index"),
+            stage="frozen",
+            compute="mmalign_objectives.reasoning_steps:average_states",
         ),
     ]
 

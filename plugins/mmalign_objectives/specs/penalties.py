@@ -24,14 +24,17 @@ def list_penalties() -> list[ObjectiveSpec]:
         name="behaviour_kl_penalty",
         summary="KL to the policy that sampled, a trust region, to be added to another objective.",
         needs=("policy_logps", "behaviour_logps", "step_mask"),
+        over="sampled",
         equation="k1: d; k2: d^2 / 2; k3: exp(-d) + d - 1; d = policy_logps - behaviour_logps",
     )
     sampled = ObjectiveSpec(
         name="sampled_kl",
-        summary="KL to the reference with its true gradient, from whole samples of the policy (the KL term of HyPO).",
+        aliases=("hypo_kl",),
+        summary="KL to the reference with its true gradient, from samples of the policy; HyPO is `dpo` plus this.",
         loss="mmalign_objectives.sampled_kl:sampled_kl_loss",
         per="prompt",
-        needs=("policy_sequence_logps", "reference_sequence_logps", "prompt_index"),
+        needs=("policy_sequence_logps", "reference_sequence_logps", "prompt_index", "sampled"),
+        over="sampled",
         # REINFORCE is about probabilities; a bound has another gradient.
         log_prob_kinds=("exact",),
         equation="mean_k p_k detach(p_k - r_k - mean over others of (p - r))",

@@ -18,6 +18,7 @@ def list_policy_gradients() -> list[ObjectiveSpec]:
         config="mmalign_objectives.policy_gradient:PolicyGradientConfig",
         per="step",
         needs=("policy_logps", "behaviour_logps", "advantages", "step_mask"),
+        over="sampled",
         # An importance ratio is one of probabilities; a ratio of bounds corrects nothing.
         log_prob_kinds=("exact",),
         equation=surrogate,

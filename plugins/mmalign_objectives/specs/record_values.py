@@ -56,6 +56,14 @@ def list_record_values() -> list[QuantitySpec]:
             compute="mmalign_objectives.record_values:compute_preference_probabilities",
         ),
         QuantitySpec(
+            name="ordered_pairs",
+            summary="True for the responses of records that have pairs of different strength.",
+            axes="N",
+            needs=("pairs", "pair_strength", "prompt_index"),
+            stage="data",
+            compute="mmalign_objectives.mapl:mark_ordered_pairs",
+        ),
+        QuantitySpec(
             name="trace_pairs",
             summary="1 for pairs whose label has the context `trace`, 0 for `empty`.",
             axes="M",
