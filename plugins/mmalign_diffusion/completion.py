@@ -76,8 +76,8 @@ class Completion:
 
 
 def _fill(response: EncodedResponse, noisy: Tensor, wanted: Tensor, condition: Mapping[str, Tensor]) -> EncodedResponse:
-    tensors = {"noisy": noisy, "target": wanted, "timesteps": response.tensors["timesteps"]}
-    return replace(response, tensors={**tensors, **mark(condition, "condition")})
+    kept = {name: response.tensors[name] for name in ("timesteps", "draw") if name in response.tensors}
+    return replace(response, tensors={"noisy": noisy, "target": wanted, **kept, **mark(condition, "condition")})
 
 
 def _mean_error(noised: Noised, count: int) -> Tensor:

@@ -1,7 +1,8 @@
 """What is drawn for a record, and its responses as tensors before any network has seen them.
 
 Tensors of an encoded response: `data` (pixels or numbers as the family reads them) or `latents` (what was sampled),
-`token|NAME`, `timesteps` [K], `seed` and `measured`. `Diffusion.complete` turns them into `noisy` and `target`
+`token|NAME`, `timesteps` [K], `seed` and `measured`; `draw` of sampled ones, from which stored ones beside them draw
+the same. `Diffusion.complete` turns them into `noisy` and `target`
 [K, ...], `timesteps` [K] and `condition|NAME`.
 
 Shapes: K timesteps of a response.

@@ -10,7 +10,7 @@ Shapes: N responses, K timesteps of each, R = N K rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import nan
 from typing import Any, Literal
@@ -75,6 +75,13 @@ class Diffusion(DenoiserModality):
         draws = self.drawing.draw(record, len(record.responses))
         return encode_record(self.network_family, record, draws, self.media_limits)
 
+    def encode_beside(self, record: Record, sampled: Sequence[EncodedResponse]) -> list[EncodedResponse]:
+        """Encodes stored responses at the levels of the sampled ones, with the prompt left out where theirs is."""
+        count = len(record.responses)
+        draws = self.drawing.draw(record, len(sampled) + count, int(sampled[0].tensors["draw"]))
+        draws = replace(draws, seeds=draws.seeds[len(sampled) :])
+        return encode_record(self.network_family, record, draws, self.media_limits)
+
     def complete(
         self, networks: Networks, responses: Sequence[EncodedResponse]
     ) -> tuple[list[EncodedResponse], dict[str, Tensor]]:
@@ -133,7 +140,7 @@ class Diffusion(DenoiserModality):
     def _encode_sampled(self, record: Record, latents: Tensor, request: Request) -> EncodedResponse:
         draws = self.drawing.draw(record, request.place + 1, request.group)
         tokens = choose_tokens(self.network_family, record, draws)
-        content = {"latents": latents}
+        content = {"latents": latents, "draw": torch.tensor(request.group)}
         return build_encoded(self.network_family, content, latents.shape, tokens, draws, request.place)
 
 
