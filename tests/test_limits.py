@@ -23,8 +23,8 @@ def registry() -> Registry:
 @pytest.mark.parametrize(
     ("name", "modalities", "data", "coupled"),
     [
-        ("dpo", {"text", "toy", "toy_bound"}, (STORED,), ()),
-        ("orpo", {"text", "toy"}, (STORED,), ()),  # odds are those of probabilities
+        ("dpo", {"text", "toy", "toy_bound"}, (STORED, SAMPLED), ()),
+        ("orpo", {"text", "toy"}, (STORED, SAMPLED), ()),  # odds are those of probabilities
         ("oreo", {"text"}, (STORED,), ()),  # no value head
         ("sft", {"text", "toy", "toy_bound"}, (STORED, SAMPLED), ()),
         ("kl_penalty", {"text", "toy", "toy_bound"}, (STORED, SAMPLED), ()),
