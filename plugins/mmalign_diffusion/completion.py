@@ -54,7 +54,7 @@ class Completion:
         a, b = self.family.schedule.coefficients(levels)
         wanted = target(self.prediction, clean, noised.tau, a, b)
         noisy, wanted = (_part_draws(rows.float().cpu(), count) for rows in (noised.noisy, wanted))  # [n, K, ...]
-        rows = zip(responses, noisy, wanted, conditions.given, strict=True)
+        rows = zip(responses, noisy, wanted, conditions.given, clean.cpu()[::count], strict=True)
         return [_fill(*row) for row in rows], _mean_error(noised, count)
 
     def _noise(
@@ -75,7 +75,12 @@ class Completion:
         return self.family.to_latents(torch.stack([one["data"] for one in tensors]).to(device)).float()
 
 
-def _fill(response: EncodedResponse, noisy: Tensor, wanted: Tensor, condition: Mapping[str, Tensor]) -> EncodedResponse:
+def _fill(
+    response: EncodedResponse, noisy: Tensor, wanted: Tensor, condition: Mapping[str, Tensor], clean: Tensor
+) -> EncodedResponse:
+    if "noised" in response.tensors:
+        noised = response.tensors["noised"]
+        noisy, condition = torch.where(noised, noisy, clean), {**condition, "noised": noised}
     kept = {name: response.tensors[name] for name in ("timesteps", "draw") if name in response.tensors}
     return replace(response, tensors={"noisy": noisy, "target": wanted, **kept, **mark(condition, "condition")})
 

@@ -21,7 +21,7 @@ from mmalign_diffusion import timesteps as strategies
 from mmalign_diffusion.config import Noising, Timesteps
 from mmalign_diffusion.families.base import Family, Tensors
 from mmalign_diffusion.prediction import mark
-from mmalign_diffusion.randomness import draw_seed, record_seed, seeded
+from mmalign_diffusion.randomness import digest_seed, draw_seed, record_seed, seeded
 from mmalign_diffusion.schedules import Schedule
 
 
@@ -34,12 +34,14 @@ class Draws:
         seeds: of the noise of every response, all alike where it is shared.
         dropped: the prompt is left out.
         measured: the round trip of its inversions is measured.
+        part: seed of which part of the latents gets noise, where it is not all of them.
     """
 
     timesteps: Tensor
     seeds: tuple[int, ...]
     dropped: bool
     measured: bool
+    part: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,11 @@ class Drawing:
         measured = _happens(self.noising.round_trip, generator)
         first = draw_seed(generator)
         if self.noising.noise == "shared":
-            return Draws(drawn, (first,) * count, dropped, measured)
-        own = seeded(first)
-        return Draws(drawn, tuple(draw_seed(own) for _ in range(count)), dropped, measured)
+            seeds = [first] * count
+        else:
+            own = seeded(first)
+            seeds = [draw_seed(own) for _ in range(count)]
+        return Draws(drawn, tuple(seeds), dropped, measured, part=digest_seed(first))
 
 
 def timestep_probabilities(settings: Timesteps, schedule: Schedule) -> Tensor:
@@ -122,6 +126,8 @@ def build_encoded(
         "seed": torch.tensor(draws.seeds[index]),
         "measured": torch.tensor(draws.measured),
     }
+    noised = family.draw_noised(shape, seeded(draws.part))
+    tensors |= {} if noised is None else {"noised": noised}
     steps = len(draws.timesteps)
     return EncodedResponse(tensors, steps=steps, size=steps * family.positions(shape))
 

@@ -25,6 +25,8 @@ from mmalign_diffusion.decoding import DiffusionDecoding
 from mmalign_diffusion.denoiser import DenoiserModality, Request
 from mmalign_diffusion.encoding import Drawing, build_encoded, choose_tokens, encode_record, timestep_probabilities
 from mmalign_diffusion.families.base import Tensors
+from mmalign_diffusion.families.masked_tokens import MaskedTokens
+from mmalign_diffusion.masked_sampling import sample_masked
 from mmalign_diffusion.prediction import Conditions, pick
 from mmalign_diffusion.randomness import draw_noise, seeded
 from mmalign_diffusion.rows import group_by_shape, restore_order
@@ -112,11 +114,19 @@ class Diffusion(DenoiserModality):
         count = len(tensors[0]["timesteps"])
         denoising = self.denoising(network)
         conditions = Conditions([pick(one, "condition") for one in tensors]).repeat(count)
-        squares = (denoising.output(noisy, levels, conditions) - wanted).square().flatten(1)
-        errors = squares.mean(1) if self.reduction == "mean" else squares.sum(1)  # [R]
+        squares = (denoising.output(noisy, levels, conditions) - wanted).square()
+        errors = self._reduce(squares, [one["noised"] for one in conditions.given if "noised" in one])  # [R]
         schedule = self.network_family.schedule
         weights = step_weights(levels, schedule, denoising.prediction, weighting=self.weight, gamma=self.snr_gamma)
         return (-0.5 * weights.float() * errors / count).reshape(len(tensors), count)
+
+    def _reduce(self, squares: Tensor, noised: Sequence[Tensor]) -> Tensor:
+        """Sums squared errors [R, ...] up, or averages them, over what got noise: [R]."""
+        if not noised:
+            return squares.flatten(1).mean(1) if self.reduction == "mean" else squares.flatten(1).sum(1)
+        part = torch.stack(list(noised)).to(squares.device).expand_as(squares).flatten(1)
+        sums = squares.flatten(1).where(part, 0).sum(1)
+        return sums / part.sum(1) if self.reduction == "mean" else sums
 
     # -- sampling
 
@@ -130,7 +140,8 @@ class Diffusion(DenoiserModality):
         generators = [seeded(one.seed) for one in part]
         start = draw_noise(generators, family.latent_shape()).to(device)
         levels = sampling_plan(decoding.max_steps, family.schedule.steps, decoding.spacing)
-        latents = sample(self.denoising(network), conditions, start, levels, eta=decoding.eta, generators=generators)
+        draw = sample_masked if isinstance(family, MaskedTokens) else sample
+        latents = draw(self.denoising(network), conditions, start, levels, eta=decoding.eta, generators=generators)
         outputs = map(family.write, family.to_pixels(latents).float().cpu())
         return [
             Generated(response, self._encode_sampled(records[one.prompt], own, one), None, output=output)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 FAMILIES = {
     "class_unet": "mmalign_diffusion.families.class_unet:ClassUNet",
     "custom": "mmalign_diffusion.families.custom:Custom",
+    "masked_tokens": "mmalign_diffusion.families.masked_tokens:MaskedTokens",
 }
 """Where the class of every family is; a line here and a module beside this one is all that a new one takes."""
 

@@ -14,7 +14,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from mmalign import DataError, MediaLimits, Message, Parameters, Record, Response
 from mmalign_diffusion.images import build_image, find_image, read_pixels
@@ -118,6 +118,14 @@ class Family(ABC):
         return {name: torch.stack([one[name] for one in conditions]) for name in conditions[0]}
 
     # -- data
+
+    def draw_noised(self, shape: Sequence[int], generator: Generator) -> Tensor | None:
+        """Draws which part of latents of a shape gets noise and is scored, where it is not all of them.
+
+        Returns:
+            bool, to be broadcast to `shape`; `predict` gets it as the condition `noised`. None for all.
+        """
+        return None
 
     def read(self, record: Record, response: Response, limits: MediaLimits) -> Tensor:
         """Reads what a response holds, without weights: pixels [C, H, W] in [-1, 1], float32, on the CPU.
