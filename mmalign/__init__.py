@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mmalign.errors import PluginError as PluginError
     from mmalign.errors import TrainingError as TrainingError
     from mmalign.errors import suggest as suggest
+    from mmalign.hardware import has_fast_bfloat16 as has_fast_bfloat16
     from mmalign.hookspecs import API_VERSION as API_VERSION
     from mmalign.hookspecs import hookimpl as hookimpl
     from mmalign.json_requests import JsonPoster as JsonPoster
@@ -108,6 +109,7 @@ _EXPORTS = {
         "TrainingError",
         "suggest",
     ),
+    "hardware": ("has_fast_bfloat16",),
     "hookspecs": ("API_VERSION", "hookimpl"),
     "json_requests": ("JsonPoster", "RequestConfig", "RequestFailed", "Url", "read_key"),
     "media": ("MediaLimits", "is_image", "open_image"),

@@ -1,7 +1,7 @@
 """A batch: encoded responses of some prompts with their quantities, and how it is cut into micro-batches.
 
-N responses are flattened over P prompts. Every quantity keeps its axes in letters (`N`, `NT`, `NTD`, `NK`, `M`, `M2`,
-`P`, or empty for a scalar), so that cutting a batch needs no knowledge of what a quantity means.
+N responses are flattened over P prompts. Every quantity keeps its axes in letters (`N`, `NT`, `NTD`, `NK`, `M`, `MT`,
+`M2`, `P`, or empty for a scalar), so that cutting a batch needs no knowledge of what a quantity means.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def _move(rows: Tensor, position: Tensor) -> Tensor:
 
 
 def _take(value: Tensor, axes: str, rows: Tensor, pairs: Tensor, steps: int) -> Tensor:
-    if axes.startswith("N"):
-        value = value[rows.to(value.device)]
-        return value[:, :steps] if axes.startswith("NT") else value
-    return value[pairs.to(value.device)] if axes.startswith("M") else value
+    if not axes.startswith(("N", "M")):
+        return value
+    value = value[(rows if axes.startswith("N") else pairs).to(value.device)]
+    return value[:, :steps] if axes[1:2] == "T" else value

@@ -52,7 +52,8 @@ _SOURCES = ("policy", "reference", "behaviour", "teacher")
 _STEPWISE = "|".join(("logps", *ANCHORED_OUTPUTS))
 _PAIRED = re.compile(r"(chosen|rejected)_(\w+)")
 _ANCHORED = re.compile(
-    rf"([a-z]\w*?)(?:_chosen|_rejected)?(?:_sequence|_mean)?_({'|'.join(ANCHOR_OUTPUTS)}|{_STEPWISE})"
+    r"(?:chosen_|rejected_)?([a-z]\w*?)(?:_chosen|_rejected)?(?:_sequence|_mean)?"
+    rf"_({'|'.join(ANCHOR_OUTPUTS)}|{_STEPWISE})"
 )
 _TAKE_ROW = "mmalign.quantities:take_row"
 
@@ -160,7 +161,9 @@ def _with_stage(provider: Provider, needed: Sequence[Provider]) -> Provider:
             f"quantity {provider.name!r} ({provider.origin}) is computed at stage {provider.stage!r}, but needs "
             f"{latest.name!r} of the later stage {latest.stage!r}"
         )
-    return replace(provider, stage=latest.stage)
+    # What is picked for pairs has the further axes of what it is picked from.
+    further = needed[0].axes[1:] if provider.origin == DERIVED and provider.axes == "M" else ""
+    return replace(provider, stage=latest.stage, axes=provider.axes + further)
 
 
 def _sources(available: Mapping[str, Provider]) -> str:
@@ -170,7 +173,7 @@ def _sources(available: Mapping[str, Provider]) -> str:
 
 
 def _derive(name: str, sources: str) -> Provider | None:
-    """Finds the rule for `{source}_{sequence|mean}_logps` [N] and for `chosen_`/`rejected_` forms [M] of [N] names."""
+    """Finds the rule for `{source}_{sequence|mean}_logps` [N] and for `chosen_`/`rejected_` forms of any [N, ...]."""
     if match := re.fullmatch(rf"({sources})_(sequence|mean)_({_STEPWISE})", name):
         reduce = "mmalign.reductions:masked_sum" if match[2] == "sequence" else "mmalign.reductions:masked_mean"
         return Provider(name, "N", "frozen", (f"{match[1]}_{match[3]}", "step_mask"), reduce, DERIVED)

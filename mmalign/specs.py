@@ -103,8 +103,9 @@ class ObjectiveSpec(Spec):
             `prompt` are the distinct values of `prompt_index`, ascending; all responses to one are given together.
         needs: quantity names. Beside those of the contract, `{source}_{sequence|mean}_logps` [N] and
             `{source}_{chosen|rejected}_{sequence|mean}_logps` [M] are derived from `{source}_logps`, and
-            `{chosen|rejected}_X` [M] from any `X` [N] (`chosen_lengths`, `rejected_scores`, ...). A companion
-            `ROLE_row` is a third such side: `policy_ROLE_mean_logps`, `ROLE_lengths`; NaN for pairs without one.
+            `{chosen|rejected}_X` [M, ...] from any `X` [N, ...] (`chosen_lengths`, `rejected_policy_logps` [M, T]).
+            A companion `ROLE_row` is a third such side: `policy_ROLE_mean_logps`, `ROLE_lengths`; NaN for pairs without
+            one.
         over: name of an [N] quantity; only responses that it marks (bool), or of which it knows a number (not NaN),
             count, also in the normalisation. A prompt counts where one of its responses does, a pair where both do;
             over a companion `ROLE_row`, a pair counts where there is one.

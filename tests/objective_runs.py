@@ -23,8 +23,16 @@ from mmalign.testing import build_tiny_text_model
 
 SPECS: dict[str, ObjectiveSpec] = {entry.spec.name: entry.spec for entry in load_registry().entries("objective")}
 
-PARAMETERS: dict[str, dict[str, Any]] = {"dr_grpo": {"horizon": 8}, "modpo": {"margin_weights": [0.5]}}
-"""Parameters without a default."""
+_DENOISING = ("diffusion_dpo", "inpo", "smpo", "seppo", "diffusion_kto")
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "dr_grpo": {"horizon": 8},
+    "modpo": {"margin_weights": [0.5]},
+    **{name: {"beta": 0.1} for name in _DENOISING},
+    "mapo": {"margin_scale": 1.0},
+    **{name: {"clip_low": 0.2, "clip_high": 0.2} for name in ("ddpo_is", "flow_grpo", "dance_grpo")},
+}
+"""Parameters without a default, and scales that are made for the small log-probs of denoising steps."""
+PARAMETERS["smpo"] |= {"lowest_rating": 0.0, "highest_rating": 1.0}
 
 QUANTITIES: dict[str, dict[str, Any]] = {"modpo": {"name": "margin_rewards", "scores": ["relevance"]}}
 """Parameters of quantities without a default."""
@@ -80,6 +88,11 @@ REWARDS: dict[str, dict[str, Any]] = {
 def is_online(name: str) -> bool:
     """Tells whether an objective is trained on samples: by its needs, or by what it is added to."""
     return any(not ROLLOUTS.isdisjoint(SPECS[one].needs) for one in (name, PENALTIES.get(name, name)))
+
+
+def is_bound(name: str) -> bool:
+    """Tells whether an objective is for log-probs that are bounds, and for those alone."""
+    return SPECS[name].log_prob_kinds == ("surrogate",)
 
 
 def refusal(name: str, modality: str) -> str:

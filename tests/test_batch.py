@@ -89,14 +89,16 @@ def test_selection_cuts_padding_but_not_other_axes(batch: Batch) -> None:
         "logps": torch.arange(25.0).reshape(5, 5),
         "rewards": torch.arange(15.0).reshape(5, 3),
         "margins": torch.tensor([1.0, 2.0, 3.0]),
+        "chosen": torch.arange(15.0).reshape(3, 5),
         "constant": torch.tensor(7.0),
         "prompts": torch.tensor([1.0, 2.0]),
     }
-    axes = {"logps": "NT", "rewards": "NK", "margins": "M", "constant": "", "prompts": "P"}
+    axes = {"logps": "NT", "rewards": "NK", "margins": "M", "chosen": "MT", "constant": "", "prompts": "P"}
     part = batch.with_quantities(values, axes).select([0, 3, 4]).quantities
     assert part["logps"].tolist() == [[0, 1, 2, 3], [15, 16, 17, 18], [20, 21, 22, 23]]
     assert part["rewards"].tolist() == [[0, 1, 2], [9, 10, 11], [12, 13, 14]]
     assert part["margins"].tolist() == [3.0]
+    assert part["chosen"].tolist() == [[10, 11, 12, 13]]
     assert part["constant"] == 7.0
     assert part["prompts"].tolist() == [1.0, 2.0]
 

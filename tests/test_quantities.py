@@ -10,6 +10,7 @@ from mmalign.quantities import (
     Plan,
     Provider,
     data_providers,
+    find_teachers,
     modality_providers,
     plan_quantities,
     plugin_provider,
@@ -65,6 +66,17 @@ def test_a_derived_quantity_is_as_late_as_what_it_is_computed_from() -> None:
     assert provider_of(made, "reference_mean_logps").stage == "frozen"
     assert provider_of(made, "chosen_lengths").stage == "frozen"
     assert provider_of(made, "chosen_lengths").axes == "M"
+
+
+def test_what_is_picked_for_pairs_keeps_the_axis_of_steps() -> None:
+    made = plan("chosen_policy_logps", "rejected_reference_logps", "chosen_step_mask")
+    axes = {name: (provider_of(made, name).axes, provider_of(made, name).stage) for name in made.names()[-3:]}
+    assert provider_of(made, "chosen_policy_logps").axes == "MT"
+    assert axes["rejected_reference_logps"] == ("MT", "frozen")
+    assert axes["chosen_step_mask"] == ("MT", "frozen")
+    assert made.policy_outputs == ("logps",)
+    assert made.needs_reference
+    assert find_teachers(["chosen_policy_logps", "rejected_reference_logps", "chosen_dpo_logps"]) == ("dpo",)
 
 
 def test_a_shared_quantity_is_planned_once() -> None:

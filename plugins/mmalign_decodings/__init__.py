@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmalign import DecodingSpec, hookimpl
+from mmalign import ConformanceSpec, DecodingSpec, hookimpl
 
 
 @hookimpl
@@ -22,4 +22,18 @@ def register_decodings() -> list[DecodingSpec]:
             target="mmalign_decodings.sampling:GreedyDecoding",
             config="mmalign_decodings.sampling:GreedyConfig",
         ),
+    ]
+
+
+@hookimpl
+def register_conformance() -> list[ConformanceSpec]:
+    """Announces which golden vectors the rules for next-step scores can compute."""
+    return [
+        ConformanceSpec(
+            "m3id",
+            "mmalign_decodings.conformance:compute_m3id",
+            inputs=("m3id_logits_c", "m3id_logits_u"),
+            hparams=("lambda", "alpha"),
+            given=("t",),
+        )
     ]

@@ -7,6 +7,7 @@ from mmalign_objectives.conformance_index import list_conformance
 from mmalign_objectives.specs.accompanied_pairs import list_accompanied_pairs, list_companions
 from mmalign_objectives.specs.anchored_pairs import list_anchored_pairs
 from mmalign_objectives.specs.coupled import list_coupled, list_coupled_quantities
+from mmalign_objectives.specs.diffusion import list_diffusion, list_diffusion_quantities
 from mmalign_objectives.specs.distillation import list_distillation
 from mmalign_objectives.specs.graded_pairs import list_graded_pairs
 from mmalign_objectives.specs.lists import list_list_quantities, list_lists
@@ -37,6 +38,7 @@ def register_objectives() -> list[ObjectiveSpec]:
         *list_weighted_responses(),
         *list_lists(),
         *list_coupled(),
+        *list_diffusion(),
         *list_policy_gradients(),
         *list_penalties(),
         *list_distillation(),
@@ -61,6 +63,7 @@ def register_quantities() -> list[QuantitySpec]:
         *list_companions(),
         *list_list_quantities(),
         *list_coupled_quantities(),
+        *list_diffusion_quantities(),
     ]
 
 

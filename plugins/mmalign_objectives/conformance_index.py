@@ -41,14 +41,22 @@ _PARTS = {
     "grpo two-sided clip": "grpo",
     "kl estimator": "kl_penalty",
     _LOCAL_TOKEN_MEAN: "policy_gradient",
+    "diffusion-dpo": "diffusion_dpo",
+    "flow-dpo": "diffusion_dpo",
+    "diffusion-kto": "diffusion_kto",
+    "ddpo": "ddpo_is",
+    "reg-grpo": "reg_grpo",
 }
 """The objective whose formula a method is, where its name is another."""
 
 
 def list_conformance() -> list[ConformanceSpec]:
     """Lists the specs of all methods."""
-    specs = [*_pairs(), *_more_pairs(), *_graded(), *_lists(), *_coupled(), *_steps()]
-    return [replace(spec, parts=(_PARTS[spec.method],)) if spec.method in _PARTS else spec for spec in specs]
+    specs = [*_pairs(), *_more_pairs(), *_graded(), *_lists(), *_coupled(), *_steps(), *_diffusion(), *_trajectories()]
+    return [
+        spec if spec.parts or spec.method not in _PARTS else replace(spec, parts=(_PARTS[spec.method],))
+        for spec in specs
+    ]
 
 
 def _pairs() -> list[ConformanceSpec]:
@@ -156,4 +164,37 @@ def _steps() -> list[ConformanceSpec]:
         ConformanceSpec("grpo two-sided clip", f"{module}:compute_two_sided", _STEPS, (*clip, "delta")),
         ConformanceSpec("gspo", f"{module}:compute_gspo", _STEPS, clip),
         ConformanceSpec("kl estimator", f"{module}:compute_kl", ("logp_new", "logp_ref"), ("estimator",)),
+    ]
+
+
+def _diffusion() -> list[ConformanceSpec]:
+    module = "mmalign_objectives.conformance_diffusion"
+    noise = ("eps_pol_w", "eps_pol_l", "eps_ref_w", "eps_ref_l", "noise")
+    samples = ("eps_ref_w", "noise", "eps_ref_r", "noise_ref_sample")
+    flows = ("x0_w", "x0_l", "noise", "flow_pol_w", "flow_pol_l", "flow_ref_w", "flow_ref_l")
+    predictions = ("inv_pol_w", "inv_pol_l", "inv_ref_w", "inv_ref_l")
+    inverted = ("x0_w", "x0_l", "inv_x_w", "inv_x_l", "inv_timesteps", *predictions)
+    errors = ("mapo_pol_w", "mapo_pol_l", "noise")
+    ratings, smoothing = ("reward_w", "reward_l"), ("beta", "gamma", "min", "max")
+    return [
+        ConformanceSpec("diffusion-dpo", f"{module}:compute_diffusion_dpo", noise, ("beta",)),
+        ConformanceSpec("diffusion-dpo", f"{module}:compute_diffusion_dpo_sum", noise, ("beta*T*omega",)),
+        ConformanceSpec("flow-dpo", f"{module}:compute_flow_dpo", flows, ("beta",)),
+        ConformanceSpec("inpo", f"{module}:compute_inpo", inverted, ("beta",)),
+        ConformanceSpec("smpo", f"{module}:compute_smpo", (*inverted, *ratings), smoothing),
+        ConformanceSpec("seppo", f"{module}:compute_seppo", samples),
+        ConformanceSpec("mapo", f"{module}:compute_mapo_code", errors, ("beta_mapo", "snr_value", "T")),
+        ConformanceSpec("mapo", f"{module}:compute_mapo_paper", errors, ("beta",)),
+        ConformanceSpec("diffusion-kto", f"{module}:compute_diffusion_kto", noise, ("beta", "labels")),
+    ]
+
+
+def _trajectories() -> list[ConformanceSpec]:
+    module = "mmalign_objectives.conformance_trajectories"
+    steps, sides = ("step_lp_new", "adv"), ("d3po_lp_w", "d3po_lp_l", "d3po_ref_w", "d3po_ref_l")
+    return [
+        ConformanceSpec("ddpo", f"{module}:compute_ddpo_clipped", (*steps, "step_lp_old"), ("clip",)),
+        ConformanceSpec("ddpo", f"{module}:compute_ddpo_score_function", steps, parts=("ddpo_sf",)),
+        ConformanceSpec("d3po", f"{module}:compute_d3po", sides, ("beta", "eps")),
+        ConformanceSpec("reg-grpo", f"{module}:compute_reg_grpo", ("reg_rho",), ("rewards",)),
     ]

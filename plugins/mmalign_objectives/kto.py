@@ -6,17 +6,27 @@ one number for the global batch, so it is a quantity of its own (`kl_reference_p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from mmalign import Parameters
 from mmalign_objectives.shapes import check_shapes
 
 if TYPE_CHECKING:
     from mmalign import StepContext
+
+Utility = Literal["kahneman_tversky", "loss_averse", "risk_seeking"]
+"""From a gain over the reference point to what it is worth."""
+_UTILITIES: dict[Utility, Callable[[Tensor], Tensor]] = {
+    "kahneman_tversky": torch.sigmoid,
+    "loss_averse": logsigmoid,
+    "risk_seeking": lambda gains: -logsigmoid(-gains),
+}
 
 
 class KTOConfig(Parameters):
@@ -59,13 +69,34 @@ def kto_loss(
     """
     check_shapes(1, policy=policy_sequence_logps, reference=reference_sequence_logps, labels=labels)
     check_shapes(0, kl_reference_point=kl_reference_point)
-    desirable = labels > 0.5
     rewards = beta * (policy_sequence_logps - reference_sequence_logps)
-    gains = rewards - beta * kl_reference_point.detach()
-    values = torch.where(desirable, gains, -gains).sigmoid()
-    weights = torch.full_like(values, undesirable_weight).masked_fill(desirable, desirable_weight)
-    agreement = (torch.where(desirable, gains, -gains).detach().sign() + 1) / 2
-    return weights * (1 - values), {"rewards": rewards.detach(), "reward_accuracies": agreement}
+    point = beta * kl_reference_point.detach()
+    return prospect_loss(rewards, point, labels, (desirable_weight, undesirable_weight), "kahneman_tversky")
+
+
+def prospect_loss(
+    rewards: Tensor, reference_point: Tensor, labels: Tensor, weights: tuple[float, float], utility: Utility
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Computes one minus the utility of every response, weighted by its label.
+
+    Args:
+        rewards: [N].
+        reference_point: scalar, the reward that is neither a gain nor a loss.
+        labels: [N], 1 desirable, 0 undesirable, of which a gain is a loss.
+        weights: of desirable and of undesirable responses.
+        utility: `kahneman_tversky`: sigmoid(g) of a gain g; `loss_averse`: logsigmoid(g); `risk_seeking`:
+            -logsigmoid(-g).
+
+    Returns:
+        as `kto_loss`; the losses are within [0, weight] for `kahneman_tversky` only.
+    """
+    desirable = labels > 0.5
+    gains = rewards - reference_point
+    towards_label = torch.where(desirable, gains, -gains)
+    weight = torch.full_like(gains, weights[1]).masked_fill(desirable, weights[0])
+    agreement = (towards_label.detach().sign() + 1) / 2
+    metrics = {"rewards": rewards.detach(), "reward_accuracies": agreement}
+    return weight * (1 - _UTILITIES[utility](towards_label)), metrics
 
 
 def apo_zero_unpaired_loss(

@@ -1,7 +1,8 @@
 """Clipped policy gradient, and the methods that are settings of it.
 
 Importance ratio (`ratio`), clipping (`clipping`), aggregation (the engine) and KL (`kl_penalty`, an objective of its
-own that is added to this one) are separate pieces; GRPO, Dr. GRPO, DAPO and GSPO choose among them.
+own that is added to this one) are separate pieces; GRPO, Dr. GRPO, DAPO and GSPO choose among them, and so do DDPO,
+Flow-GRPO and DanceGRPO, whose steps are those of a sampler.
 """
 
 from __future__ import annotations
@@ -59,6 +60,15 @@ class GSPOConfig(PolicyGradientConfig):
     """How far the importance ratio may rise above 1 before a response stops teaching."""
     aggregation: Aggregation = "sequence_mean"
     """Mean over responses of the mean over their steps."""
+
+
+class DenoisingClipConfig(GRPOConfig):
+    """Clipped policy gradient on the steps of a sampler of diffusion or flow models."""
+
+    clip_low: float = Field(default=1e-4, ge=0, le=1)
+    """How far the importance ratio may fall below 1; made for log-probs that are means over the entries of a latent."""
+    clip_high: float = Field(default=1e-4, ge=0)
+    """How far the importance ratio may rise above 1; made for log-probs that are means over the entries of a latent."""
 
 
 def policy_gradient_loss(

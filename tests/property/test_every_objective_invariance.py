@@ -15,7 +15,7 @@ import torch
 from feedback_records import build_records, write_feedback
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from objective_runs import BEYOND_LOGPS, SPECS, build_config, is_online, move_away
+from objective_runs import BEYOND_LOGPS, SPECS, build_config, is_bound, is_online, move_away
 from torch import Tensor
 
 from mmalign.batch import Batch
@@ -25,7 +25,7 @@ from mmalign.rounds import begin_round
 from mmalign.run import Run
 
 PROMPTS = 5
-COUPLED = {"kto", "bco", "aot", "aot_unpaired"}
+COUPLED = {"kto", "bco", "aot", "aot_unpaired", "diffusion_kto"}
 """Objectives that need numbers of the whole global batch; whatever a part knows of the others, they must not differ."""
 
 
@@ -63,7 +63,7 @@ def subject(tmp_path_factory: pytest.TempPathFactory, tiny_text_model) -> Callab
 
     def build(name: str) -> Subject:
         if name not in built:
-            modality = "text" if name in BEYOND_LOGPS else "toy"
+            modality = "text" if name in BEYOND_LOGPS else "toy_bound" if is_bound(name) else "toy"
             options = {"dtype": "float32", "batch_size": PROMPTS}
             config = build_config(name, modality, data, tiny_text_model, folder / name, alone=True, **options)
             run = objective_runs.start(config)

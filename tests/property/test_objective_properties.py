@@ -33,16 +33,19 @@ SEMI_GRADIENT = {"a_lol", "a_lol_seq", "r_lol", "reward_gold", "oreo", "sampled_
 """Objectives that hold detached functions of what is trained, so that their gradient is not that of their value."""
 CONSTANTS = {"tdpo2": {"reference_chosen_sequence_forward_kl"}}
 """What an objective detaches of its needs that carry a gradient."""
-REQUIRED = {"horizon": 16}
+REQUIRED = {"horizon": 16, "lowest_rating": -2.0, "highest_rating": 2.0}
 """Values of parameters that have no default."""
+MILD = {name: {"beta": 0.5} for name in ("diffusion_dpo", "inpo", "smpo", "seppo", "diffusion_kto")}
+MILD |= {"mapo": {"margin_scale": 10.0}}
+"""Scales that are made for denoising errors, which are a thousand times smaller than the numbers here, made smaller."""
 
 M = N = 5
 T = 4
 PROMPT_INDEX = torch.tensor([0, 0, 1, 1, 1])
 P = 2
 SPECIAL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "step_mask": lambda noise, mask: mask,
-    "kl_reference_point": lambda noise, mask: noise.abs().mean(),
+    **dict.fromkeys(("step_mask", "chosen_step_mask", "rejected_step_mask"), lambda noise, mask: mask),
+    **dict.fromkeys(("kl_reference_point", "batch_reference_point"), lambda noise, mask: noise.abs().mean()),
     "labels": lambda noise, mask: (noise[:, 0] > 0).double(),
     "prompt_index": lambda noise, mask: PROMPT_INDEX,
     "trace_pairs": lambda noise, mask: (noise[:, 0] > 0).double(),
@@ -114,7 +117,7 @@ def evaluate(name: str, inputs: dict[str, Tensor], **changes: Any) -> Evaluation
 
 
 def is_trained(need: str) -> bool:
-    return need.startswith("policy_") or need.endswith(("_scores", "_kl", "_expected_logps")) or need == "values"
+    return "policy_" in need or need.endswith(("_scores", "_kl", "_expected_logps")) or need == "values"
 
 
 def rounding_of(name: str) -> float:
@@ -123,7 +126,8 @@ def rounding_of(name: str) -> float:
 
 
 def own_parameters(name: str) -> dict[str, Any]:
-    return {key: value for key, value in config_of(name).model_dump().items() if key not in ENGINE_PARAMETERS}
+    values = {**config_of(name).model_dump(), **MILD.get(name, {})}
+    return {key: value for key, value in values.items() if key not in ENGINE_PARAMETERS}
 
 
 # -- the contract
