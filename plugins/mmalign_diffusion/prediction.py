@@ -35,6 +35,11 @@ class Conditions:
         null = [self.null[row] for row in chosen] if self.null else ()
         return Conditions([self.given[row] for row in chosen], null, self.guidance)
 
+    def join(self, details: Sequence[Tensors]) -> Conditions:
+        """Adds what a denoiser is told of every row beside the prompt; it holds with and without the prompt."""
+        given = [{**one, **own} for one, own in zip(self.given, details, strict=True)]
+        return Conditions(given, [{**one, **own} for one, own in zip(self.null, details)], self.guidance)
+
     def repeat(self, count: int) -> Conditions:
         """Returns every row `count` times in succession."""
         given = [one for one in self.given for _ in range(count)]
