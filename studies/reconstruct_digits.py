@@ -17,13 +17,13 @@ from pathlib import Path
 
 import matplotlib
 import torch
-from mmalign_diffusion.inversion import invert, level_plan, reconstruct
-from mmalign_diffusion.renoise import DDIM_DESTINATION, DDIM_SOURCE, SMPO, Denoise, NoiseRule, renoise
-from mmalign_diffusion.schedules import Schedule, read_schedule
 from torch import Tensor
 
 from mmalign_diffusion.digits.assets import ASSETS, load_denoiser
 from mmalign_diffusion.digits.data import Digits, load_parts
+from mmalign_diffusion.inversion import invert, level_plan, reconstruct
+from mmalign_diffusion.renoise import DDIM_DESTINATION, DDIM_SOURCE, SMPO, Denoise, NoiseRule, renoise
+from mmalign_diffusion.schedules import Schedule, read_schedule
 
 matplotlib.use("svg")
 

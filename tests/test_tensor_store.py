@@ -40,7 +40,8 @@ def test_equal_inputs_are_computed_once_and_later_runs_find_them() -> None:
     first = store.fetch(INPUTS, encoder)
     assert [one["hidden"].tolist() for one in first] == [[2, 4], [6, 8], [2, 4]]
     again = TensorStore("doubles", lambda: {"weights": "a"})
-    assert all(torch.equal(one["hidden"], two["hidden"]) for one, two in zip(first, again.fetch(INPUTS, encoder)))
+    second = again.fetch(INPUTS, encoder)
+    assert all(torch.equal(one["hidden"], two["hidden"]) for one, two in zip(first, second, strict=True))
     assert first[0]["hidden"].dtype == torch.bfloat16
     assert (encoder.calls, store.found, store.computed, again.found, again.computed) == ([2], 1, 2, 3, 0)
     assert count_entries(cache_folder("doubles")) == 2

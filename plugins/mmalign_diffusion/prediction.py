@@ -38,7 +38,8 @@ class Conditions:
     def join(self, details: Sequence[Tensors]) -> Conditions:
         """Adds what a denoiser is told of every row beside the prompt; it holds with and without the prompt."""
         given = [{**one, **own} for one, own in zip(self.given, details, strict=True)]
-        return Conditions(given, [{**one, **own} for one, own in zip(self.null, details)], self.guidance)
+        null = [{**one, **own} for one, own in zip(self.null, details, strict=True)] if self.null else ()
+        return Conditions(given, null, self.guidance)
 
     def repeat(self, count: int) -> Conditions:
         """Returns every row `count` times in succession."""

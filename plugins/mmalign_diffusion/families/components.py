@@ -69,7 +69,7 @@ class Component:
     def stored_dtype(self) -> torch.dtype:
         """The floating-point type that the weights are stored in."""
         with self._naming(), safe_open(self.chosen[1][0], "pt") as file:
-            types = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (no mapping)
+            types = {file.get_slice(name).get_dtype() for name in file.keys()}
         return next((dtype for name, dtype in _STORED.items() if name in types), torch.float32)
 
     def load(self, library: Library, class_name: str, dtype: torch.dtype) -> nn.Module:

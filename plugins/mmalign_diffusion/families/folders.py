@@ -65,10 +65,7 @@ def read_prediction(scheduler: dict[str, Any]) -> Prediction:
     if str(scheduler.get("_class_name", "")).startswith("FlowMatch") or scheduler.get("use_flow_sigmas"):
         return "flow"
     name = scheduler.get("prediction_type", "epsilon")
-    if name not in FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
-"""What is fetched of a model on the hub, at most."""
-
-_PREDICTIONS:
+    if name not in _PREDICTIONS:
         raise ConfigError(f"scheduler.prediction_type: unknown {name!r}; known: {', '.join(_PREDICTIONS)}")
     return _PREDICTIONS[name]
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -66,6 +65,7 @@ class PipelineFamily(Family):
         denoiser_class: class of the denoiser.
         pipeline_class: class of the pipeline, whose format adapters are exported in; None for that of peft.
         encoder_names: suffixes of its text encoders.
+        default_sample_size: side of the latents, where the denoiser's settings name none.
         image_cache: encodes images; it counts.
         prompt_cache: encodes prompts; it counts.
     """
@@ -75,6 +75,7 @@ class PipelineFamily(Family):
     denoiser_class: ClassVar[str]
     pipeline_class: ClassVar[str | None] = None
     encoder_names: ClassVar[tuple[str, ...]] = ("",)
+    default_sample_size: ClassVar[int] = 64
 
     def __init__(self, model: str | None, size: tuple[int, int] | None = None, **options: Any) -> None:
         self.options = cast(Any, self.parameters.model_validate(options))
@@ -87,7 +88,7 @@ class PipelineFamily(Family):
         self.encoders = [
             TextEncoder(self.folder, self.index, suffix, self.options.variant, dtype)
             for suffix in self.encoder_names
-            if suffix not in self.optional_encoders or (self.index.get(f"text_encoder{suffix}") or [None])[0]
+            if self.reads_through(suffix)
         ]
         keep = self.options.cache
         self.image_cache = EncodingCache(IMAGES, self.autoencoder.describe, keep=keep)
@@ -95,11 +96,6 @@ class PipelineFamily(Family):
         own = self.settings.get("sample_size", self.default_sample_size) * self.autoencoder.factor
         super().__init__(model, size or (own, own))
         self._check_sizes()
-
-    optional_encoders: ClassVar[tuple[str, ...]] = ()
-    """Suffixes of text encoders that a pipeline may lack."""
-    default_sample_size: ClassVar[int] = 64
-    """Side of the latents, where the denoiser's settings name none."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -163,6 +159,10 @@ class PipelineFamily(Family):
     def null_tokens(self) -> dict[str, Tensor]:
         """Tokens of the empty prompt."""
         return self.tokenise_text("")
+
+    def reads_through(self, suffix: str) -> bool:
+        """Says whether a text encoder is used; here all are."""
+        return True
 
     @abstractmethod
     def encode_prompts(self, tokens: Tensors) -> dict[str, Tensor]:
@@ -246,8 +246,9 @@ class PipelineFamily(Family):
 
     def _describe_prompts(self) -> Mapping[str, Any]:
         settings = {name: value for name, value in self.index.items() if isinstance(value, bool)}
+        own = {name: value for name, value in self.options if name not in PipelineParameters.model_fields}
         encoders = [encoder.describe() for encoder in self.encoders]
-        return {"family": type(self).__qualname__, "encoders": encoders, "settings": settings}
+        return {"family": type(self).__qualname__, "encoders": encoders, "settings": {**settings, **own}}
 
     def _check_sizes(self) -> None:
         for key, sides in (("size", self._size), ("family.bucket_step", (self.options.bucket_step,))):

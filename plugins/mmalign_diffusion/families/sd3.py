@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 and 3.5: a flow transformer that reads a prompt through two CLIP encoders and T5, or without T5."""
+"""Stable Diffusion 3 and 3.5: a flow transformer that reads a prompt through two CLIP encoders and, if there, T5."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from mmalign_diffusion.schedules import Schedule
 
 
 class SD3Parameters(PipelineParameters):
-    """Adds the length of prompts."""
+    """Adds how T5 reads prompts."""
+
+    t5: bool = True
+    """Let T5 read the prompt, if the pipeline has it. It needs most of the memory of the frozen encoders."""
 
     text_length: int = Field(default=256, ge=1)
-    """Tokens of a prompt that T5 reads; further ones are cut off."""
+    """Tokens of a prompt that T5 reads, or zeros in their place; further ones are cut off."""
 
 
 class SD3(PipelineFamily):
@@ -31,7 +34,6 @@ class SD3(PipelineFamily):
     denoiser_class: ClassVar[str] = "SD3Transformer2DModel"
     pipeline_class: ClassVar[str | None] = "StableDiffusion3Pipeline"
     encoder_names: ClassVar[tuple[str, ...]] = ("", "_2", "_3")
-    optional_encoders: ClassVar[tuple[str, ...]] = ("_3",)
     default_sample_size: ClassVar[int] = 128
 
     @cached_property
@@ -39,6 +41,11 @@ class SD3(PipelineFamily):
         """That of the scheduler's settings, for images of the family's size."""
         _, height, width = self.latent_shape()
         return read_shifted_schedule(self._scheduler, height * width // int(self.settings["patch_size"]) ** 2)
+
+    def reads_through(self, suffix: str) -> bool:
+        """T5 may be missing, or left out."""
+        there = (self.index.get(f"text_encoder{suffix}") or [None])[0]
+        return suffix != "_3" or (self.options.t5 and there is not None)
 
     def tokenise_text(self, text: str) -> dict[str, Tensor]:
         """Tokens of all encoders that there are."""

@@ -1,4 +1,4 @@
-"""Stable Diffusion XL: a UNet that reads a prompt through two text encoders, and is told of an image's size and crop."""
+"""Stable Diffusion XL: a UNet that reads a prompt through two text encoders, and is told an image's size and crop."""
 
 from __future__ import annotations
 
