@@ -146,7 +146,9 @@ def test_images_of_all_aspect_ratios_train_together_in_buckets(build: Build, tmp
         )
         for size in (2, 8)
     ]
-    torch.testing.assert_close(weights_of(runs[0]), weights_of(runs[1]), atol=1e-5, rtol=1e-3)
+    # Not the weights: Adam's first step has the size of the rate also where a gradient is all rounding.
+    norms = [next(row["grad_norm"] for row in read_metrics(run.output) if row["kind"] == "train") for run in runs]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3) and norms[0] > 0.01
 
 
 BRIGHTNESS = """
