@@ -18,14 +18,14 @@ from typing import Any
 
 import matplotlib
 import torch
-from mmalign_diffusion.inversion import invert, level_plan, reconstruct
-from mmalign_diffusion.parametrisation import to_epsilon
-from mmalign_diffusion.renoise import DDIM_DESTINATION, DDIM_SOURCE, SMPO, Denoise, NoiseRule, renoise
-from mmalign_diffusion.schedules import Schedule, read_schedule
 from torch import Tensor
 
 from mmalign_diffusion.digits.assets import ASSETS, load_denoiser
 from mmalign_diffusion.digits.data import Digits, load_parts
+from mmalign_diffusion.inversion import invert, level_plan, reconstruct
+from mmalign_diffusion.parametrisation import to_epsilon
+from mmalign_diffusion.renoise import DDIM_DESTINATION, DDIM_SOURCE, SMPO, Denoise, NoiseRule, renoise
+from mmalign_diffusion.schedules import Schedule, read_schedule
 
 matplotlib.use("svg")
 
