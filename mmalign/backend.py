@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import isnan
 from typing import Any, cast
 
@@ -23,8 +24,7 @@ from mmalign.errors import TrainingError
 from mmalign.media_checks import MediaSkips
 from mmalign.memory import MicroBatchSize
 from mmalign.metrics import compute_means
-from mmalign.networks import Networks, complete_responses
-from mmalign.parts import Modality
+from mmalign.networks import Networks, complete_responses, evaluated
 from mmalign.passes import pad_rows, score_responses
 from mmalign.policy import Policy, evaluation_mode
 from mmalign.quantities import ANCHOR_OUTPUTS, DERIVED, POLICY_OUTPUTS, Plan, Provider
@@ -90,8 +90,9 @@ class Backend:
     def collect(self, rollouts: Sequence[Rollout]) -> Batch:
         """Builds a batch of sampled responses with their behaviour log-probs."""
         records = [rollout.record for rollout in rollouts]
-        generated = [response for rollout in rollouts for response in rollout.responses]
-        encoded = [[item.encoded for item in rollout.responses] for rollout in rollouts]
+        groups = self.fill_in_logps([rollout.responses for rollout in rollouts])
+        generated = [response for group in groups for response in group]
+        encoded = [[item.encoded for item in group] for group in groups]
         behaviour = {"behaviour_logps": pad_rows([cast(Tensor, item.behaviour_logps) for item in generated])}
         batch = self._build_batch(records, encoded, targets_only=False)
         return batch.with_quantities(behaviour, {"behaviour_logps": "NT"}).to(self.device)
@@ -110,23 +111,12 @@ class Backend:
 
     def complete(self, responses: Sequence[EncodedResponse]) -> tuple[list[EncodedResponse], dict[str, Tensor]]:
         """Adds to encoded responses what only networks can tell, and returns measurements [N]; see `Modality`."""
-        modality = self.assembly.modality
-        if type(modality).complete is Modality.complete:
-            return list(responses), {}
+        anchors = {name: one.active for name, one in self.anchors.items()}
+        current = {"policy": partial(evaluated, self.unwrapped)}
+        networks = Networks(self.device, self.autocast, current | anchors)
         return self.micro_batch_size.fit(
-            len(responses), lambda size: complete_responses(modality, self.networks, responses, size)
+            len(responses), lambda size: complete_responses(self.assembly.modality, networks, responses, size)
         )
-
-    @property
-    def networks(self) -> Networks:
-        """The policy as it now is, the reference and the teachers."""
-        current = {"policy": lambda: self._evaluated_policy()}
-        return Networks(self.device, self.autocast, current | {name: one.active for name, one in self.anchors.items()})
-
-    @contextmanager
-    def _evaluated_policy(self) -> Iterator[Policy]:
-        with evaluation_mode(self.unwrapped):
-            yield self.unwrapped
 
     def measurement_means(self, batch: Batch) -> dict[str, float]:
         """Averages what was measured when the batch was completed, over all processes; left out where nothing was."""
@@ -309,9 +299,9 @@ class Backend:
         ]
 
     def generate_by_policy(self, records: Sequence[Record], count: int) -> list[list[Generated]]:
-        """Samples as `generate` does, but surely with the policy as it now is: for measuring it."""
+        """Samples as `sample` does, but surely with the policy as it now is: for measuring it."""
         if self.assembly.engine.follows_policy:
-            return self.generate(records, count)
+            return self.sample(records, count)
         with evaluation_mode(self.unwrapped), self.autocast():
             network = self.unwrapped.network
             return self.assembly.modality.generate(network, records, self.assembly.decoding, count)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmalign.errors import PluginError, suggest
 from mmalign.parts import Modality
-from mmalign.policy import Policy
+from mmalign.policy import Policy, evaluation_mode
 from mmalign.values import EncodedResponse
 
 
@@ -46,6 +46,13 @@ class Networks:
             yield policy.network
 
 
+@contextmanager
+def evaluated(policy: Policy) -> Iterator[Policy]:
+    """Yields a policy as it is, in evaluation mode."""
+    with evaluation_mode(policy):
+        yield policy
+
+
 @torch.no_grad()
 def complete_responses(
     modality: Modality, networks: Networks, responses: Sequence[EncodedResponse], size: int
@@ -58,6 +65,8 @@ def complete_responses(
     Raises:
         PluginError: responses are missing, or the number of steps of one has changed.
     """
+    if type(modality).complete is Modality.complete:
+        return list(responses), {}
     completed: list[EncodedResponse] = []
     measured: list[dict[str, Tensor]] = []
     for start in range(0, len(responses), size):

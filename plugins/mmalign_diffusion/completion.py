@@ -53,7 +53,7 @@ class Completion:
         noised = self._noise(networks, clean, levels, tensors, conditions)
         a, b = self.family.schedule.coefficients(levels)
         wanted = target(self.prediction, clean, noised.tau, a, b)
-        noisy, wanted = (rows.float().cpu().unflatten(0, (-1, count)) for rows in (noised.noisy, wanted))  # [n, K, ...]
+        noisy, wanted = (_part_draws(rows.float().cpu(), count) for rows in (noised.noisy, wanted))  # [n, K, ...]
         rows = zip(responses, noisy, wanted, conditions.given, strict=True)
         return [_fill(*row) for row in rows], _mean_error(noised, count)
 
@@ -81,5 +81,11 @@ def _fill(response: EncodedResponse, noisy: Tensor, wanted: Tensor, condition: M
 
 
 def _mean_error(noised: Noised, count: int) -> Tensor:
-    rows = len(noised.noisy) // count
-    return torch.full((rows,), nan) if noised.error is None else noised.error.cpu().unflatten(0, (rows, count)).mean(1)
+    if noised.error is None:
+        return torch.full((len(noised.noisy) // count,), nan)
+    return _part_draws(noised.error.cpu(), count).mean(1)
+
+
+def _part_draws(rows: Tensor, count: int) -> Tensor:
+    """Gives the K draws of a response an axis of their own: [R, ...] to [n, K, ...]."""
+    return rows.reshape(len(rows) // count, count, *rows.shape[1:])

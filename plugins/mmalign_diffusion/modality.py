@@ -109,7 +109,7 @@ class Diffusion(DenoiserModality):
         errors = squares.mean(1) if self.reduction == "mean" else squares.sum(1)  # [R]
         schedule = self.network_family.schedule
         weights = step_weights(levels, schedule, denoising.prediction, weighting=self.weight, gamma=self.snr_gamma)
-        return (-0.5 * weights.float() * errors / count).unflatten(0, (-1, count))
+        return (-0.5 * weights.float() * errors / count).reshape(len(tensors), count)
 
     # -- sampling
 

@@ -93,7 +93,8 @@ class DiffusionPath(DenoiserModality):
         second = torch.stack([one["second"] for one in repeated]).to(device)
         output = denoising.output(x, levels, conditions)
         mean, std = self.stepper.distribution(output, x, levels, following, second)
-        return list(gaussian_log_prob(following_x, mean, self.temperature * std, self.reduction).float().split(steps))
+        logps = gaussian_log_prob(following_x, mean, self.temperature * std, self.reduction).float()
+        return list(torch.split(logps, steps))
 
     # -- sampling
 
