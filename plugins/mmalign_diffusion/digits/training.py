@@ -38,9 +38,14 @@ class Budget:
     steps: int | None = None
 
     def share(self, started: float, done: int) -> float:
-        """Returns which share of the budget is spent, after `done` updates since the monotonic time `started`."""
-        of_steps = done / self.steps if self.steps is not None else 0.0
-        return max(of_steps, (time.monotonic() - started) / self.seconds)
+        """Returns which share is spent, 1 or more at the end: of the steps if they are limited, else of the time.
+
+        Args:
+            started: monotonic time of the start.
+            done: updates since then.
+        """
+        of_time = (time.monotonic() - started) / self.seconds
+        return of_time if of_time >= 1 or self.steps is None else done / self.steps
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ def train_denoiser(digits: Digits, budget: Budget, seed: int) -> Trained:
     """Trains on the mean squared error of the predicted velocity (arXiv:2202.00512) with AdamW; averages the weights.
 
     A tenth of the images loses its class, which trains the unconditional prediction of classifier-free guidance. The
-    learning rate falls to zero with the budget, so that equal weights need equal steps and time to spare.
+    learning rate falls to zero with the budget.
     """
     torch.manual_seed(seed)
     network = build_denoiser().train()
