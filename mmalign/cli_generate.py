@@ -16,8 +16,8 @@ from mmalign.errors import ConfigError, MediaError
 from mmalign.records import Record
 
 if TYPE_CHECKING:
-    from mmalign.config import DataSection
     from mmalign.contact_sheet import ContactSheet
+    from mmalign.data import DataSection
     from mmalign.feedback import Sampled
 
 _SHEET = "mmalign-sheet.png"

@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import mmalign
 from mmalign.report import ModelCard, render_model_card
+from mmalign.sample_grids import start_file, write_grid
 
 PLUGIN = Path(__file__).with_name("image_toy_plugin.py")
 
@@ -45,9 +46,9 @@ def test_every_evaluation_shows_the_start_beside_now(recipe: Path, tmp_path: Pat
     run = mmalign.train(recipe)
     folder = tmp_path / "run" / "samples"
     assert sorted(path.name for path in folder.glob("*.png")) == [f"step-00000{step}.png" for step in (0, 2, 4)]
-    assert sorted(path.name for path in (folder / "start").iterdir()) == ["00.png", "01.png", "02.png"]
+    assert len(list((folder / "start").iterdir())) == 3
     first, last = (cells(folder / f"step-00000{step}.png", 3) for step in (0, 4))
-    starts = [np.asarray(Image.open(folder / "start" / f"0{row}.png")) for row in range(3)]
+    starts = [np.asarray(Image.open(start_file(folder, record))) for record in run.held_out[:3]]
     for row in range(3):
         assert (first[row][0] == last[row][0]).all(), "the start stays what it was"
         assert (last[row][0][::64, ::64, 0] == starts[row]).all(), "64 pixels of the sheet for each of the image"
@@ -81,6 +82,15 @@ def test_a_resumed_run_still_knows_its_start(recipe: Path, tmp_path: Path) -> No
     mmalign.train(recipe, {"output": str(tmp_path / "parts"), "train.steps": 6}, resume=True)
     lost = cells(tmp_path / "parts" / "samples" / "step-000006.png", 3)
     assert all((row[0] == 255).all() for row in lost), "an empty place, and no stop"
+
+
+def test_a_record_that_is_lost_moves_no_start_beside_another(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "x"}\n{"prompt": "xx"}\n')
+    run = mmalign.train(recipe, {"train.steps": 2, "train.batch_size": 1})
+    write_grid(run, [(run.held_out[1], Image.new("L", (3, 2), 255))])
+    (row,) = cells(tmp_path / "run" / "samples" / "step-000002.png", 1)
+    start = np.asarray(Image.open(start_file(tmp_path / "run" / "samples", run.held_out[1])))
+    assert (row[0][::64, ::64, 0] == start).all() and (row[1] == 255).all()
 
 
 def test_a_new_run_keeps_no_grid_of_an_older_one(recipe: Path, tmp_path: Path) -> None:

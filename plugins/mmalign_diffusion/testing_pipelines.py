@@ -25,7 +25,7 @@ def build_tiny_pipeline(
     *,
     size: int = 16,
     prediction: str = "epsilon",
-    width: int = 16,
+    widths: tuple[int, int] = (16, 8),
     seed: int = 0,
 ) -> Path:
     """Writes a pipeline of about 100 thousand random weights; its autoencoder halves the sides of images.
@@ -34,7 +34,7 @@ def build_tiny_pipeline(
         family: whose classes.
         size: side of its images in pixels.
         prediction: of `stable_diffusion` and `sdxl`: `epsilon` or `v_prediction`.
-        width: channels of the first block of a UNet; those of the second are twice as many.
+        widths: channels of the first block of a UNet and of an autoencoder; the second blocks have twice as many.
         seed: of the weights; the state of torch's global generator is left as it was.
 
     Returns:
@@ -42,17 +42,17 @@ def build_tiny_pipeline(
     """
     with torch.random.fork_rng(devices=[]), quiet_loading(local=True):
         torch.manual_seed(seed)
-        pipeline = _BUILDERS[family](size // 2, prediction, width)
+        pipeline = _BUILDERS[family](size // 2, prediction, widths)
         pipeline.save_pretrained(folder)
     return Path(folder)
 
 
-def _build_stable_diffusion(side: int, prediction: str, width: int) -> Any:
+def _build_stable_diffusion(side: int, prediction: str, widths: tuple[int, int]) -> Any:
     from diffusers import StableDiffusionPipeline
 
     return StableDiffusionPipeline(
-        unet=_build_unet(side, width, cross_attention_dim=WIDTH),
-        vae=_build_vae(),
+        unet=_build_unet(side, widths[0], cross_attention_dim=WIDTH),
+        vae=_build_vae(widths[1]),
         text_encoder=_build_clip(projected=False),
         tokenizer=build_clip_tokenizer(),
         scheduler=_build_ddim(prediction),
@@ -62,14 +62,14 @@ def _build_stable_diffusion(side: int, prediction: str, width: int) -> Any:
     )
 
 
-def _build_sdxl(side: int, prediction: str, width: int) -> Any:
+def _build_sdxl(side: int, prediction: str, widths: tuple[int, int]) -> Any:
     from diffusers import StableDiffusionXLPipeline
 
     told = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8}
     told |= {"projection_class_embeddings_input_dim": 6 * 8 + WIDTH, "cross_attention_dim": 2 * WIDTH}
     return StableDiffusionXLPipeline(
-        unet=_build_unet(side, width, **told),
-        vae=_build_vae(),
+        unet=_build_unet(side, widths[0], **told),
+        vae=_build_vae(widths[1]),
         text_encoder=_build_clip(projected=False),
         text_encoder_2=_build_clip(projected=True),
         tokenizer=build_clip_tokenizer(),
@@ -79,7 +79,7 @@ def _build_sdxl(side: int, prediction: str, width: int) -> Any:
     )
 
 
-def _build_sd3(side: int, prediction: str, width: int) -> Any:
+def _build_sd3(side: int, prediction: str, widths: tuple[int, int]) -> Any:
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 
     transformer = SD3Transformer2DModel(
@@ -97,7 +97,7 @@ def _build_sd3(side: int, prediction: str, width: int) -> Any:
     )
     return StableDiffusion3Pipeline(
         transformer=transformer,
-        vae=_build_vae(shift_factor=0.1, scaling_factor=1.5),
+        vae=_build_vae(widths[1], shift_factor=0.1, scaling_factor=1.5),
         text_encoder=_build_clip(projected=True),
         text_encoder_2=_build_clip(projected=True),
         text_encoder_3=_build_t5(2 * WIDTH),
@@ -108,7 +108,7 @@ def _build_sd3(side: int, prediction: str, width: int) -> Any:
     )
 
 
-def _build_flux(side: int, prediction: str, width: int) -> Any:
+def _build_flux(side: int, prediction: str, widths: tuple[int, int]) -> Any:
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 
     transformer = FluxTransformer2DModel(
@@ -124,7 +124,7 @@ def _build_flux(side: int, prediction: str, width: int) -> Any:
     )
     return FluxPipeline(
         transformer=transformer,
-        vae=_build_vae(shift_factor=0.1, scaling_factor=0.4),
+        vae=_build_vae(widths[1], shift_factor=0.1, scaling_factor=0.4),
         text_encoder=_build_clip(projected=False),
         text_encoder_2=_build_t5(WIDTH),
         tokenizer=build_clip_tokenizer(),
@@ -133,7 +133,7 @@ def _build_flux(side: int, prediction: str, width: int) -> Any:
     )
 
 
-def _build_pixart(side: int, prediction: str, width: int) -> Any:
+def _build_pixart(side: int, prediction: str, widths: tuple[int, int]) -> Any:
     from diffusers import DDIMScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
 
     transformer = PixArtTransformer2DModel(
@@ -150,14 +150,14 @@ def _build_pixart(side: int, prediction: str, width: int) -> Any:
     )
     return PixArtAlphaPipeline(
         transformer=transformer,
-        vae=_build_vae(),
+        vae=_build_vae(widths[1]),
         text_encoder=_build_t5(WIDTH),
         tokenizer=build_t5_tokenizer(),
         scheduler=DDIMScheduler(beta_end=0.02, clip_sample=False, timestep_spacing="trailing"),
     )
 
 
-_BUILDERS: dict[str, Callable[[int, str, int], Any]] = {
+_BUILDERS: dict[str, Callable[[int, str, tuple[int, int]], Any]] = {
     "stable_diffusion": _build_stable_diffusion,
     "sdxl": _build_sdxl,
     "sd3": _build_sd3,
@@ -184,11 +184,11 @@ def _build_unet(side: int, width: int, **settings: Any) -> Any:
     )
 
 
-def _build_vae(**settings: Any) -> Any:
+def _build_vae(width: int, **settings: Any) -> Any:
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
-        block_out_channels=(8, 16),
+        block_out_channels=(width, 2 * width),
         down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
         up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
         layers_per_block=1,
