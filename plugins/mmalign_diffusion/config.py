@@ -173,6 +173,10 @@ class DiffusionPathConfig(BaseConfig):
     """Only steps from the first to before the second are stochastic and trained; default all."""
     fraction: float = Field(default=1.0, gt=0, le=1)
     """Share of those steps that is trained, drawn anew for every response."""
+    steps_per_pass: int | None = Field(default=None, ge=1)
+    """Score so many steps of the sampler at a time and recompute them in the backward pass: less memory, more time."""
+    detach_null: bool = False
+    """With guidance, no gradient through the prediction without the prompt, as in Flow-GRPO: less memory."""
     shared_noise: bool = False
     """All responses to a prompt start from the same noise, as in DanceGRPO."""
     reduction: Literal["mean", "sum"] = "mean"
