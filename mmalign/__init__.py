@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mmalign.errors import PluginError as PluginError
     from mmalign.errors import TrainingError as TrainingError
     from mmalign.errors import suggest as suggest
+    from mmalign.hardware import has_fast_bfloat16 as has_fast_bfloat16
     from mmalign.hookspecs import API_VERSION as API_VERSION
     from mmalign.hookspecs import hookimpl as hookimpl
     from mmalign.json_requests import JsonPoster as JsonPoster
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from mmalign.specs import RewardSpec as RewardSpec
     from mmalign.specs import TransformSpec as TransformSpec
     from mmalign.step_context import StepContext as StepContext
+    from mmalign.tensor_store import TensorStore as TensorStore
     from mmalign.testing import build_tiny_text_model as build_tiny_text_model
     from mmalign.tokens import TokenModality as TokenModality
     from mmalign.values import EncodedResponse as EncodedResponse
@@ -108,6 +110,7 @@ _EXPORTS = {
         "TrainingError",
         "suggest",
     ),
+    "hardware": ("has_fast_bfloat16",),
     "hookspecs": ("API_VERSION", "hookimpl"),
     "json_requests": ("JsonPoster", "RequestConfig", "RequestFailed", "Url", "read_key"),
     "media": ("MediaLimits", "is_image", "open_image"),
@@ -129,6 +132,7 @@ _EXPORTS = {
     "records": ("Label", "Media", "Message", "Note", "Part", "Record", "Response", "Score", "Variant"),
     "reductions": ("aggregation_weights", "masked_mean", "masked_sum", "step_mask", "weighted_sum"),
     "step_context": ("StepContext",),
+    "tensor_store": ("TensorStore",),
     "testing": ("build_tiny_text_model",),
     "tokens": ("TokenModality",),
     "specs": (

@@ -19,8 +19,8 @@ from mmalign.errors import ConfigError, MediaError
 from mmalign.records import Record
 
 if TYPE_CHECKING:
-    from mmalign.config import DataSection
     from mmalign.contact_sheet import ContactSheet
+    from mmalign.data import DataSection
     from mmalign.feedback import Sampled
     from mmalign.parts import Collector
     from mmalign.run import Run

@@ -17,10 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, field_validator, model_validator
 
 from mmalign.components import Component, CompositionConfig, RewardComponent, WeightedComponent
-from mmalign.data import DataConfig
+from mmalign.data import DataSection
 from mmalign.errors import ConfigError
-from mmalign.media import DEFAULT_LIMITS, LARGEST_PIXELS, MediaLimits
-from mmalign.media_checks import Level
 from mmalign.specs import Parameters
 from mmalign.validation import one_or_many, validate
 
@@ -43,28 +41,6 @@ COMPONENT_KINDS = {
 _TEACHER = re.compile(r"[a-z][a-z0-9_]*")
 _TAKEN = ("policy", "reference", "behaviour", "chosen", "rejected")
 _INTERPOLATION = re.compile(r"(\\*)\$\{")
-
-
-class DataSection(Parameters):
-    """Where records come from."""
-
-    train: DataConfig
-    """Records to train on; prompts, in online runs."""
-    eval: DataConfig | None = None
-    """Held-out records; without them nothing is evaluated."""
-    check_media: Level = "header"
-    """Images, when the data are read: header reads what each file says of itself, full decodes it; off."""
-    allow_remote_media: bool = False
-    """Fetch images from http and https addresses, each time one is used."""
-    max_image_pixels: int = Field(default=DEFAULT_LIMITS.pixels, ge=1, le=LARGEST_PIXELS)
-    """Width times height of the largest image that is decoded."""
-    max_image_bytes: int = Field(default=DEFAULT_LIMITS.size, ge=1)
-    """Size of the largest image file that is read."""
-
-    @property
-    def media_limits(self) -> MediaLimits:
-        """Which images are accepted."""
-        return MediaLimits(self.max_image_pixels, self.max_image_bytes, self.allow_remote_media)
 
 
 class TrainConfig(Parameters):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +107,8 @@ def save_png(image: Image, path: Path) -> None:
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where the folder cannot be made
+            temporary.unlink()
 
 
 def _column(index: int) -> int:
@@ -126,14 +129,21 @@ def _fit(image: Image) -> Image:
     return shown.resize(size, Resampling.LANCZOS)
 
 
-def _write(pen: ImageDraw, place: tuple[int, int], text: str, width: int) -> None:
-    """Writes one line of text, cut to a width in pixels."""
+@cache
+def _load_font() -> Any:
+    """Loads a font of many scripts where the machine has it, else the one of basic Latin letters in Pillow."""
     from PIL import ImageFont
 
-    font: Any = ImageFont.load_default(_TEXT)
+    try:
+        return ImageFont.truetype("DejaVuSans.ttf", _TEXT)
+    except OSError:
+        return ImageFont.load_default(_TEXT)
+
+
+def _write(pen: ImageDraw, place: tuple[int, int], text: str, width: int) -> None:
+    """Writes one line of text, cut to a width in pixels."""
+    font = _load_font()
     line = " ".join("".join(char if char.isprintable() else " " for char in text[:_LONGEST]).split())
-    if isinstance(font, ImageFont.ImageFont):  # without FreeType there is a font of Latin letters only
-        line = line.encode("latin-1", "replace").decode("latin-1")
     shown = line
     for length in range(len(line), 0, -1):
         shown = line if length == len(line) and len(text) <= _LONGEST else f"{line[:length]}..."

@@ -20,6 +20,8 @@ from pydantic import Field, field_validator
 from mmalign.data_files import QUARANTINE_SUFFIX, RawRow, Rows, find_rows
 from mmalign.data_reading import CheckMedia, Reading, read_rows
 from mmalign.errors import ConfigError, DataError
+from mmalign.media import DEFAULT_LIMITS, LARGEST_PIXELS, MediaLimits
+from mmalign.media_checks import Level
 from mmalign.parts import Transform
 from mmalign.records import Record
 from mmalign.specs import Parameters
@@ -65,6 +67,28 @@ class DataConfig(Parameters):
             if not isinstance(component.get("name"), str):
                 raise ValueError("every transform needs a name, e.g. {name: my_transform}")
         return transforms
+
+
+class DataSection(Parameters):
+    """Where records come from."""
+
+    train: DataConfig
+    """Records to train on; prompts, in online runs."""
+    eval: DataConfig | None = None
+    """Held-out records; without them nothing is evaluated."""
+    check_media: Level = "header"
+    """Images, when the data are read: header reads what each file says of itself, full decodes it; off."""
+    allow_remote_media: bool = False
+    """Fetch images from http and https addresses, each time one is used."""
+    max_image_pixels: int = Field(default=DEFAULT_LIMITS.pixels, ge=1, le=LARGEST_PIXELS)
+    """Width times height of the largest image that is decoded."""
+    max_image_bytes: int = Field(default=DEFAULT_LIMITS.size, ge=1)
+    """Size of the largest image file that is read."""
+
+    @property
+    def media_limits(self) -> MediaLimits:
+        """Which images are accepted."""
+        return MediaLimits(self.max_image_pixels, self.max_image_bytes, self.allow_remote_media)
 
 
 class Source:

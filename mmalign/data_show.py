@@ -53,13 +53,14 @@ def _print_messages(heading: str, messages: Sequence[Message], media: Mapping[st
 
 def _describe(part: Part, media: Mapping[str, Media]) -> str:
     """Words a part that is no text: its name and, of an image, what its file says of itself."""
-    if part.type != "image" or part.media not in media:
-        return f"<{part.type} {part.media}>"
+    name = part.media or ""
+    if part.type != "image" or name not in media:
+        return f"<{part.type} {name}>"
     try:
-        header = read_header(media[part.media], where=part.media)
+        header = read_header(media[name], where=name)
     except MediaError as error:
         return f"<image {error}>"
-    return f"<image {part.media}: {header.width} x {header.height} {header.mode} {header.format}>"
+    return f"<image {name}: {header.width} x {header.height} {header.mode} {header.format}>"
 
 
 def _print(text: Text, console: Console) -> None:

@@ -47,10 +47,13 @@ def suggest(got: str, known: Iterable[str]) -> str:
 
     >>> suggest("dop", ["dpo", "kto"])
     "; did you mean 'dpo'? known: dpo, kto"
+    >>> suggest("VIT-B", ["Other", "ViT-B-32"])
+    "; did you mean 'ViT-B-32'? known: Other, ViT-B-32"
     """
     names = sorted(set(known))
     if not names:
         return "; none is known"
-    close = difflib.get_close_matches(got.lower(), names, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else ";"
+    lowered = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(got.lower(), lowered, n=1, cutoff=0.5)
+    hint = f"; did you mean {lowered[close[0]]!r}?" if close else ";"
     return f"{hint} known: {', '.join(names)}"

@@ -14,10 +14,11 @@ from mmalign.companions import add_record_quantities
 from mmalign.data import Source
 from mmalign.errors import DataError
 from mmalign.hardware import choose_dtype, find_device
+from mmalign.media_checks import MediaSkips
 from mmalign.objectives import Objective
 from mmalign.records import Record
 from mmalign.sentinels import check_covered
-from mmalign.startup import check_machine, count_steps, open_data
+from mmalign.startup import build_skips, check_machine, count_steps, open_data
 from mmalign.teachers import check_vocabularies
 from mmalign.values import EncodedResponse
 
@@ -38,7 +39,7 @@ class DataStatistics:
         longest: longest of them.
         steps: mean number of scored steps of a response.
         truncated: responses that were cut to fit a limit.
-        quarantined: bad lines that were moved aside.
+        quarantined: bad lines that were moved aside, and records whose images turned out unreadable.
         stages: records of each stage of training, where a transform makes several.
     """
 
@@ -87,9 +88,10 @@ def inspect_run(assembly: Assembly) -> Inspection:
     check_machine(config)
     check_vocabularies(assembly)
     train = open_data(assembly, "train")
-    statistics = {"train": _describe_data(assembly, train, assembly.objectives)}
+    skips = build_skips(config)
+    statistics = {"train": _describe_data(assembly, train, assembly.objectives, skips["train"])}
     if config.data.eval:
-        statistics["eval"] = _describe_data(assembly, open_data(assembly, "eval"), ())
+        statistics["eval"] = _describe_data(assembly, open_data(assembly, "eval"), (), skips["eval"])
     dtype = choose_dtype(config.train.dtype, find_device(), adapter=assembly.modality.adapter)
     parameters = assembly.modality.parameter_counts()
     return Inspection(
@@ -102,7 +104,9 @@ def inspect_run(assembly: Assembly) -> Inspection:
     )
 
 
-def _describe_data(assembly: Assembly, source: Source, objectives: Sequence[Objective]) -> DataStatistics:
+def _describe_data(
+    assembly: Assembly, source: Source, objectives: Sequence[Objective], skips: MediaSkips
+) -> DataStatistics:
     records = list(islice(iter(source), _SAMPLE + 1))
     partial, records = len(records) > _SAMPLE, records[:_SAMPLE]
     if not records:
@@ -111,9 +115,11 @@ def _describe_data(assembly: Assembly, source: Source, objectives: Sequence[Obje
     prompts_only = sampled_only or not any(record.responses for record in records)
     if prompts_only:
         records = [record.with_responses(()) for record in records]
-    encoded = _encode(assembly, source, records)
+    kept = _encode(assembly, source, records, skips)
+    records, encoded = [record for record, _ in kept], [rows for _, rows in kept]
+    bad = source.quarantined + len(skips.skipped)
     if prompts_only:
-        return DataStatistics(source.name, len(records), partial, quarantined=source.quarantined)
+        return DataStatistics(source.name, len(records), partial, quarantined=bad)
     batch = build_batch(records, encoded, targets_only=assembly.targets_only, whole_prompts=assembly.whole_prompts)
     batch = add_record_quantities(batch, assembly.plan, assembly.modality.encode)
     on_data = [one for one in objectives if not one.spec.over or one.spec.over in batch.quantities]
@@ -130,17 +136,19 @@ def _describe_data(assembly: Assembly, source: Source, objectives: Sequence[Obje
         longest=max(sizes, default=0),
         steps=float(batch.quantities["lengths"].double().mean()),
         truncated=sum(response.truncated > 0 for response in batch.responses),
-        quarantined=source.quarantined,
+        quarantined=bad,
         stages=source.stages,
     )
 
 
-def _encode(assembly: Assembly, source: Source, records: Sequence[Record]) -> list[list[EncodedResponse]]:
+def _encode(
+    assembly: Assembly, source: Source, records: Sequence[Record], skips: MediaSkips
+) -> list[tuple[Record, list[EncodedResponse]]]:
     """Encodes records, so that a prompt or response the modality refuses shows before training."""
     try:
-        return [assembly.modality.encode(record) for record in records]
+        return skips.apply(records, assembly.modality.encode)
     except DataError as error:
-        raise DataError(f"{source.name}: {error}") from None
+        raise type(error)(f"{source.name}: {error}") from None
 
 
 def _estimate_memory(assembly: Assembly, parameters: tuple[int, int], dtype: torch.dtype) -> int:

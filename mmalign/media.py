@@ -30,8 +30,8 @@ LARGEST_PIXELS = 178_956_970
 """Pixels above which Pillow itself refuses."""
 
 # What Pillow's decoders raise on damaged files.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError)
-_DAMAGED = (*_DAMAGED, RuntimeError, MemoryError, struct.error, zlib.error)
+_DAMAGED: tuple[type[Exception], ...] = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError)
+_DAMAGED += (AttributeError, ArithmeticError, RuntimeError, MemoryError, struct.error, zlib.error)
 _TURNED = (5, 6, 7, 8)  # values of EXIF orientation that swap width and height
 _ORIENTATION = 0x0112
 
@@ -87,12 +87,13 @@ def open_image(media: Media, *, where: str, limits: MediaLimits = DEFAULT_LIMITS
     with _naming(media, where), _strict_pillow():
         content = read_bytes(media, limits)
         with _open(BytesIO(content), content[:16]) as image:
-            _check_header(media, image, limits)
+            _check_pixels(image, limits)
             from PIL import ImageOps
 
-            image.seek(0)
             image.load()
-            return normalise(ImageOps.exif_transpose(image))
+            shown = ImageOps.exif_transpose(image)
+            _check_claims(media, shown.size)
+            return normalise(shown)
 
 
 def read_header(media: Media, *, where: str, limits: MediaLimits = DEFAULT_LIMITS) -> Header:
@@ -103,8 +104,10 @@ def read_header(media: Media, *, where: str, limits: MediaLimits = DEFAULT_LIMIT
         start = file.read(16)
         file.seek(0)
         with _open(file, start) as image:
-            width, height = _check_header(media, image, limits)
-            return Header(str(image.format), image.mode, width, height)
+            _check_pixels(image, limits)
+            size = _find_shown_size(image)
+            _check_claims(media, size)
+            return Header(str(image.format), image.mode, *size)
 
 
 def is_image(value: Any) -> bool:
@@ -117,30 +120,35 @@ def _open(file: IO[bytes], start: bytes) -> Image:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings():
-            # Our own limit is checked, with our own words.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(file, formats=FORMATS)
+        return Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
-        raise MediaError(f"no image of a known kind ({', '.join(FORMATS)}); it begins with {_show(start)}") from None
+        known = f"no image of a known kind ({', '.join(FORMATS)}), or its header is damaged"
+        raise MediaError(f"{known}; it begins with {_show(start)}") from None
     except Image.DecompressionBombError:
         raise MediaError(f"it declares more than {LARGEST_PIXELS:,} pixels (a decompression bomb?)") from None
 
 
-def _check_header(media: Media, image: Image, limits: MediaLimits) -> tuple[int, int]:
-    """Checks the declared size; returns width and height as the image is shown."""
+def _check_pixels(image: Image, limits: MediaLimits) -> None:
     width, height = image.size
     if not width or not height:
         raise MediaError(f"it has no pixels: {width} x {height}")
     if width * height > limits.pixels:
         most = f"more than data.max_image_pixels, {limits.pixels:,}"
         raise MediaError(f"it declares {width} x {height} = {width * height:,} pixels, {most}")
-    # The EXIF of most files stands before the pixels; asking is cheap.
-    shown = (height, width) if image.getexif().get(_ORIENTATION) in _TURNED else (width, height)
-    for name, declared, real in zip(("width", "height"), (media.width, media.height), shown, strict=True):
+
+
+def _find_shown_size(image: Image) -> tuple[int, int]:
+    """Returns width and height after the turn that EXIF asks for, without decoding the image."""
+    # Pillow would decode a PNG to look for EXIF behind its pixels.
+    known = image.format != "PNG" or "exif" in image.info
+    turned = known and image.getexif().get(_ORIENTATION) in _TURNED
+    return (image.height, image.width) if turned else image.size
+
+
+def _check_claims(media: Media, size: tuple[int, int]) -> None:
+    for name, declared, real in zip(("width", "height"), (media.width, media.height), size, strict=True):
         if declared is not None and declared != real:
             raise MediaError(f"the record says {name} {declared}, the file {real}")
-    return shown
 
 
 @contextmanager
@@ -163,12 +171,15 @@ def _naming(media: Media, where: str) -> Iterator[None]:
 
 @contextmanager
 def _strict_pillow() -> Iterator[None]:
-    """Some libraries tell Pillow to fill what is missing of a file with grey; here that is an error."""
+    """Some libraries tell Pillow to fill what is missing of a file with grey; here that is an error, the only one."""
     from PIL import ImageFile
 
     before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
     try:
-        yield
+        with warnings.catch_warnings():
+            # What Pillow warns of is an error of ours, or no harm.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            yield
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = before
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _SHOWN = 40  # characters of a long URI that a message quotes
 _LISTED = 10_000  # files of a folder that are looked through for a similar name
 _REDIRECTS = 5
+_WEB = ("http", "https")
 
 
 def read_bytes(media: Media, limits: MediaLimits) -> bytes:
@@ -37,7 +38,9 @@ def read_bytes(media: Media, limits: MediaLimits) -> bytes:
     _check_size(len(content), limits)
     digest = hashlib.sha256(content).hexdigest()
     if media.sha256 is not None and digest != media.sha256.lower():
-        raise MediaError(f"another file than the record means: its sha256 is {digest}, expected {media.sha256}")
+        raise MediaError(
+            f"another file than the record means: its sha256 is {digest[:12]}..., not {media.sha256[:12]}..."
+        )
     return content
 
 
@@ -50,16 +53,21 @@ def open_bytes(media: Media, limits: MediaLimits) -> IO[bytes]:
     return _open_file(Path(media.uri).expanduser(), limits)
 
 
-def is_remote(uri: str) -> bool:
-    """Tells whether a URI names something on another machine."""
+def has_scheme(uri: str) -> bool:
+    """Tells whether a URI is neither a path nor a `data:` URI."""
     return "://" in uri and not uri.startswith("data:")
+
+
+def is_web_address(uri: str) -> bool:
+    """Tells whether a URI is of http or https."""
+    return urlsplit(uri).scheme in _WEB
 
 
 def show_uri(uri: str) -> str:
     """Words a URI for messages: without what may be secret in an address, and not the content of a `data:` URI."""
     if uri.startswith("data:"):
         return uri if len(uri) <= _SHOWN else f"{uri[:_SHOWN]}... ({len(uri)} characters)"
-    if is_remote(uri):
+    if has_scheme(uri):
         parts = urlsplit(uri)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     return uri
@@ -105,16 +113,15 @@ def _decode_data(uri: str, limits: MediaLimits) -> bytes:
     if kind.endswith(";base64"):
         try:
             content = base64.b64decode(b"".join(content.split()), validate=True)
-        except binascii.Error as error:
-            raise MediaError(f"a data: URI that is not base64: {error}") from None
+        except binascii.Error:
+            raise MediaError("a data: URI that is not base64") from None
     _check_size(len(content), limits)
     return content
 
 
 def _fetch(url: str, limits: MediaLimits) -> bytes:
-    scheme = urlsplit(url).scheme
-    if scheme not in ("http", "https"):
-        raise MediaError(f"{scheme}:// is not read; expected a path, a data: URI, http:// or https://")
+    if not is_web_address(url):
+        raise MediaError(f"{urlsplit(url).scheme}:// is not read; expected a path, a data: URI, http:// or https://")
     if not limits.remote:
         raise MediaError("on another machine; save it beside the data, or set data.allow_remote_media: true")
     import httpx2

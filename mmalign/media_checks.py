@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 
 from mmalign.errors import DataError, MediaError
 from mmalign.media import DEFAULT_LIMITS, MediaLimits, open_image, read_header
-from mmalign.media_bytes import is_remote
+from mmalign.media_bytes import is_web_address
 from mmalign.records import Media, Record
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class MediaCheck:
                 raise MediaError(f"media[{index}].uri: {self._known[key]}")
 
     def _find_problem(self, media: Media) -> str:
-        if self.level == "header" and self.limits.remote and is_remote(media.uri):
+        if self.level == "header" and self.limits.remote and is_web_address(media.uri):
             return ""
         try:
             (open_image if self.level == "full" else read_header)(media, where="", limits=self.limits)

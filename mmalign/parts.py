@@ -341,12 +341,12 @@ class Evaluator(ABC):
 
     Attributes:
         examples: (record, response, score) rows of the latest evaluation, for reports; empty if it samples nothing.
-        images: (caption, PIL image) rows of the latest evaluation, as many and in the same order each time; the run
-            shows them beside those of its start.
+        images: (record, PIL image) rows of the latest evaluation, one for a record; the run shows them beside those of
+            its start.
     """
 
     examples: Sequence[tuple[Record, Response, float]] = ()
-    images: Sequence[tuple[str, Any]] = ()
+    images: Sequence[tuple[Record, Any]] = ()
 
     @abstractmethod
     def evaluate(self, context: EvaluationContext) -> dict[str, float]:

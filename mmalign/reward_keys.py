@@ -31,11 +31,20 @@ def _output_bytes(output: Any) -> bytes | None:
     if isinstance(output, Tensor):
         content = output.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
     elif hasattr(output, "tobytes") and not _holds_objects(output):  # arrays and PIL images
-        content = bytes(output.tobytes())
+        try:
+            content = bytes(output.tobytes()) + _palette_bytes(output)
+        except (OSError, SyntaxError, EOFError):  # an image whose file cannot be read to its end
+            return None
     else:
         return None
     layout = ("dtype", "shape") if hasattr(output, "dtype") else ("mode", "size")
     return "|".join(str(getattr(output, name, "")) for name in layout).encode() + content
+
+
+def _palette_bytes(output: Any) -> bytes:
+    # The pixels of an image with a palette are indices into it.
+    palette = output.getpalette("RGBA") if getattr(output, "mode", "") in ("P", "PA") else None
+    return bytes(palette or ())
 
 
 def _holds_objects(output: Any) -> bool:

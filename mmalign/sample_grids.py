@@ -1,11 +1,12 @@
 """Held-out samples of a run that are images: those of its start beside those of now, step after step.
 
-samples/start/00.png      what the start model made
-samples/step-000010.png   the start | step 10, a row for each prompt
+`samples/start/<digest>.png` is what the start model made of a record; `samples/step-000010.png` shows the start beside
+step 10, a row for each prompt.
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from mmalign.contact_sheet import ContactSheet, save_png
 from mmalign.media import open_image
-from mmalign.records import Media
+from mmalign.records import Media, Record
 from mmalign.run import Run
 
 if TYPE_CHECKING:
@@ -22,19 +23,15 @@ if TYPE_CHECKING:
 SAMPLES = "samples"
 
 
-def write_grid(run: Run, rows: Sequence[tuple[str, Image]]) -> None:
-    """Writes the grid of this step and shows it in trackers; at step 0 it keeps the images as those of the start.
-
-    Args:
-        rows: (caption, image), as many and in the same order each time.
-    """
+def write_grid(run: Run, rows: Sequence[tuple[Record, Image]]) -> None:
+    """Writes the grid of this step and shows it in trackers; at step 0 it keeps the images as those of the start."""
     folder = run.output / SAMPLES
     if run.step == 0:
-        for index, (_, image) in enumerate(rows):
-            save_png(image, _start_file(folder, index))
+        for record, image in rows:
+            save_png(image, start_file(folder, record))
     sheet = ContactSheet(("start", f"step {run.step}") if run.step else ("start",))
-    for index, (caption, image) in enumerate(rows):
-        sheet.add(caption, [_read_start(folder, index), image] if run.step else [image])
+    for record, image in rows:
+        sheet.add(record.prompt_text, [_read_start(folder, record), image] if run.step else [image])
     sheet.save(_grid_file(folder, run.step))
     run.log.write_image(run.step, SAMPLES, sheet.draw())
 
@@ -55,14 +52,15 @@ def copy_grids(run: Run, directory: Path) -> list[tuple[str, str]]:
     return copied
 
 
-def _start_file(folder: Path, index: int) -> Path:
-    return folder / "start" / f"{index:02d}.png"
+def start_file(folder: Path, record: Record) -> Path:
+    """Names the file of what the start model made of a record; ids may hold anything, so it is a digest."""
+    return folder / "start" / f"{hashlib.sha256(record.id.encode()).hexdigest()[:12]}.png"
 
 
 def _grid_file(folder: Path, step: int) -> Path:
     return folder / f"step-{step:06d}.png"
 
 
-def _read_start(folder: Path, index: int) -> Image | None:
-    file = _start_file(folder, index)
+def _read_start(folder: Path, record: Record) -> Image | None:
+    file = start_file(folder, record)
     return open_image(Media(mid="start", type="image", uri=str(file)), where=SAMPLES) if file.is_file() else None

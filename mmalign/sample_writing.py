@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from mmalign.errors import DataError
 from mmalign.feedback import Sampled
 from mmalign.media import is_image
-from mmalign.media_bytes import is_remote
+from mmalign.media_bytes import has_scheme
 from mmalign.records import Media, Part, Record, Response
 
 if TYPE_CHECKING:
@@ -37,9 +37,10 @@ def write_samples(samples: Iterable[Sampled], output: Path) -> int:
     """
     folder = output.with_name(f"{output.stem}_images")
     rows, images = (path.with_name(f".{os.getpid()}.{path.name}") for path in (output, folder))
+    with _refusals(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
     try:
         with _refusals(output):
-            output.parent.mkdir(parents=True, exist_ok=True)
             rows.write_text("", encoding="utf-8")
         for sampled in samples:
             with _refusals(output), rows.open("a", encoding="utf-8") as file:
@@ -78,7 +79,7 @@ def _store(sampled: Sampled, images: Path, folder: Path) -> Record:
 
 def _move_uri(media: Media, folder: Path) -> Media:
     """Makes a path that is relative to the current folder relative to another one."""
-    if media.uri.startswith("data:") or is_remote(media.uri) or Path(media.uri).is_absolute():
+    if media.uri.startswith("data:") or has_scheme(media.uri) or Path(media.uri).is_absolute():
         return media
     return media.model_copy(update={"uri": os.path.relpath(media.uri, folder)})
 

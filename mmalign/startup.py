@@ -113,7 +113,7 @@ def build_run(
         output=output,
         total_steps=count_steps(config, source) if training else 0,
         left_out={"train": source.left_out, "eval": held_out.left_out},
-        skips=_build_skips(config),
+        skips=build_skips(config),
     )
 
 
@@ -165,7 +165,8 @@ def _choose_check(config: RunConfig, split: str, left_out: Mapping[str, Collecti
     return MediaCheck(config.data.check_media, config.data.media_limits).check
 
 
-def _build_skips(config: RunConfig) -> dict[str, MediaSkips]:
+def build_skips(config: RunConfig) -> dict[str, MediaSkips]:
+    """Builds, by split, what happens to records whose images cannot be read once the data are open."""
     splits = {"train": config.data.train, "eval": config.data.eval or config.data.train}
     return {name: MediaSkips(data.on_error == "quarantine", config.data.media_limits) for name, data in splits.items()}
 

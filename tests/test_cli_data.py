@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from image_files import png, put
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -25,7 +26,7 @@ def run(*arguments: str) -> Any:
 
 def test_validate_counts(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text('{"prompt": "q", "completion": "a", "label": true}\n')
-    result = run("validate", str(EXAMPLES), str(tmp_path / "t.jsonl"), "--json")
+    result = run("validate", str(EXAMPLES), str(tmp_path / "t.jsonl"), "--check-media", "off", "--json")
     assert result.exit_code == 0
     assert json.loads(result.stdout) == {
         "records": 8,
@@ -44,6 +45,11 @@ def test_validate_lists_every_bad_row_up_to_the_limit(tmp_path: Path) -> None:
     assert isinstance(result.exception, DataError)
     lines = str(result.exception).splitlines()
     assert [line.partition(": ")[0] for line in lines] == [f"{path}:2", f"{path}:3", "... and 3 more bad rows"]
+
+
+def test_validate_looks_at_images(tmp_path: Path) -> None:
+    result = run("validate", str(EXAMPLES))
+    assert f"{EXAMPLES}:1: media[0].uri: " in str(result.exception) and "no such file" in str(result.exception)
 
 
 def test_validate_moves_bad_rows(tmp_path: Path) -> None:
@@ -88,6 +94,15 @@ def test_show_prints_messages_as_they_are(tmp_path: Path) -> None:
     result = run("show", str(tmp_path / "t.jsonl"), "--limit", "1")
     assert "prompt user: [bold]q[/] ␛[31m" in result.stdout
     assert result.stdout.count("r0 assistant: a") == 1
+
+
+def test_show_tells_what_an_image_file_says_of_itself(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", png())
+    put(tmp_path, "b.png", b"\x1b[31m text")
+    (tmp_path / "t.jsonl").write_text('{"prompt": "q", "completion": "a", "images": ["a.png", "b.png"]}\n')
+    shown = " ".join(run("show", str(tmp_path / "t.jsonl")).stdout.split())
+    assert "<image m1: 16 x 12 RGB PNG>" in shown
+    assert "b.png: no image of a known kind" in shown and "\x1b" not in shown
 
 
 def test_show_needs_data() -> None:

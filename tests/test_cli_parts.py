@@ -139,7 +139,7 @@ def test_plugins_as_a_table(monkeypatch: pytest.MonkeyPatch, capsys: Capture) ->
 def test_list_takes_singular_and_plural(monkeypatch: pytest.MonkeyPatch, capsys: Capture, kind: str) -> None:
     assert run(monkeypatch, "list", kind, "--json") == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [(row["kind"], row["name"]) for row in rows] == [("decoding", "greedy"), ("decoding", "sample")]
+    assert [(row["kind"], row["name"]) for row in rows] == [("decoding", n) for n in ("diffusion", "greedy", "sample")]
     assert {row["status"] for row in rows} == {"ok"}
 
 
@@ -186,7 +186,11 @@ def test_explain_shows_what_an_objective_can_be_used_with(monkeypatch: pytest.Mo
     monkeypatch.setenv("COLUMNS", "200")
     assert run(monkeypatch, "explain", "kto") == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    for fact in ("modalities text", "needs met by stored responses", "batch-coupled kl_reference_point"):
+    for fact in (
+        "modalities diffusion, diffusion_path, text",
+        "needs met by stored responses",
+        "batch-coupled kl_reference_point",
+    ):
         assert fact in lines
     assert "golden vectors kto" in lines
 

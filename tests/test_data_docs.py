@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mmalign.data import DataConfig
+import yaml
+
+from mmalign.data import DataConfig, DataSection
 from mmalign.records import Record
 from mmalign.trl_formats import TRL_COLUMNS
 
@@ -20,6 +22,15 @@ def first_column(heading: str) -> set[str]:
 
 def test_every_data_key_is_documented() -> None:
     assert first_column("# Data") == set(DataConfig.model_fields)
+
+
+def test_every_key_of_images_is_documented() -> None:
+    assert first_column("## Images") == set(DataSection.model_fields) - {"train", "eval"}
+
+
+def test_the_example_of_images_is_valid() -> None:
+    (example,) = re.findall(r"```yaml\n(.*?)```", PAGE.partition("## Images")[2], flags=re.DOTALL)
+    assert DataSection.model_validate(yaml.safe_load(example)["data"]).check_media == "full"
 
 
 def test_every_record_field_is_documented() -> None:

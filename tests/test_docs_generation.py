@@ -15,7 +15,7 @@ import yaml
 from mmalign import TrainingError, check, train
 
 PAGE = (Path(__file__).parents[1] / "docs" / "generation.md").read_text(encoding="utf-8")
-HF, OPENAI = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL))
+HF, OPENAI, SAMPLES = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL))
 
 Build = Callable[..., dict[str, Any]]
 WriteConfig = Callable[..., Path]
@@ -46,3 +46,21 @@ def test_the_error_is_what_a_user_sees(tiny_text_model: Path, toy_online: Build,
         train(write_config(config))
     (shown,) = re.findall(r"```text\nerror: (.*?)\n```", PAGE)
     assert str(caught.value).replace(url, "http://localhost:8000/v1") == shown
+
+
+def test_the_evaluation_on_the_page_writes_what_it_says(
+    toy_online: Build, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "p.jsonl").write_text('{"prompt": "x"}\n')
+    prompts = {"path": str(tmp_path / "p.jsonl")}
+    config = toy_online(
+        modality={"name": "toy_image"},
+        plugins=[str(Path(__file__).with_name("image_toy_plugin.py"))],
+        data={"train": prompts, "eval": prompts},
+        rewards=[{"name": "brightness"}],
+        train={"steps": 51, "batch_size": 1},
+        **SAMPLES,
+    )
+    train(write_config(config))
+    (file,) = set(re.findall(r"`(samples/[\w-]+\.png)`", PAGE))
+    assert (tmp_path / "run" / file).is_file()

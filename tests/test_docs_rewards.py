@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def test_every_key_of_a_reward_is_documented() -> None:
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) == 5
+    assert len(EXAMPLES) == 7
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -83,3 +84,16 @@ def test_the_table_of_overlaps_is_right() -> None:
     assert rewards.pop("python") is False
     assert told == {name: overlaps for name, overlaps in rewards.items() if name in told}
     assert told.keys() == rewards.keys()
+
+
+def test_the_table_of_image_rewards_is_right() -> None:
+    """It says of every reward whose module reads images whether its scores are the same bit for bit."""
+    table = PAGE.partition("## Images")[2].partition("\n\n```")[0]
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \|$", table, flags=re.MULTILINE)
+    told = {name: same == "bit for bit" for name, same in rows}
+    rewards = {entry.spec.name: load_object(entry.spec.target) for entry in load_registry().entries("reward")}
+    scoring = {
+        name: reward for name, reward in rewards.items() if hasattr(sys.modules[reward.__module__], "score_images")
+    }
+    assert told == {name: reward.deterministic for name, reward in scoring.items()}
+    assert len(told) == 7

@@ -14,6 +14,10 @@ from mmalign.registry import Registry, load_registry
 GOLDEN = Path(__file__).parent / "golden"
 
 
+EXACT = {"text", "toy", "diffusion_path"}
+ALL = EXACT | {"toy_bound", "diffusion"}
+
+
 @pytest.fixture(scope="module")
 def registry() -> Registry:
     """With a modality of exact and one of surrogate log-probs, which give nothing else."""
@@ -23,17 +27,17 @@ def registry() -> Registry:
 @pytest.mark.parametrize(
     ("name", "modalities", "data", "coupled"),
     [
-        ("dpo", {"text", "toy", "toy_bound"}, (STORED, SAMPLED), ()),
-        ("orpo", {"text", "toy"}, (STORED, SAMPLED), ()),  # odds are those of probabilities
+        ("dpo", ALL, (STORED, SAMPLED), ()),
+        ("orpo", EXACT, (STORED, SAMPLED), ()),  # odds are those of probabilities
         ("oreo", {"text"}, (STORED,), ()),  # no value head
-        ("sft", {"text", "toy", "toy_bound"}, (STORED, SAMPLED), ()),
-        ("kl_penalty", {"text", "toy", "toy_bound"}, (STORED, SAMPLED), ()),
-        ("grpo", {"text", "toy"}, (SAMPLED,), ()),
-        ("sampled_kl", {"text", "toy"}, (SAMPLED,), ()),
-        ("hpt_imitation", {"text", "toy", "toy_bound"}, (BOTH,), ()),
-        ("copg_online", {"text", "toy", "toy_bound"}, (SAMPLED,), ()),
-        ("kto", {"text", "toy", "toy_bound"}, (STORED,), ("kl_reference_point",)),
-        ("bco", {"text", "toy", "toy_bound"}, (STORED,), ("current_sequence_logps", "mean_log_ratio")),
+        ("sft", ALL, (STORED, SAMPLED), ()),
+        ("kl_penalty", ALL, (STORED, SAMPLED), ()),
+        ("grpo", EXACT, (SAMPLED,), ()),
+        ("sampled_kl", EXACT, (SAMPLED,), ()),
+        ("hpt_imitation", ALL, (BOTH,), ()),
+        ("copg_online", ALL, (SAMPLED,), ()),
+        ("kto", ALL, (STORED,), ("kl_reference_point",)),
+        ("bco", ALL, (STORED,), ("current_sequence_logps", "mean_log_ratio")),
     ],
 )
 def test_limits(registry: Registry, name: str, modalities: set[str], data: tuple[str, ...], coupled: tuple[str, ...]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from math import isnan, nan
 from typing import Any
 
@@ -131,12 +132,24 @@ def test_a_different_step_count_is_another_sample() -> None:
     assert build(Steps()).score(longer).flatten().tolist() == [3, 4]
 
 
+def palette_image(colour: str) -> Image.Image:
+    return Image.new("RGB", (2, 2), colour).convert("P", palette=Image.Palette.ADAPTIVE)
+
+
+def cut_image() -> Image.Image:
+    buffer = BytesIO()
+    Image.effect_noise((20, 20), 50).save(buffer, format="PNG")
+    return Image.open(BytesIO(buffer.getvalue()[:200]))
+
+
 OUTPUTS = {
     "text": ("one", "two"),
     "float array": (np.zeros(3), np.ones(3)),
     "same bytes, other shape": (np.zeros((2, 3)), np.zeros((3, 2))),
     "same bytes, other type": (np.zeros(1, dtype=np.int32), np.zeros(1, dtype=np.float32)),
     "image": (Image.new("RGB", (2, 2), "red"), Image.new("RGB", (2, 2), "blue")),
+    "same indices, other palette": (palette_image("red"), palette_image("blue")),
+    "images that cannot be read": (cut_image(), cut_image()),
     "tensor": (torch.zeros(2, dtype=torch.bfloat16), torch.ones(2, dtype=torch.bfloat16)),
     "scalar tensor": (torch.tensor(1), torch.tensor(2)),
     "waveform with rate": ((np.zeros(2), 16_000), (np.ones(2), 16_000)),

@@ -48,6 +48,7 @@ class Completion:
         tensors = [one.tensors for one in responses]
         count = len(tensors[0]["timesteps"])
         conditions = self.embed([pick(one, "token") for one in tensors], self.noising.guidance)
+        conditions = conditions.join([pick(one, "detail") for one in tensors])
         clean = self._find_latents(tensors, networks.device).repeat_interleave(count, 0)  # [R, ...]
         levels = torch.cat([one["timesteps"] for one in tensors]).to(clean.device)
         noised = self._noise(networks, clean, levels, tensors, conditions)
@@ -72,7 +73,8 @@ class Completion:
     def _find_latents(self, tensors: Sequence[Tensors], device: torch.device) -> Tensor:
         if "latents" in tensors[0]:
             return torch.stack([one["latents"] for one in tensors]).to(device)
-        return self.family.to_latents(torch.stack([one["data"] for one in tensors]).to(device)).float()
+        seeds = [int(one["seed"]) for one in tensors]
+        return self.family.to_latents(torch.stack([one["data"] for one in tensors]), seeds).to(device).float()
 
 
 def _fill(

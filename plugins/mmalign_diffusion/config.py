@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
-from mmalign import ConfigError, LoRAParameters, Parameters
+from mmalign import ConfigError, LoRAParameters, Parameters, suggest
 from mmalign_diffusion.families import find_family
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
@@ -36,9 +37,14 @@ class FamilyComponent(Parameters):
         except ConfigError as error:
             raise ValueError(str(error).removeprefix("modality.family: ")) from None
         except ValidationError as error:
-            told = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
-            raise ValueError("; ".join(told)) from None
+            raise ValueError("; ".join(self._explain(one) for one in error.errors(include_url=False))) from None
         return self
+
+    def _explain(self, error: ErrorDetails) -> str:
+        key = ".".join(map(str, error["loc"]))
+        if error["type"] == "extra_forbidden":
+            return f"{key}: unknown key{suggest(key, find_family(self.name).parameters.model_fields)}"
+        return f"{key}: {error['msg']}"
 
 
 class Noising(Parameters):
@@ -167,6 +173,10 @@ class DiffusionPathConfig(BaseConfig):
     """Only steps from the first to before the second are stochastic and trained; default all."""
     fraction: float = Field(default=1.0, gt=0, le=1)
     """Share of those steps that is trained, drawn anew for every response."""
+    steps_per_pass: int | None = Field(default=None, ge=1)
+    """Score so many steps of the sampler at a time and recompute them in the backward pass: less memory, more time."""
+    detach_null: bool = False
+    """With guidance, no gradient through the prediction without the prompt, as in Flow-GRPO: less memory."""
     shared_noise: bool = False
     """All responses to a prompt start from the same noise, as in DanceGRPO."""
     reduction: Literal["mean", "sum"] = "mean"

@@ -72,19 +72,19 @@ def compute_ddim(inputs: Values, hparams: Values) -> list[Row] | None:
 
 
 def compute_flow_grpo(inputs: Values, hparams: Values) -> list[Row]:
-    """Steps of the stochastic flow sampler of Flow-GRPO, and their KL to the reference."""
-    sigmas = hparams["sigmas"]
+    """Steps of the stochastic flow sampler of Flow-GRPO, and their KL to the reference if there is one."""
+    sigmas, x = hparams["sigmas"], inputs["flow_x"]
     rows: list[Row] = []
     for sigma in inputs["sigma"].tolist():
         now, then = _levels(inputs, sigmas, sigma)
         diffusion = flow_grpo_diffusion(now, noise_level=hparams["noise_level"], first_sigma=sigmas[1])
-        mean, std = flow_sde_step(inputs["flow_x"], inputs["flow_v"], now, then, diffusion)
-        reference, _ = flow_sde_step(inputs["flow_x"], inputs["flow_v_ref"], now, then, diffusion)
-        kl = gaussian_kl(mean, reference, std, "sum")
-        # The released code leaves out the length of the step and takes the mean over the entries.
-        released = {"kl_exact_sum": kl, "kl_as_released_mean": kl * (now - then) / mean[0].numel()}
+        mean, std = flow_sde_step(x, inputs["flow_v"], now, then, diffusion)
         rows.append({**_describe(now, then, std), "std_dev_t": diffusion[0], **_sample(mean, std, inputs["flow_z"])})
-        rows[-1] |= released
+        if "flow_v_ref" in inputs:
+            reference, _ = flow_sde_step(x, inputs["flow_v_ref"], now, then, diffusion)
+            kl = gaussian_kl(mean, reference, std, "sum")
+            # The released code leaves out the length of the step and takes the mean over the entries.
+            rows[-1] |= {"kl_exact_sum": kl, "kl_as_released_mean": kl * (now - then) / mean[0].numel()}
     return rows
 
 

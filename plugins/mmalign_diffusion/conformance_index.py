@@ -26,7 +26,7 @@ def list_conformance() -> list[ConformanceSpec]:
         ConformanceSpec(
             "flow-grpo",
             f"{_MODULE}:compute_flow_grpo",
-            (*flow, "flow_v_ref"),
+            flow,
             ("sigmas", "noise_level"),
             given=("sigma",),
         ),

@@ -42,7 +42,7 @@ def ddim_step(
     if not 0 <= eta <= 1:
         raise ValueError(f"eta: expected 0 to 1, got {eta}")
     (a, b), (next_a, next_b) = schedule.coefficients(timesteps), schedule.coefficients(next_timesteps)
-    std = eta * transition_std(timesteps, next_timesteps, schedule)
+    std = eta * transition_std(timesteps, next_timesteps, schedule) if eta else torch.zeros_like(next_b)
     x0 = to_sample(eps, x, a, b, "epsilon")
     kept = (next_b**2 - std**2).clamp(min=0).sqrt()
     return align(next_a, x0) * x0 + align(kept, x0) * eps.to(x0.dtype), std

@@ -1,9 +1,9 @@
 """What is drawn for a record, and its responses as tensors before any network has seen them.
 
 Tensors of an encoded response: `data` (pixels or numbers as the family reads them) or `latents` (what was sampled),
-`token|NAME`, `timesteps` [K], `seed` and `measured`; `draw` of sampled ones, from which stored ones beside them draw
-the same. `Diffusion.complete` turns them into `noisy` and `target`
-[K, ...], `timesteps` [K] and `condition|NAME`.
+`token|NAME`, `detail|NAME`, `timesteps` [K], `seed` and `measured`; `draw` of sampled ones, from which stored ones
+beside them draw the same. `Diffusion.complete` turns them into `noisy` and `target` [K, ...], `timesteps` [K] and
+`condition|NAME`.
 
 Shapes: K timesteps of a response.
 """
@@ -96,10 +96,12 @@ def timestep_probabilities(settings: Timesteps, schedule: Schedule) -> Tensor:
 def encode_record(family: Family, record: Record, draws: Draws, limits: MediaLimits) -> list[EncodedResponse]:
     """Encodes every response of a record, without networks."""
     tokens = choose_tokens(family, record, draws)
-    data = [family.read(record, response, limits) for response in record.responses]
+    read = [family.read_with_details(record, response, limits) for response in record.responses]
     return [
-        build_encoded(family, {"data": one}, family.latent_shape(one.shape), tokens, draws, index)
-        for index, one in enumerate(data)
+        build_encoded(
+            family, {"data": one, **mark(details, "detail")}, family.latent_shape(one.shape), tokens, draws, index
+        )
+        for index, (one, details) in enumerate(read)
     ]
 
 
@@ -115,11 +117,12 @@ def build_encoded(
     """Puts an encoded response together.
 
     Args:
-        content: `data` or `latents`.
+        content: `data` or `latents`, and what is not as in sampling of `detail|NAME`.
         shape: of its latents.
         index: its place among the responses of its record.
     """
     tensors = {
+        **mark(family.details(shape), "detail"),
         **content,
         **mark(tokens, "token"),
         "timesteps": draws.timesteps,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mmalign_diffusion.ddim import ddim_step, transition_std
 from mmalign_diffusion.parametrisation import align, widen
-from mmalign_diffusion.renoise import Denoise, NoiseRule, estimate_noise
+from mmalign_diffusion.renoise import Denoise, NoiseRule, StagedRule, estimate_noise, split_rows
 from mmalign_diffusion.schedules import Schedule
 
 SelectRows = Callable[[Tensor], Denoise]
@@ -82,7 +82,7 @@ def invert(
     levels: Tensor,
     schedule: Schedule,
     select: SelectRows,
-    rule: NoiseRule,
+    rule: NoiseRule | StagedRule,
     *,
     eta: float = 0.0,
     noise: Tensor | None = None,
@@ -107,8 +107,14 @@ def invert(
     if eta and noise is None:
         raise ValueError("noise: expected one draw for every row and step, as eta is above 0")
 
+    clean = widen(x0)
+
     def move(x: Tensor, now: Tensor, then: Tensor, rows: Tensor, index: int) -> Tensor:
-        eps = estimate_noise(x, now, then, schedule, select(rows), rule)
+        eps = torch.empty_like(x)
+        for one, part in split_rows(rule, then):
+            levels_of = now[part], then[part]
+            denoise = select(rows[part])
+            eps[part] = estimate_noise(x[part], *levels_of, schedule, denoise, one, clean[rows[part]])
         moved, _ = ddim_step(x, eps, now, then, schedule, 0.0)
         if noise is None:
             return moved
@@ -127,7 +133,9 @@ def reconstruct(x: Tensor, levels: Tensor, schedule: Schedule, select: SelectRow
     return _walk(x, levels.flip(1), move)
 
 
-def round_trip_error(x0: Tensor, levels: Tensor, schedule: Schedule, select: SelectRows, rule: NoiseRule) -> Tensor:
+def round_trip_error(
+    x0: Tensor, levels: Tensor, schedule: Schedule, select: SelectRows, rule: NoiseRule | StagedRule
+) -> Tensor:
     """Root mean square [B] of what inverting and denoising back over the same levels makes of x0 [B, ...], less x0."""
     back = reconstruct(invert(x0, levels, schedule, select, rule), levels, schedule, select)
     return (back - x0.to(back.dtype)).flatten(1).square().mean(1).sqrt()
@@ -137,7 +145,7 @@ def _walk(x: Tensor, levels: Tensor, move: Move) -> Tensor:
     """Moves every row along its levels; rows whose level stays the same are left out."""
     if levels.shape[:1] != x.shape[:1]:
         raise ValueError(f"levels: expected a plan for {x.shape[0]} rows, got shape {tuple(levels.shape)}")
-    x = widen(x)
+    x, levels = widen(x), levels.to(x.device)
     for index, (now, then) in enumerate(zip(levels.unbind(1)[:-1], levels.unbind(1)[1:], strict=True)):
         rows = (now != then).nonzero().squeeze(1)
         if len(rows):

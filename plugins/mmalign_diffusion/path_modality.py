@@ -12,7 +12,7 @@ Shapes: B rows that are sampled together, N responses, T trained steps, R rows, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.checkpoint import checkpoint
 
 from mmalign import DataError, EncodedResponse, Generated, Record
 from mmalign_diffusion.ddim import gaussian_log_prob
@@ -41,6 +42,8 @@ class DiffusionPath(DenoiserModality):
     eta: float = 1.0
     window: tuple[int, int] | None = None
     fraction: float = 1.0
+    steps_per_pass: int | None = None
+    detach_null: bool = False
     shared_noise: bool = False
     reduction: Literal["mean", "sum"] = "mean"
 
@@ -78,23 +81,42 @@ class DiffusionPath(DenoiserModality):
         """Scores every trained step of every path under the same guidance as it was sampled with: [N, T] and mask."""
         rows: list[Tensor] = []
         for guidance, group in groupby(responses, key=lambda one: float(one.tensors["guidance"])):
-            rows += self._score(self.denoising(network), [one.tensors for one in group], guidance)
+            rows += self._score(network, [one.tensors for one in group], guidance)
         logps = pad_sequence(rows, batch_first=True)
         steps = torch.tensor([one.steps for one in responses], device=logps.device)
         return logps, torch.arange(logps.shape[1], device=logps.device) < steps[:, None]
 
-    def _score(self, denoising: Denoising, tensors: Sequence[Tensors], guidance: float) -> list[Tensor]:
-        device = next(denoising.network.parameters()).device
-        x, following_x, levels, following = (torch.cat([one[name] for one in tensors]).to(device) for name in _STEPS)
+    def _score(self, network: nn.Module, tensors: Sequence[Tensors], guidance: float) -> list[Tensor]:
+        """Scores the paths of n responses: the log-probs [T] of each."""
+        device = next(network.parameters()).device
         steps = [len(one["levels"]) for one in tensors]
         repeated = [one for one, count in zip(tensors, steps, strict=True) for _ in range(count)]  # R of them
         null = [] if guidance == 1 else [pick(one, "null") for one in repeated]
         conditions = Conditions([pick(one, "condition") for one in repeated], null, guidance)
-        second = torch.stack([one["second"] for one in repeated]).to(device)
+        rows = [torch.cat([one[name] for one in tensors]).to(device) for name in _STEPS]
+        rows.append(torch.stack([one["second"] for one in repeated]).to(device))
+        denoising = replace(self.denoising(network), detach_null=self.detach_null)
+        if self.steps_per_pass is None:
+            return list(torch.split(self._score_rows(denoising, conditions, *rows), steps))
+        parts = torch.split(torch.arange(len(repeated)), self.steps_per_pass)
+        logps = [
+            checkpoint(
+                self._score_rows,
+                denoising,
+                conditions.select(part),
+                *(one[part.to(device)] for one in rows),
+                use_reentrant=False,
+            )
+            for part in parts
+        ]
+        return list(torch.split(torch.cat(logps), steps))
+
+    def _score_rows(self, denoising: Denoising, conditions: Conditions, *rows: Tensor) -> Tensor:
+        """Scores steps: [R]."""
+        x, following_x, levels, following, second = rows
         output = denoising.output(x, levels, conditions)
         mean, std = self.stepper.distribution(output, x, levels, following, second)
-        logps = gaussian_log_prob(following_x, mean, self.temperature * std, self.reduction).float()
-        return list(torch.split(logps, steps))
+        return gaussian_log_prob(following_x, mean, self.temperature * std, self.reduction).float()
 
     # -- sampling
 

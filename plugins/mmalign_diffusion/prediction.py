@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from mmalign_diffusion.config import Prediction
@@ -35,6 +36,12 @@ class Conditions:
         null = [self.null[row] for row in chosen] if self.null else ()
         return Conditions([self.given[row] for row in chosen], null, self.guidance)
 
+    def join(self, details: Sequence[Tensors]) -> Conditions:
+        """Adds what a denoiser is told of every row beside the prompt; it holds with and without the prompt."""
+        given = [{**one, **own} for one, own in zip(self.given, details, strict=True)]
+        null = [{**one, **own} for one, own in zip(self.null, details, strict=True)] if self.null else ()
+        return Conditions(given, null, self.guidance)
+
     def repeat(self, count: int) -> Conditions:
         """Returns every row `count` times in succession."""
         given = [one for one in self.given for _ in range(count)]
@@ -43,11 +50,17 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Denoising:
-    """A network of a family; `prediction` is what its output is."""
+    """A network of a family.
+
+    Attributes:
+        prediction: what its output is.
+        detach_null: with guidance, the output for the null condition gets no gradient.
+    """
 
     family: Family
     network: nn.Module
     prediction: Prediction
+    detach_null: bool = False
 
     def output(self, noisy: Tensor, timesteps: Tensor, conditions: Conditions) -> Tensor:
         """Runs the network, with guidance if there is any: null + guidance (given - null).
@@ -65,7 +78,8 @@ class Denoising:
         given = self._run(noisy, told, conditions.given)
         if conditions.guidance == 1:
             return given
-        null = self._run(noisy, told, conditions.null)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detach_null):
+            null = self._run(noisy, told, conditions.null)
         return null + conditions.guidance * (given - null)
 
     def noise(self, noisy: Tensor, timesteps: Tensor, conditions: Conditions) -> Tensor:

@@ -11,9 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from mmalign_diffusion.ddim import ddim_step
+from mmalign_diffusion.editability import Editability
+from mmalign_diffusion.parametrisation import align
 from mmalign_diffusion.schedules import Schedule
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
@@ -30,10 +33,13 @@ class NoiseRule:
         told: which level the network is told: that of the latents at hand (`source`) or that which is gone to
             (`destination`), at which the sampler will call it on the way back. Only the iteration with `destination`
             comes closer to the exact inverse.
+        editability: corrects the noise from the first iterate that has a weight on; None leaves it alone. It costs a
+            forward a step, and latents have to be images [R, C, H, W].
     """
 
     weights: tuple[float, ...] = (1.0,)
     told: Literal["source", "destination"] = "destination"
+    editability: Editability | None = None
 
     def __post_init__(self) -> None:
         """Checks the weights.
@@ -53,6 +59,21 @@ SMPO = NoiseRule((0.5, 0.5))
 """Mean of the first two iterates: SmPO (arXiv:2506.02698), whose released code tells the source level both times."""
 
 
+@dataclass(frozen=True)
+class StagedRule:
+    """Another rule for the first steps, in which predictions differ most.
+
+    Attributes:
+        early: for steps to levels below `before`.
+        late: for the others.
+        before: timestep.
+    """
+
+    early: NoiseRule
+    late: NoiseRule
+    before: int = 250
+
+
 def renoise(iterations: int, *, averaged: int = 1) -> NoiseRule:
     """ReNoise: the mean of the last `averaged` of `iterations` iterates, each at least 1.
 
@@ -66,8 +87,27 @@ def renoise(iterations: int, *, averaged: int = 1) -> NoiseRule:
     return NoiseRule((0.0,) * (iterations - averaged) + (1 / averaged,) * averaged)
 
 
+RENOISE_TURBO = StagedRule(renoise(5, averaged=5), renoise(10, averaged=2))
+"""ReNoise as released for SDXL-Turbo, with 4 steps; without its editability."""
+
+
+def split_rows(rule: NoiseRule | StagedRule, next_timesteps: Tensor) -> list[tuple[NoiseRule, Tensor]]:
+    """Splits rows that go to `next_timesteps` [R] by the rule that holds for them, indices int64 [.] each."""
+    if isinstance(rule, NoiseRule):
+        return [(rule, torch.arange(len(next_timesteps), device=next_timesteps.device))]
+    early = next_timesteps < rule.before
+    parts = [(rule.early, early.nonzero().squeeze(1)), (rule.late, (~early).nonzero().squeeze(1))]
+    return [(one, rows) for one, rows in parts if len(rows)]
+
+
 def estimate_noise(
-    x: Tensor, timesteps: Tensor, next_timesteps: Tensor, schedule: Schedule, denoise: Denoise, rule: NoiseRule
+    x: Tensor,
+    timesteps: Tensor,
+    next_timesteps: Tensor,
+    schedule: Schedule,
+    denoise: Denoise,
+    rule: NoiseRule,
+    clean: Tensor,
 ) -> Tensor:
     """Estimates the noise that the sampler will predict at `next_timesteps`, levels of more noise.
 
@@ -78,15 +118,32 @@ def estimate_noise(
         schedule: of the noise.
         denoise: the network.
         rule: how.
+        clean: [R, ...], where the inversion has started; only an `editability` looks at it.
 
     Returns:
         [R, ...].
     """
     told = (timesteps if rule.told == "source" else next_timesteps).clamp(min=0)
-    noise = denoise(x, told)
-    mean = rule.weights[0] * noise
-    for weight in rule.weights[1:]:
-        iterate, _ = ddim_step(x, noise, timesteps, next_timesteps, schedule, 0.0)
+    correct = _build_correction(rule, clean, told, schedule, denoise)
+    first = next(index for index, weight in enumerate(rule.weights) if weight)
+    iterate, mean = x, torch.zeros_like(x)
+    for index, weight in enumerate(rule.weights):
         noise = denoise(iterate, told)
         mean = mean + weight * noise
-    return mean
+        if index + 1 < len(rule.weights):
+            noise = correct(noise) if index >= first else noise
+            iterate, _ = ddim_step(x, noise, timesteps, next_timesteps, schedule, 0.0)
+    return correct(mean)
+
+
+def _build_correction(
+    rule: NoiseRule, clean: Tensor, timesteps: Tensor, schedule: Schedule, denoise: Denoise
+) -> Callable[[Tensor], Tensor]:
+    """Compares with the prediction for the image with drawn noise, once for all iterates of a step."""
+    editability = rule.editability
+    if editability is None:
+        return lambda noise: noise
+    a, b = schedule.coefficients(timesteps)
+    drawn = editability.draw(clean)
+    model = denoise(align(a, clean) * clean + align(b, clean) * drawn, timesteps)
+    return lambda noise: editability.regularise(noise, model)

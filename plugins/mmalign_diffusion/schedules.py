@@ -26,7 +26,7 @@ class Schedule(ABC):
 
     def __init__(self, signal: Tensor, noise: Tensor) -> None:
         """Keeps a and b, each [T + 1] in float64: the final level, then t = 0 to T - 1."""
-        self._signal, self._noise = signal, noise
+        self._tables = {signal.device: (signal, noise)}
         self.steps = len(signal) - 1
 
     def coefficients(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,8 +39,13 @@ class Schedule(ABC):
             raise ValueError(f"timesteps: expected integers, got {timesteps.dtype}")
         if timesteps.numel() and int(timesteps.max()) >= self.steps:
             raise ValueError(f"timesteps: expected at most {self.steps - 1}, got {int(timesteps.max())}")
+        device = timesteps.device
+        if device not in self._tables:
+            signal, noise = next(iter(self._tables.values()))
+            self._tables[device] = signal.to(device), noise.to(device)
         index = timesteps.long().clamp(min=-1) + 1
-        return self._signal.to(index.device)[index], self._noise.to(index.device)[index]
+        signal, noise = self._tables[device]
+        return signal[index], noise[index]
 
     def snr(self, timesteps: Tensor) -> Tensor:
         """Signal-to-noise ratios a^2 / b^2, float64; infinite where there is no noise."""

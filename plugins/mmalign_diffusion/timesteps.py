@@ -41,19 +41,24 @@ def logit_normal(steps: int, *, mean: float, std: float) -> Tensor:
 
 
 def log_snr(schedule: Schedule, *, low: int, high: int) -> Tensor:
-    """Probabilities with which log SNR is uniform over the timesteps `low` to `high` - 1, a finite range of it.
+    """Probabilities with which log SNR is uniform over the timesteps `low` to `high` - 1.
+
+    Timesteps that are nothing but noise (the last of a flow) or nothing but signal have no finite log SNR: they are not
+    drawn.
 
     Raises:
-        ValueError: no timestep in between, fewer than two, or an SNR of 0.
+        ValueError: fewer than two timesteps in between have noise and signal.
     """
     _check_range(schedule.steps, low, high)
-    logs = schedule.snr(torch.arange(low, high)).log()
-    if high - low < 2 or not bool(logs.isfinite().all()):
-        raise ValueError(f"snr: expected two or more timesteps with noise and signal in {low}..{high - 1}")
+    timesteps = torch.arange(low, high)
+    logs = schedule.snr(timesteps).log()
+    timesteps, logs = timesteps[logs.isfinite()], logs[logs.isfinite()]
+    if len(timesteps) < 2:
+        raise ValueError(f"range: expected two or more timesteps with noise and signal in {low}..{high - 1}")
     between = (logs[:-1] + logs[1:]) / 2
     widths = -torch.cat([logs[:1], between, logs[-1:]]).diff()
     probabilities = torch.zeros(schedule.steps, dtype=torch.float64)
-    probabilities[low:high] = widths / widths.sum()
+    probabilities[timesteps] = widths / widths.sum()
     return probabilities
 
 

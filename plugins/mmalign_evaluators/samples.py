@@ -25,14 +25,14 @@ class SamplesEvaluator(Evaluator):
     """Samples some held-out prompts; measures nothing.
 
     Attributes:
-        images: of the latest evaluation, each prompt with its response, where that is an image.
+        images: of the latest evaluation, each record with its response, where that is an image.
         examples: likewise where it is none, without a score.
     """
 
     def __init__(self, prompts: int = 8, seed: int = 0) -> None:
         self.prompts = prompts
         self.seed = seed
-        self.images: list[tuple[str, object]] = []
+        self.images: list[tuple[Record, object]] = []
         self.examples: list[tuple[Record, Response, float]] = []
 
     def evaluate(self, context: EvaluationContext) -> dict[str, float]:
@@ -44,6 +44,6 @@ class SamplesEvaluator(Evaluator):
             torch.manual_seed(self.seed)
             groups = context.generate(records, 1)
         sampled = [(record, group[0]) for record, group in zip(records, groups, strict=True)]
-        self.images = [(record.prompt_text, one.output) for record, one in sampled if is_image(one.output)]
+        self.images = [(record, one.output) for record, one in sampled if is_image(one.output)]
         self.examples = [(record, one.response, nan) for record, one in sampled if not is_image(one.output)]
         return {}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from mmalign import ConfigError, quiet_loading
 
@@ -34,7 +35,7 @@ def load_frozen(auto_model: Any, name: str, where: str, **options: Any) -> tuple
         with torch.random.fork_rng(devices=[]), quiet_loading(local=Path(name).is_dir()):
             tokenizer = AutoTokenizer.from_pretrained(name)
             model, info = auto_model.from_pretrained(name, output_loading_info=True, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         cause = " ".join(str(error).split())
         raise ConfigError(f"{where}: cannot load {name!r}, neither as a folder nor from the hub: {cause}") from error
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Sequence
-from functools import reduce
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from pydantic import Field, model_validator
 
-from mmalign import ConfigError, Parameters, Reward, Sample, suggest
+from mmalign import ConfigError, Parameters, Reward, Sample
+from mmalign_rewards.imported import load_callable
 from mmalign_rewards.rows import order_row
 from mmalign_rewards.worker_pool import WorkerPool
 
@@ -109,66 +105,8 @@ def _order_row(row: Any, outputs: Sequence[str]) -> list[Any] | Exception:
 
 
 def load_function(path: str) -> Callable[..., Any]:
-    """Imports the function that a config names; the forms are those of `PythonFunctionConfig`.
-
-    What else a module raises while it is imported is a bug in it, and passes with its traceback.
-
-    Raises:
-        ConfigError: there is no such file, module or function, or it cannot be imported or called.
-    """
-    file_name, _, in_file = path.rpartition(":")
-    if file_name.endswith(".py"):
-        function = _find(_load_file(Path(file_name)), in_file, path)
-    else:
-        function = _load_dotted(path)
-    if not callable(function):
-        raise ConfigError(f"{_WHERE}: {path!r} is a {type(function).__name__}, expected a function")
-    loaded: Callable[..., Any] = function
-    return loaded
-
-
-def _load_file(file: Path) -> ModuleType:
-    resolved = file.resolve()
-    # A name of its own, so that the file neither hides nor becomes another module; the same file is loaded once.
-    name = f"mmalign_function_{hashlib.sha256(str(resolved).encode()).hexdigest()[:12]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, resolved)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{_WHERE}: {str(file)!r} is not a Python file")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except (ImportError, SyntaxError, OSError) as error:
-        del sys.modules[name]
-        raise ConfigError(f"{_WHERE}: cannot import {str(file)!r}: {type(error).__name__}: {error}") from error
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def _load_dotted(path: str) -> Any:
-    module_name, separator, attribute = path.partition(":")
-    if not separator:
-        module_name, _, attribute = path.rpartition(".")
-    if not module_name or not attribute or module_name.startswith("."):
-        expected = "expected 'package.module.function' or 'path/file.py:function'"
-        raise ConfigError(f"{_WHERE}: got {path!r}; {expected}")
-    try:
-        module = importlib.import_module(module_name)
-    except (ImportError, SyntaxError, OSError) as error:
-        hint = "name a file that is not installed as 'path/file.py:function'"
-        raise ConfigError(f"{_WHERE}: cannot import {module_name!r}: {error}; {hint}") from error
-    return _find(module, attribute, path)
-
-
-def _find(module: ModuleType, attribute: str, path: str) -> Any:
-    try:
-        return reduce(getattr, attribute.split("."), module)
-    except AttributeError:
-        names = [name for name, value in vars(module).items() if inspect.isroutine(value) and name[0] != "_"]
-        raise ConfigError(f"{_WHERE}: {path!r} has no {attribute!r}{suggest(attribute, names)}") from None
+    """Imports the function that a config names, see `load_callable`; called in worker processes, too."""
+    return load_callable(path, _WHERE)
 
 
 def _plugin_folder(function: Callable[..., Any]) -> str:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
 from numbers import Real
 from typing import Any
 
@@ -123,12 +124,12 @@ class _Worker:
     def start(self, place: int, arguments: Arguments, timeout: float | None) -> Exception | None:
         """Hands over a call; returns why it could not."""
         try:
-            self.connection.send(dict(arguments))
-        except OSError:
-            pass  # the process is gone: `receive` will find it so
-        # What cannot be pickled raises whatever its class likes; it costs one sample.
+            pickled = ForkingPickler.dumps(dict(arguments))
+        # What cannot be pickled raises whatever its class likes, also what a lost process would; it costs one sample.
         except Exception as error:  # noqa: BLE001
             return error
+        with suppress(OSError):  # the process is gone: `receive` will find it so
+            self.connection.send_bytes(pickled)
         self.place = place
         self.deadline = time.monotonic() + timeout if timeout else float("inf")
         return None

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from test_golden_vectors import SHARED, TOLERANCE, describe
 
 from mmalign.conformance import run_conformance
 from mmalign.registry import Registry, load_registry
+from mmalign_diffusion.conformance import stable_diffusion_schedule
 
 METHODS = {"diffusion-parametrisation", "ddim", "ddim-inversion", "flow-grpo", "dance-grpo"}
 
@@ -74,6 +76,15 @@ def test_a_point_mass_on_another_grid(registry: Registry, tmp_path: Path) -> Non
     expected = 0.99915**0.5 * 2 - 0.00085**0.5
     hparams = {"data": "delta at m", "m": 2.0, "noise": -1.0, "grid": [500, 0]}
     assert run(registry, tmp_path, {"method": "ddim-inversion", "hparams": hparams, "expected": [expected]}) == []
+
+
+def test_normal_data_of_other_moments(registry: Registry, tmp_path: Path) -> None:
+    """N(0, 1) has variance 1 at every level, so the flow stands still; a step's inverse divides by a a' + b b'."""
+    a, b = stable_diffusion_schedule().coefficients(torch.tensor([0, 500]))
+    inverse = -2 / float(a[0] * a[1] + b[0] * b[1])
+    expected = {"exact_ode": [-2.0, -2.0], "implicit_exact": [-2.0, inverse], "denoise_back_from_implicit": -2.0}
+    hparams = {"m": 0.0, "s": 1.0, "grid": [0, 500], "x_start": -2.0}
+    assert run(registry, tmp_path, {"method": "ddim-inversion", "hparams": hparams, "expected": expected}) == []
 
 
 def test_a_level_plan_of_another_grid(registry: Registry, tmp_path: Path) -> None:

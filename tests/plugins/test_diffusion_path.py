@@ -116,3 +116,28 @@ def test_what_cannot_be_is_refused(tiny_class_unet: Path, tiny_flow: Path) -> No
     modality = build(tiny_class_unet, window=(4, 5))
     with pytest.raises(ConfigError, match=r"modality.window: no random step"):
         sampled(modality, load(modality).network, DiffusionDecoding(max_steps=5))
+
+
+@pytest.mark.parametrize("detach_null", [False, True])
+def test_scoring_some_steps_at_a_time_changes_no_gradient(tiny_class_unet: Path, detach_null: bool) -> None:
+    whole = build(tiny_class_unet, guidance=2.0, detach_null=detach_null)
+    parts = build(tiny_class_unet, guidance=2.0, detach_null=detach_null, steps_per_pass=3)
+    network = load(whole).network
+    paths = [one.encoded for one in sampled(whole, network, DiffusionDecoding(max_steps=5))]
+    gradients = []
+    for modality in (whole, parts):
+        logps, _ = modality.step_log_probs(network, paths)
+        gradients.append(torch.autograd.grad(logps.sum(), list(network.parameters()), allow_unused=True))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
+
+
+def test_without_gradient_through_the_null_prediction_only_its_class_is_left_alone(tiny_class_unet: Path) -> None:
+    for detach_null in (False, True):
+        modality = build(tiny_class_unet, guidance=2.0, detach_null=detach_null)
+        network = load(modality).network
+        paths = [one.encoded for one in sampled(modality, network, DiffusionDecoding(max_steps=3))]
+        logps, _ = modality.step_log_probs(network, paths)
+        (gradient,) = torch.autograd.grad(logps.sum(), [network.class_embedding.weight])
+        assert bool((gradient[3] == 0).all()) == detach_null, "class 3 is the null condition"
+        assert bool((gradient[0] != 0).any())

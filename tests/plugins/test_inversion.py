@@ -122,6 +122,47 @@ def test_denoising_back_is_the_sampler_of_diffusers() -> None:
     torch.testing.assert_close(reconstruct(x, plan, SD, lambda rows: DATA.denoise), expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.fixture(scope="module")
+def unet() -> Any:
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
+    sizes = {"block_out_channels": (8, 8), "norm_num_groups": 4, "layers_per_block": 1, "attention_head_dim": 4}
+    return diffusers.UNet2DModel(sample_size=8, in_channels=2, out_channels=2, **blocks, **sizes).eval()
+
+
+def serve(unet: Any) -> Any:
+    """The denoiser of any rows: this network knows no prompts."""
+    return lambda rows: lambda x, timesteps: unet(x, timesteps).sample
+
+
+@torch.no_grad()
+def test_a_network_is_inverted_as_diffusers_does_it(unet: Any) -> None:
+    """Rows with targets of their own, in one batch; diffusers one by one, over the same levels."""
+    scheduler = diffusers.DDIMInverseScheduler(
+        **SD_CONFIG, clip_sample=False, set_alpha_to_one=False, steps_offset=1, timestep_spacing="leading"
+    )
+    scheduler.set_timesteps(10)
+    schedule = read_schedule({**SD_CONFIG, "set_alpha_to_one": False})
+    x = torch.randn(3, 2, 8, 8, generator=torch.Generator().manual_seed(4))
+    targets = torch.tensor([999, 350, 150])
+    plan = official_level_plan(targets, count=10, steps=1000, offset=1, told="destination")
+    found = invert(x, plan, schedule, serve(unet), DDIM_DESTINATION)
+    for row, target in enumerate(targets.tolist()):
+        expected = x[row : row + 1]
+        for timestep in scheduler.timesteps[scheduler.timesteps < target]:
+            expected = scheduler.step(unet(expected, timestep).sample, timestep, expected).prev_sample
+        torch.testing.assert_close(found[row : row + 1], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("told", ["source", "destination"])
+def test_iterating_undoes_the_steps_of_a_network(unet: Any, told: str) -> None:
+    """Told the destination, five iterations bring the way back much closer; told the source, they do not."""
+    x = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(5))
+    plan = level_plan(torch.tensor([400, 700]), count=10, steps=1000)
+    once, often = (round_trip_error(x, plan, SD, serve(unet), replace(renoise(count), told=told)) for count in (1, 5))
+    assert (often < 0.2 * once).all() == (told == "destination")
+
+
 # -- rows -----------------------------------------------------------------------------------------------------------
 
 

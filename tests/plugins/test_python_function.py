@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mmalign import ConfigError, Record, Response, Sample
 from mmalign.components import RewardComponent
@@ -157,3 +160,47 @@ def test_only_workers_score_in_the_background(tmp_path: Path) -> None:
     file = write(tmp_path, "def rate(responses):\n    return [1.0] * len(responses)\n")
     assert not PythonFunction(f"{file}:rate").background
     assert PythonFunction(f"{file}:rate", workers=2).background
+
+
+IMAGES = """
+def redness(responses):
+    return [image.convert("RGB").getpixel((0, 0))[0] for image in responses]
+def modes(responses):
+    return [["RGB", "RGBA", "L", "P", "I;16"].index(image.mode) for image in responses]
+"""
+
+
+def make_images() -> list[Image.Image]:
+    """One image of every mode that a worker must get as it was; the last one is read from a file."""
+    colour = Image.new("RGB", (3, 2), (10, 20, 30))
+    buffer = BytesIO()
+    colour.save(buffer, format="PNG")
+    grey_16 = Image.fromarray(np.full((2, 3), 300, dtype=np.uint16))
+    return [
+        colour,
+        Image.new("RGBA", (3, 2), (40, 0, 0, 128)),
+        colour.convert("L"),
+        Image.new("RGB", (3, 2), (70, 0, 0)).convert("P", palette=Image.Palette.ADAPTIVE),
+        grey_16,
+        Image.open(BytesIO(buffer.getvalue())),
+    ]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_function_may_score_images(workers: int, tmp_path: Path) -> None:
+    file = write(tmp_path, IMAGES)
+    record = Record.from_text("Draw.", ["x"])
+    samples = [Sample(record, record.responses[0], image) for image in make_images()]
+    assert PythonFunction(f"{file}:modes", workers=workers).score(samples) == [0, 1, 2, 3, 4, 0]
+    colours = PythonFunction(f"{file}:redness", workers=workers).score([*samples[:4], samples[5]])
+    assert colours == [10, 40, 18, 70, 10]
+
+
+def test_an_image_that_cannot_be_read_costs_its_own_sample(tmp_path: Path) -> None:
+    buffer = BytesIO()
+    Image.effect_noise((40, 40), 50).save(buffer, format="PNG")
+    broken = Image.open(BytesIO(buffer.getvalue()[:300]))
+    record = Record.from_text("Draw.", ["x"])
+    samples = [Sample(record, record.responses[0], image) for image in (Image.new("RGB", (2, 2)), broken)]
+    first, second = PythonFunction(f"{write(tmp_path, IMAGES)}:redness", workers=1).score(samples)
+    assert (first, type(second)) == (0.0, OSError)

@@ -9,9 +9,19 @@ import torch
 from torch import Tensor
 
 from mmalign_diffusion.ddim import ddim_step
+from mmalign_diffusion.editability import Editability, autocorrelation
 from mmalign_diffusion.gaussian_data import GaussianData
 from mmalign_diffusion.inversion import invert, reconstruct, round_trip_error
-from mmalign_diffusion.renoise import DDIM_DESTINATION, DDIM_SOURCE, SMPO, NoiseRule, estimate_noise, renoise
+from mmalign_diffusion.renoise import (
+    DDIM_DESTINATION,
+    DDIM_SOURCE,
+    RENOISE_TURBO,
+    SMPO,
+    NoiseRule,
+    StagedRule,
+    estimate_noise,
+    renoise,
+)
 from mmalign_diffusion.schedules import Flow, read_schedule
 
 SD = read_schedule({"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012})
@@ -95,7 +105,7 @@ def test_averaging_noises_is_averaging_iterates() -> None:
 
 
 def run_step(rule: NoiseRule) -> Tensor:
-    noise = estimate_noise(START, LEVELS[:, 1], LEVELS[:, 2], SD, DATA.denoise, rule)
+    noise = estimate_noise(START, LEVELS[:, 1], LEVELS[:, 2], SD, DATA.denoise, rule, START)
     return ddim_step(START, noise, LEVELS[:, 1], LEVELS[:, 2], SD, 0.0)[0]
 
 
@@ -107,8 +117,51 @@ def test_the_network_is_told_the_level_of_the_rule_and_none_below_zero(rule: Noi
         asked.extend(timesteps.tolist())
         return torch.zeros_like(x)
 
-    estimate_noise(START, torch.tensor([-1]), torch.tensor([201]), SD, denoise, rule)
+    estimate_noise(START, torch.tensor([-1]), torch.tensor([201]), SD, denoise, rule, START)
     assert asked == [told] * len(rule.weights)
+
+
+def test_a_staged_rule_follows_the_level_that_each_row_goes_to() -> None:
+    """Rows that go to 201 and to 401 in one batch, and so in separate ones."""
+    rule = StagedRule(renoise(2), renoise(5), before=250)
+    plan = torch.tensor([[1, 201], [201, 401]])
+    x = START.expand(2, -1)
+    together = invert(x, plan, SD, lambda rows: DATA.denoise, rule)
+    for row, one in enumerate((rule.early, rule.late)):
+        alone = invert(START, plan[row : row + 1], SD, lambda rows: DATA.denoise, one)
+        assert torch.equal(together[row : row + 1], alone)
+
+
+def test_the_released_rule_of_turbo_by_hand() -> None:
+    """Predictions 0 to 4 of the first steps, 8 and 9 of the others."""
+    assert RENOISE_TURBO.early.weights == (0.2,) * 5
+    assert RENOISE_TURBO.late.weights == (0.0,) * 8 + (0.5,) * 2
+
+
+def test_an_editability_that_corrects_nothing_changes_nothing_but_costs_a_forward_a_step() -> None:
+    calls: list[int] = []
+
+    def denoise(x: Tensor, timesteps: Tensor) -> Tensor:
+        calls.append(int(timesteps[0]))
+        return DATA.denoise(x, timesteps)
+
+    x = torch.randn(1, 2, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    plain = invert(x, LEVELS, SD, lambda rows: denoise, renoise(3))
+    assert len(calls) == 3 * 4
+    idle = replace(renoise(3), editability=Editability(divergence=0.0, correlation=0.0))
+    assert torch.equal(invert(x, LEVELS, SD, lambda rows: denoise, idle), plain)
+    assert len(calls) == 3 * 4 + 4 * 4
+
+
+def test_editability_leaves_less_correlation_in_the_noise_and_no_graph() -> None:
+    """A stripe is an image whose noise is predicted as a stripe again."""
+    x = torch.ones(1, 1, 8, 8, dtype=torch.float64)
+    x[..., ::2, :] = -1
+    rules = renoise(2), replace(renoise(2), editability=Editability(divergence=0.0, correlation=0.5))
+    plain, edited = (estimate_noise(x, LEVELS[:, 0], LEVELS[:, 1], SD, DATA.denoise, rule, x) for rule in rules)
+    correlations = [autocorrelation(one, torch.Generator().manual_seed(5)).item() for one in (plain, edited)]
+    assert correlations[1] < 0.9 * correlations[0]
+    assert not edited.requires_grad
 
 
 def test_rules_that_make_no_sense_are_errors() -> None:

@@ -115,7 +115,7 @@ def test_sampled_responses_score_as_they_were_sampled(folder):
         torch.testing.assert_close(logps[row][mask[row]], one.behaviour_logps, rtol=1e-4, atol=1e-4)
         ids = one.encoded.tensors["response_ids"].tolist()
         assert one.finished is (ids[-1] in modality.end_ids)
-        assert modality.decode(one.response) == modality.loaded_tokenizer.decode(ids, skip_special_tokens=True)
+        assert modality.decode(RECORD, one.response) == modality.loaded_tokenizer.decode(ids, skip_special_tokens=True)
         assert "<|im_end|>" not in one.response.text
 
 

@@ -67,6 +67,12 @@ def test_log_snr_is_uniform() -> None:
     assert log_snr(schedule, low=1, high=3).tolist() == pytest.approx([0, 0.5, 0.5, 0])
 
 
+def test_log_snr_leaves_out_what_is_nothing_but_noise() -> None:
+    """Sigmas 0.2, 0.5, 1: SNRs 16, 1 and 0."""
+    found = log_snr(Flow(torch.tensor([0.2, 0.5, 1.0], dtype=torch.float64)), low=0, high=3)
+    assert found.tolist() == pytest.approx([0.5, 0.5, 0])
+
+
 def test_a_timestep_twice_in_the_table_is_drawn_twice_as_often() -> None:
     assert table(4, timesteps=[1, 1, 3]).tolist() == pytest.approx([0, 2 / 3, 0, 1 / 3])
 

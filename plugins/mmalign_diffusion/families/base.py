@@ -135,6 +135,19 @@ class Family(ABC):
         """
         return read_pixels(record, response, limits, size=self.size, channels=self.channels)
 
+    def read_with_details(
+        self, record: Record, response: Response, limits: MediaLimits
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Reads what `read` does, and what the denoiser is told of it beside the prompt; see `details`."""
+        return self.read(record, response, limits), {}
+
+    def details(self, latents: Sequence[int]) -> dict[str, Tensor]:
+        """Returns what the denoiser is told of sampled latents of a shape beside the prompt, by name; here nothing.
+
+        They join the condition in scoring. `predict` falls back on them where a condition has none, as in sampling.
+        """
+        return {}
+
     def write(self, pixels: Tensor) -> tuple[Response, Any]:
         """Turns sampled pixels [C, H, W] in [-1, 1] into a response, named `r0`, and what rewards see of it.
 
@@ -151,8 +164,12 @@ class Family(ABC):
         """Channels of the pixels: 1 (grayscale) or 3 (RGB)."""
         return 3
 
-    def to_latents(self, pixels: Tensor) -> Tensor:
-        """Encodes pixels [B, C, H, W] as the latents that the denoiser works on, float32; here they are the pixels."""
+    def to_latents(self, pixels: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+        """Encodes pixels [B, C, H, W] as the latents that the denoiser works on, float32; here they are the pixels.
+
+        Args:
+            seeds: B of them, for an encoding that is drawn.
+        """
         return pixels
 
     def to_pixels(self, latents: Tensor) -> Tensor:
