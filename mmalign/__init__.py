@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from mmalign.specs import RewardSpec as RewardSpec
     from mmalign.specs import TransformSpec as TransformSpec
     from mmalign.step_context import StepContext as StepContext
+    from mmalign.tensor_store import TensorStore as TensorStore
     from mmalign.testing import build_tiny_text_model as build_tiny_text_model
     from mmalign.tokens import TokenModality as TokenModality
     from mmalign.values import EncodedResponse as EncodedResponse
@@ -131,6 +132,7 @@ _EXPORTS = {
     "records": ("Label", "Media", "Message", "Note", "Part", "Record", "Response", "Score", "Variant"),
     "reductions": ("aggregation_weights", "masked_mean", "masked_sum", "step_mask", "weighted_sum"),
     "step_context": ("StepContext",),
+    "tensor_store": ("TensorStore",),
     "testing": ("build_tiny_text_model",),
     "tokens": ("TokenModality",),
     "specs": (

@@ -56,6 +56,11 @@ class Assembly:
         return _keeps_stored(self.config, self.registry)
 
     @property
+    def samples_policy(self) -> bool:
+        """True if it is the policy that is sampled for training, if anything is."""
+        return self.collector is None or self.collector.network == "policy"
+
+    @property
     def varying(self) -> tuple[str, ...]:
         """Names of the quantities that are computed from samples or from models, so that they may mark no response."""
         return tuple(one.name for one in self.plan.providers if one.compute and one.stage not in ("data", "companion"))
@@ -113,6 +118,7 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
         papers=builder.papers,
         teachers=_build_teachers(builder, config, modality, plan),
     )
+    _check_sampled_network(assembly, source)
     if config.train.overlap_parts > 1:
         check_overlap(assembly, f"{source}: train.overlap_parts" if source else "train.overlap_parts")
     return assembly
@@ -266,6 +272,17 @@ def _check_temperature(config: RunConfig, registry: Registry, decoding: Decoding
             f"{prefix}decoding.temperature: got {decoding.temperature:g}, but stored responses are scored at the "
             "temperature that the policy is sampled at; expected 1 where a run trains on both"
         )
+
+
+def _check_sampled_network(assembly: Assembly, source: str) -> None:
+    """Samples of another network than the policy are made in this process, and at once."""
+    if assembly.samples_policy:
+        return
+    prefix = f"{source}: " if source else ""
+    if not assembly.engine.follows_policy:
+        raise ConfigError(f"{prefix}engine.name: {assembly.config.engine.name!r} cannot sample the reference; drop it")
+    if assembly.config.train.overlap_parts > 1:
+        raise ConfigError(f"{prefix}train.overlap_parts: samples of the reference do not overlap; drop it")
 
 
 def _check_reference(config: RunConfig, plan: Plan, modality: Modality, source: str) -> None:

@@ -98,7 +98,7 @@ class Backend:
         """
         groups = self.fill_in_logps([rollout.responses for rollout in rollouts])
         told = [replace(rollout, responses=tuple(group)) for rollout, group in zip(rollouts, groups, strict=True)]
-        encoded = [encode_rollout(rollout, self.assembly.modality.encode) for rollout in told]
+        encoded = [encode_rollout(rollout, self.assembly.modality) for rollout in told]
         batch = self._build_batch([rollout.record for rollout in told], encoded, targets_only=False)
         values = rollout_values(told, encoded)
         if self.assembly.keeps_stored:
@@ -209,6 +209,10 @@ class Backend:
             return score(responses)
         return cache.logps(responses, self.assembly.modality.temperature, score).to(self.device)
 
+    def begin_round(self, seed: str) -> dict[str, float]:
+        """Lets a moving reference choose what it is during a round; returns metrics of it."""
+        return self.reference.begin_round(seed) if isinstance(self.reference, MovingReference) else {}
+
     def follow_policy(self, step: int) -> None:
         """Lets a moving reference follow the policy after optimiser step `step`."""
         if isinstance(self.reference, MovingReference):
@@ -294,28 +298,40 @@ class Backend:
             raise TrainingError("no rewards are configured; add `rewards: [{name: ...}]`")
         return self.assembly.scorer
 
-    def generate(self, records: Sequence[Record], count: int) -> list[list[Generated]]:
-        """Samples `count` responses to every prompt with the run's engine and decoding, without gradient."""
-        return self.fill_in_logps(self.sample(records, count))
+    def generate(self, records: Sequence[Record], count: int, network: str = "policy") -> list[list[Generated]]:
+        """Samples `count` responses to every prompt with the run's engine and decoding, without gradient.
 
-    def sample(self, records: Sequence[Record], count: int) -> list[list[Generated]]:
+        Args:
+            network: `policy` or `reference`.
+        """
+        return self.fill_in_logps(self.sample(records, count, network), network)
+
+    def sample(self, records: Sequence[Record], count: int, network: str = "policy") -> list[list[Generated]]:
         """Samples as `generate` does, but leaves out behaviour log-probs that the engine could not tell."""
-        return self._sample(partial(self.assembly.engine.generate, self.assembly.modality), records, count)
+        generate = partial(self.assembly.engine.generate, self.assembly.modality)
+        return self._sample(generate, records, count, network)
 
     def _sample(
-        self, generate: Callable[..., list[list[Generated]]], records: Sequence[Record], count: int
+        self,
+        generate: Callable[..., list[list[Generated]]],
+        records: Sequence[Record],
+        count: int,
+        network: str = "policy",
     ) -> list[list[Generated]]:
-        with evaluation_mode(self.unwrapped), self.autocast():
-            return generate(self.unwrapped.network, records, self.assembly.decoding, count)
+        active = evaluated(self.unwrapped) if network == "policy" else self.anchors[network].active()
+        with active as sampled, self.autocast():
+            return generate(sampled.network, records, self.assembly.decoding, count)
 
-    def fill_in_logps(self, groups: Sequence[Sequence[Generated]]) -> list[list[Generated]]:
-        """Computes behaviour log-probs that an engine could not tell, by the policy at the sampling temperature."""
+    def fill_in_logps(self, groups: Sequence[Sequence[Generated]], network: str = "policy") -> list[list[Generated]]:
+        """Computes behaviour log-probs that an engine could not tell, at the sampling temperature."""
         missing = [one.encoded for group in groups for one in group if one.behaviour_logps is None]
         if not missing:
             return [list(group) for group in groups]
         missing, _ = self.complete(missing)
         with self._at_sampling_temperature():
-            scored = zip(missing, self.policy_logps(missing).cpu(), strict=True)
+            sampler = network != "policy"
+            logps = self.score_with_reference(missing, stored=False) if sampler else self.policy_logps(missing)
+            scored = zip(missing, logps.cpu(), strict=True)
         return [
             [_fill_in(one, *next(scored)) if one.behaviour_logps is None else one for one in group] for group in groups
         ]

@@ -126,6 +126,8 @@ def _describe_reference(assembly: Assembly) -> str:
     config = assembly.config.reference
     if config.decay is not None:
         return f"moving average of the policy, decay {config.decay}"
+    if config.keep is not None:
+        return f"one of the latest {config.keep} policies, {config.every} steps apart, drawn for every round"
     if config.momentum is not None:
         return f"the policy of every {config.every} steps, which then goes on by {config.momentum} of its way"
     if config.every is not None:

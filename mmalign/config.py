@@ -92,21 +92,26 @@ class TrainConfig(Parameters):
 class ReferenceConfig(Parameters):
     """What the policy is compared with, where an objective asks for it."""
 
-    strategy: Literal["auto", "ema", "sync", "momentum"] = "auto"
+    strategy: Literal["auto", "ema", "sync", "momentum", "past"] = "auto"
     """auto: the start, by adapter off or a frozen copy; ema: a moving average; sync: a recent policy;
-    momentum: likewise, and the policy then goes on in the direction in which it went."""
+    momentum: likewise, and the policy then goes on in the direction in which it went; past: drawn for every round
+    among several earlier policies, the start included."""
     decay: float | None = Field(default=None, gt=0, lt=1)
     """ema: share of the average that stays at every optimiser step, e.g. 0.99."""
     every: int | None = Field(default=None, ge=1)
-    """sync, momentum: optimiser steps after which the reference becomes the policy."""
+    """sync, momentum: optimiser steps after which the reference becomes the policy; past: from one earlier policy to
+    the next."""
     momentum: float | None = Field(default=None, ge=0, le=1)
     """momentum: how far the policy goes on after every `every` steps, in what it went since the last time; e.g. 0.3."""
+    keep: int | None = Field(default=None, ge=1)
+    """past: how many of the latest earlier policies are drawn from, in memory and in checkpoints; e.g. 7."""
     cache: bool = True
     """Keep log-probs of stored responses under a reference that never changes on the disk; other runs share them."""
 
     @model_validator(mode="after")
     def _check_parameters(self) -> ReferenceConfig:
-        for name, strategies in (("decay", ("ema",)), ("every", ("sync", "momentum")), ("momentum", ("momentum",))):
+        own = {"decay": ("ema",), "every": ("sync", "momentum", "past"), "momentum": ("momentum",), "keep": ("past",)}
+        for name, strategies in own.items():
             given = getattr(self, name) is not None
             if given != (self.strategy in strategies):
                 raise ValueError(f"strategy {self.strategy!r} {'takes no' if given else 'needs'} `{name}`")

@@ -147,7 +147,7 @@ def _add_gradients(run: Run, parts: Sequence[Batch], totals: Sequence[Tensor], *
             values = run.backend.policy_values(part)
             if fresh and index == 0:
                 check_same_start(values, run.step)
-            if fresh:
+            if fresh and run.assembly.samples_policy:
                 if sums.gap.empty:
                     check_same_sampler(values)
                 sums.gap.add(values)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from mmalign.errors import ConfigError
 from mmalign.media import DEFAULT_LIMITS, MediaLimits
@@ -55,6 +55,17 @@ class Modality(ABC):
     @abstractmethod
     def load(self, *, device: torch.device, dtype: torch.dtype) -> Model:
         """Loads the policy network in training mode; raises ConfigError if there is no such model."""
+
+    def encode_beside(self, record: Record, sampled: Sequence[EncodedResponse]) -> list[EncodedResponse]:
+        """Encodes the stored responses of a record to whose prompt others were sampled in the same round.
+
+        Override it where something is drawn at random for a prompt, so that it is drawn once for all responses.
+
+        Args:
+            record: as for `encode`.
+            sampled: one or more encodings that `generate` made.
+        """
+        return self.encode(record)
 
     @abstractmethod
     def encode(self, record: Record) -> list[EncodedResponse]:
@@ -300,9 +311,12 @@ class Collector(ABC):
         independent_group: responses that it samples to every prompt by one call of `generate` for all prompts, if no
             prompt has a say in another's rollout; it may then be called on parts of the prompts, and must not read
             `behaviour_logps`. None for any other way of collecting.
+        network: which network is sampled: `policy`, or `reference`, whose samples are then what stored responses are
+            elsewhere, not fresh ones of the policy.
     """
 
     independent_group: int | None = None
+    network: Literal["policy", "reference"] = "policy"
 
     @abstractmethod
     def collect(self, prompts: Sequence[Record], generate: Generate) -> list[Rollout]:

@@ -110,6 +110,17 @@ class MovingReference(Reference):
     def update(self, step: int) -> None:
         """Follows the policy after optimiser step `step`, the first being 1."""
 
+    def begin_round(self, seed: str) -> dict[str, float]:
+        """Chooses what the reference is during a round; the same in all processes.
+
+        Args:
+            seed: of the round, the same when a run resumes.
+
+        Returns:
+            metrics of the round.
+        """
+        return {}
+
     @property
     def policy(self) -> Policy:
         """The trained module: its output layer is the reference's only where an adapter is what is trained."""

@@ -10,23 +10,16 @@ Sampled responses are not kept: no run will see them again.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mmalign.caches import cache_folder
-from mmalign.fingerprints import hash_tensor
-from mmalign.row_store import RowStore
+from mmalign.kept_rows import KeptRows
 from mmalign.values import EncodedResponse
 
 logger = logging.getLogger(__name__)
@@ -36,8 +29,6 @@ KIND = "reference_logps"
 
 FORMAT = 1
 """Version of keys and rows; rows of another version are not found."""
-
-T = TypeVar("T")
 
 Score = Callable[[Sequence[EncodedResponse]], Tensor]
 
@@ -55,16 +46,14 @@ class ReferenceCache:
     """
 
     def __init__(self, describe: Callable[[], Mapping[str, Any]]) -> None:
-        self._describe = describe
-        self._store: RowStore | None = None
-        self._broken = False
+        self._rows = KeptRows(KIND, "reference log-probs", lambda: {"format": FORMAT, **describe()})
         self.found = 0
         self.computed = 0
 
     @property
     def damaged(self) -> int:
         """Stored rows that were damaged and computed again."""
-        return self._store.damaged if self._store else 0
+        return self._rows.damaged
 
     def logps(self, responses: Sequence[EncodedResponse], temperature: float, score: Score) -> Tensor:
         """Returns reference log-probs [N, T], float32, on the CPU, padded with zeros.
@@ -72,8 +61,8 @@ class ReferenceCache:
         Args:
             score: computes [n, T] of those `responses` that are not stored, all in one call.
         """
-        keys = [self._key(response, temperature) for response in responses]
-        rows = self._read(keys)
+        keys = [self._rows.key(response.tensors, f"{float(temperature)!r} {response.steps}") for response in responses]
+        rows = self._rows.read(keys)
         missing = [place for place, key in enumerate(keys) if key not in rows]
         if missing:
             scored = score([responses[place] for place in missing]).cpu()
@@ -81,7 +70,7 @@ class ReferenceCache:
             for place, row in zip(missing, scored, strict=True):
                 # Of equal responses one row stands now as later, or a resumed run would differ.
                 computed.setdefault(keys[place], row[: responses[place].steps].numpy().tobytes())
-            rows |= self._add(computed)
+            rows |= self._rows.add(computed)
         self.found += len(responses) - len(missing)
         self.computed += len(missing)
         # A copy, since the bytes of a row cannot be written to.
@@ -90,49 +79,12 @@ class ReferenceCache:
 
     def identity(self) -> int | None:
         """Returns a number that tells this cache from one that was cleared or moved; None if it was not used."""
-        return self._identity() if self._store else None
+        return self._rows.identity() if self._rows.used else None
 
     def check_identity(self, identity: int | None) -> None:
         """Warns if a checkpoint was written with the rows of another cache."""
-        if identity is not None and identity != self._identity():
+        if identity is not None and identity != self._rows.identity():
             logger.warning(
                 "the cache of reference log-probs is not the one that the checkpoint was written with; rows that are "
                 "computed again may differ in their last bits, and so may the weights from those of an unbroken run"
             )
-
-    @cached_property
-    def _context(self) -> bytes:
-        text = json.dumps({"format": FORMAT, **self._describe()}, sort_keys=True, default=str)
-        return hashlib.blake2b(text.encode(), digest_size=32).digest()
-
-    def _key(self, response: EncodedResponse, temperature: float) -> bytes:
-        digest = hashlib.blake2b(self._context, digest_size=32)
-        digest.update(f"{float(temperature)!r} {response.steps}".encode())
-        for name, tensor in sorted(response.tensors.items()):
-            digest.update(f" {name} ".encode() + hash_tensor(tensor))
-        return digest.digest()
-
-    def _identity(self) -> int | None:
-        return self._guard(lambda: self._open().identity(), None)
-
-    def _open(self) -> RowStore:
-        if self._store is None:
-            self._store = RowStore(Path(cache_folder(KIND), "rows.sqlite"))
-        return self._store
-
-    def _read(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        return self._guard(lambda: self._open().read(keys), {})
-
-    def _add(self, rows: dict[bytes, bytes]) -> dict[bytes, bytes]:
-        return self._guard(lambda: self._open().add(rows), rows)
-
-    def _guard(self, work: Callable[[], T], otherwise: T) -> T:
-        """Goes on without a cache where the disk refuses: the run is worth more."""
-        if self._broken:
-            return otherwise
-        try:
-            return work()
-        except (OSError, sqlite3.Error) as error:
-            self._broken = True
-            logger.warning("reference log-probs are not kept from now on: %s", error)
-            return otherwise

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import nan
 from typing import cast
 
 import torch
 from torch import Tensor
 
+from mmalign.parts import Modality
 from mmalign.passes import pad_rows
-from mmalign.records import Record
 from mmalign.values import EncodedResponse, Rollout
 
 
-def encode_rollout(rollout: Rollout, encode: Callable[[Record], Sequence[EncodedResponse]]) -> list[EncodedResponse]:
-    """Lists the encoded responses of a rollout's record, in order: stored ones by `encode`, then the samples."""
-    stored = encode(rollout.record.with_responses(rollout.stored)) if rollout.stored else []
-    return [*stored, *(item.encoded for item in rollout.responses)]
+def encode_rollout(rollout: Rollout, modality: Modality) -> list[EncodedResponse]:
+    """Lists the encoded responses of a rollout's record, in order: the stored ones, then the samples."""
+    sampled = [item.encoded for item in rollout.responses]
+    if not rollout.stored:
+        return sampled
+    stored = rollout.record.with_responses(rollout.stored)
+    return [*(modality.encode_beside(stored, sampled) if sampled else modality.encode(stored)), *sampled]
 
 
 def rollout_values(rollouts: Sequence[Rollout], encoded: Sequence[Sequence[EncodedResponse]]) -> dict[str, Tensor]:

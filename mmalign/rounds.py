@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from accelerate.utils import set_seed
@@ -33,9 +34,10 @@ def begin_round(run: Run) -> tuple[Batch, dict[str, float]]:
     Returns:
         this process's share, and what is known of it before training: the share of responses that were cut to fit a
         limit, and that of records that were skipped for an image, if they may be; of fresh rollouts rewards and
-        lengths, too.
+        lengths, too; of a reference that is drawn, which one it is.
     """
     set_seed(_round_seed(run))
+    chosen = run.backend.begin_round(f"{run.config.train.seed}|{run.round}")
     if run.assembly.collector is not None:
         batch, metrics = _collect(run, run.assembly.collector)
     else:
@@ -45,7 +47,7 @@ def begin_round(run: Run) -> tuple[Batch, dict[str, float]]:
     metrics["truncated"] = batch.quantities["lengths"].new_tensor(_is_truncated(batch), dtype=torch.float32)
     _warn_of_truncation(run, batch)
     means = compute_means(metrics, run.backend.sum_over_processes)
-    return batch, means | run.backend.measurement_means(batch)
+    return batch, means | chosen | run.backend.measurement_means(batch)
 
 
 def iter_minibatches(run: Run, batch: Batch) -> Iterator[Batch]:
@@ -78,7 +80,7 @@ def _collect(run: Run, collector: Collector) -> tuple[Batch, dict[str, Tensor]]:
     prompts = run.skips["train"].keep_readable(_next_records(run, train.prompts_per_round or train.batch_size))
     scoring: Scoring | None = None
     if train.overlap_parts == 1:
-        rollouts = collector.collect(prompts, run.backend.generate)
+        rollouts = collector.collect(prompts, partial(run.backend.generate, network=collector.network))
     else:
         scoring = run.backend.scorer.begin()
         rollouts = collect_in_parts(run.backend, collector, prompts, train.overlap_parts, scoring)

@@ -154,7 +154,7 @@ class Run:
             CheckpointError: it belongs to another model, other data or another objective.
         """
         parts = ("objective", "quantities", "collector", "rewards", "composition", "advantage", "decoding", "teachers")
-        anchor = [f"reference.{key}" for key in ("strategy", "decay", "every", "momentum")]
+        anchor = [f"reference.{key}" for key in ("strategy", "decay", "every", "momentum", "keep")]
         # What decides which records come next; the content of the files is in the fingerprint.
         order = [f"data.train.{key}" for key in ("limit", "shuffle", "columns", "transforms")]
         self._check_same(state, (*parts, *anchor, *order, "train.seed"))

@@ -27,6 +27,7 @@ from mmalign.memory import MicroBatchSize
 from mmalign.metrics_log import MetricsLog, check_trackers
 from mmalign.optimisation import build_optimiser
 from mmalign.parts import Modality
+from mmalign.past_reference import PastPolicies
 from mmalign.policy import Policy
 from mmalign.reference import (
     AdapterOff,
@@ -194,7 +195,7 @@ def _checkpoint_gradients(network: Any) -> None:
 
 def _build_reference(assembly: Assembly, policy: Policy, accelerator: Accelerator) -> Reference | None:
     config = assembly.config.reference
-    asked = assembly.plan.needs_reference or "reference" in assembly.modality.consults
+    asked = assembly.plan.needs_reference or "reference" in assembly.modality.consults or not assembly.samples_policy
     wanted = asked or bool(assembly.evaluators)
     if config.strategy != "auto" and _is_sharded(accelerator):
         raise ConfigError(f"reference.strategy: {config.strategy!r} needs the whole weights in every process; use auto")
@@ -204,6 +205,8 @@ def _build_reference(assembly: Assembly, policy: Policy, accelerator: Accelerato
         raise ConfigError(f"reference.strategy: {config.strategy!r}, but {expected} trained; use auto, or `lora`")
     if config.decay is not None:
         return MovingAverage(policy, config.decay)
+    if config.every is not None and config.keep is not None:
+        return PastPolicies(policy, config.every, config.keep)
     if config.every is not None and config.momentum is not None:
         return Extrapolation(policy, config.every, config.momentum)
     if config.every is not None:

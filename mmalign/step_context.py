@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmalign.batch import Batch
 from mmalign.distribution import count_and_mean
+from mmalign.errors import DataError
 from mmalign.records import Record
 from mmalign.reductions import masked_sum
 
@@ -98,7 +99,17 @@ class StepContext:
         records = self.records
         if len(records) < 2:
             return []
-        return [
-            record.with_responses(other.responses)
-            for record, other in zip(records, [*records[1:], records[0]], strict=True)
-        ]
+        return [_answer(record, other) for record, other in zip(records, [*records[1:], records[0]], strict=True)]
+
+
+def _answer(record: Record, other: Record) -> Record:
+    """Puts the responses of another record under the prompt of this one, with the media that either names."""
+    asked = [part.media for message in record.prompt for part in message.content]
+    answered = [part.media for one in other.responses for message in one.messages for part in message.content]
+    media = [one for one in record.media if one.mid in asked] + [one for one in other.media if one.mid in answered]
+    if len({one.mid for one in media}) < len(media):
+        raise DataError(
+            f"records {record.id!r} and {other.id!r}: prompt of one and response of the other name different media "
+            "alike; to compare mismatched pairs, give the media of responses names of their own"
+        )
+    return record.with_responses(other.responses).model_copy(update={"media": tuple(media)})

@@ -27,7 +27,7 @@ from mmalign.run import Run
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs/diffusion/diffusion_dpo.yaml"
 DATA = ROOT / "configs/diffusion/data"
-COUNT = 5
+COUNT = 4
 PAIRED = 200
 
 
@@ -61,7 +61,7 @@ def write(run: Run, name: str, paired: int | None = None) -> None:
 
 def main() -> int:
     """Writes both files. The recipe's own data are not opened: they are what is being made."""
-    overrides = {"data.eval": None, "decoding.max_steps": 25}
+    overrides = {"data.eval": None, "decoding.max_steps": 10}
     run = mmalign.load_run(CONFIG, overrides)
     write(run, "train")
     write(run, "heldout", PAIRED)

@@ -1,7 +1,7 @@
 """What a run of studies/digits_alignment.py has measured, and when one would have stopped it.
 
-The held-out prompts come in two halves of 200. The rule that stops a run sees the second half only, and everything that
-is reported is measured on the first, so that stopping cannot choose a lucky number.
+Of 300 held-out prompts the rule that stops a run sees the last 100 only, and everything that is reported is measured on
+the first 200, so that stopping cannot choose a lucky number.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 FINISHED = "finished"
 REPORTED = slice(0, 200)
-WATCHED = slice(200, 400)
+WATCHED = slice(200, 300)
 
 JUDGE_MARGIN = 0.03
 WINNER_MARGIN = 0.02
@@ -33,7 +33,7 @@ class Point:
     """One evaluation.
 
     Attributes:
-        scores: scores of the held-out images by reward, [400] each.
+        scores: scores of the held-out images by reward, [300] each.
         winner_error: denoising error of the held-out chosen images less that of the start model, same noise.
         implicit_accuracy: share of held-out pairs whose chosen image gained more likelihood than the rejected one.
     """

@@ -14,16 +14,18 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import torch
-from mmalign_diffusion.inversion import invert, level_plan, reconstruct
-from mmalign_diffusion.renoise import DDIM_DESTINATION, DDIM_SOURCE, SMPO, Denoise, NoiseRule, renoise
-from mmalign_diffusion.schedules import Schedule, read_schedule
 from torch import Tensor
 
 from mmalign_diffusion.digits.assets import ASSETS, load_denoiser
 from mmalign_diffusion.digits.data import Digits, load_parts
+from mmalign_diffusion.inversion import invert, level_plan, reconstruct
+from mmalign_diffusion.parametrisation import to_epsilon
+from mmalign_diffusion.renoise import DDIM_DESTINATION, DDIM_SOURCE, SMPO, Denoise, NoiseRule, renoise
+from mmalign_diffusion.schedules import Schedule, read_schedule
 
 matplotlib.use("svg")
 
@@ -45,11 +47,11 @@ RULES: dict[str, NoiseRule] = {
 """Ways to find the noise of an inversion step."""
 
 
-def restore(digits: Digits, network: torch.nn.Module, schedule: Schedule, way: str, level: int, count: int) -> Tensor:
+def restore(digits: Digits, network: Any, schedule: Schedule, way: str, level: int, count: int) -> Tensor:
     """Brings digits [N, 1, 16, 16] in [0, 1] to a level and samples them back; `count` steps lead to the last level."""
 
     def select(rows: Tensor) -> Denoise:
-        return lambda noisy, timesteps: network(noisy, timesteps, digits.labels[rows]).sample
+        return lambda noisy, timesteps: predict_noise(network, schedule, noisy, timesteps, digits.labels[rows])
 
     clean = 2 * digits.pixels - 1
     targets = torch.full((len(digits),), level)
@@ -61,6 +63,12 @@ def restore(digits: Digits, network: torch.nn.Module, schedule: Schedule, way: s
     else:
         noisy = invert(clean, plan, schedule, select, RULES[way])
     return ((reconstruct(noisy, plan, schedule, select) + 1) / 2).clamp(0, 1).float()
+
+
+def predict_noise(network: Any, schedule: Schedule, noisy: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
+    """Computes the noise that the denoiser, which predicts velocities, finds in images [B, 1, 16, 16]."""
+    a, b = schedule.coefficients(timesteps)
+    return to_epsilon(network(noisy, timesteps, labels).sample, noisy, a, b, "v_prediction")
 
 
 def psnr(images: Tensor, truth: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -41,6 +42,15 @@ def tiny_class_unet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mmalign_diffusion.testing import build_tiny_class_unet
 
     return build_tiny_class_unet(tmp_path_factory.mktemp("tiny") / "unet")
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Builds the folder of a random text-to-image pipeline of 16 x 16 images, by family; each once."""
+    from mmalign_diffusion.testing_pipelines import build_tiny_pipeline
+
+    root = tmp_path_factory.mktemp("pipelines")
+    return cache(lambda family, **settings: build_tiny_pipeline(root / f"{family}{len(settings)}", family, **settings))
 
 
 @pytest.fixture(scope="session")

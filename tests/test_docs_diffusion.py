@@ -42,7 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("index", [0, 1, 2, 3])
 def test_the_configurations_train(folder: Path, index: int) -> None:
     Path("page.yaml").write_text(blocks("yaml")[index], encoding="utf-8")
     run = mmalign.train("page.yaml")

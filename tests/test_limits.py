@@ -27,8 +27,8 @@ def registry() -> Registry:
 @pytest.mark.parametrize(
     ("name", "modalities", "data", "coupled"),
     [
-        ("dpo", ALL, (STORED,), ()),
-        ("orpo", EXACT, (STORED,), ()),  # odds are those of probabilities
+        ("dpo", ALL, (STORED, SAMPLED), ()),
+        ("orpo", EXACT, (STORED, SAMPLED), ()),  # odds are those of probabilities
         ("oreo", {"text"}, (STORED,), ()),  # no value head
         ("sft", ALL, (STORED, SAMPLED), ()),
         ("kl_penalty", ALL, (STORED, SAMPLED), ()),

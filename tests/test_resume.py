@@ -54,6 +54,8 @@ VARIANTS = {
     "sync": {**ONLINE, "reference": {"strategy": "sync", "every": 5}},
     "sync_full": {**OFFLINE, "lora": None, "reference": {"strategy": "sync", "every": 3}},
     "momentum": {**OFFLINE, "reference": {"strategy": "momentum", "every": 4, "momentum": 0.3}},
+    "past": {**OFFLINE, "reference": {"strategy": "past", "every": 2, "keep": 3}},
+    "self_play": {**MIXED, "objective": {"name": "dpo"}, "collector": {"name": "self_play"}},
     # A round of 4 steps; a run may only stop at the end of one.
     "grpo_several_steps": {**ONLINE, "train": {"prompts_per_round": 6, "epochs_per_round": 2}},
 }

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from mmalign.api import load_assembly
 from mmalign.checkpoint import find_latest, load_checkpoint
+from mmalign.errors import DataError
 from mmalign.loop import train
+from mmalign.records import Record
 from mmalign.startup import build_run
 from mmalign.step_context import StepContext
 
@@ -82,3 +84,35 @@ def test_scores_of_the_share_are_those_of_the_policy(toy_config: Any, write_conf
     scores = StepContext(run.backend, batch).policy_sequence_logps()
     assert not scores.requires_grad
     assert scores.tolist() == pytest.approx(batch.quantities["reference_logps"].sum(dim=1).tolist(), rel=1e-6)
+
+
+def _illustrated(id: str, prompt: str, response: str) -> Record:
+    """A record whose prompt and response are an image each; a third medium is named by neither."""
+    return Record.from_dict(
+        {
+            "id": id,
+            "prompt": [{"role": "user", "content": [{"type": "image", "media": prompt}]}],
+            "responses": [
+                {"rid": "r0", "messages": [{"role": "assistant", "content": [{"type": "image", "media": response}]}]}
+            ],
+            "media": [{"mid": mid, "type": "image", "uri": f"{id}-{mid}.png"} for mid in (prompt, response, "spare")],
+        }
+    )
+
+
+def test_a_response_takes_its_media_to_another_prompt() -> None:
+    records = (_illustrated("a", "asked", "drawn"), _illustrated("b", "asked", "drawn"))
+    batch = SimpleNamespace(records=records, quantities={"prompt_index": torch.tensor([0, 1])})
+    context = StepContext(cast("Any", None), cast("Any", batch))
+    first, second = context._shifted_records()
+    assert [one.uri for one in first.media] == ["a-asked.png", "b-drawn.png"]
+    assert [one.uri for one in second.media] == ["b-asked.png", "a-drawn.png"]
+    assert first.prompt == records[0].prompt
+
+
+def test_media_of_one_name_are_not_mixed_up() -> None:
+    records = (_illustrated("a", "one", "two"), _illustrated("b", "two", "one"))
+    batch = SimpleNamespace(records=records, quantities={"prompt_index": torch.tensor([0, 1])})
+    context = StepContext(cast("Any", None), cast("Any", batch))
+    with pytest.raises(DataError, match="records 'a' and 'b': prompt of one and response of the other"):
+        context._shifted_records()

@@ -29,4 +29,12 @@ def register_collectors() -> list[CollectorSpec]:
             config="mmalign_collectors.revise:ReviseConfig",
             paper="Self-Improving Robust Preference Optimization (arXiv:2406.01660)",
         ),
+        CollectorSpec(
+            name="self_play",
+            summary="Pairs of stored responses and samples of the reference, which may be an earlier policy.",
+            target="mmalign_collectors.self_play:SelfPlayCollector",
+            config="mmalign_collectors.self_play:SelfPlayConfig",
+            paper="SePPO: Semi-Policy Preference Optimization for Diffusion Alignment (arXiv:2410.05255)",
+            provides=("pairs",),
+        ),
     ]

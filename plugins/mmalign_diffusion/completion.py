@@ -48,13 +48,14 @@ class Completion:
         tensors = [one.tensors for one in responses]
         count = len(tensors[0]["timesteps"])
         conditions = self.embed([pick(one, "token") for one in tensors], self.noising.guidance)
+        conditions = conditions.join([pick(one, "detail") for one in tensors])
         clean = self._find_latents(tensors, networks.device).repeat_interleave(count, 0)  # [R, ...]
         levels = torch.cat([one["timesteps"] for one in tensors]).to(clean.device)
         noised = self._noise(networks, clean, levels, tensors, conditions)
         a, b = self.family.schedule.coefficients(levels)
         wanted = target(self.prediction, clean, noised.tau, a, b)
         noisy, wanted = (_part_draws(rows.float().cpu(), count) for rows in (noised.noisy, wanted))  # [n, K, ...]
-        rows = zip(responses, noisy, wanted, conditions.given, strict=True)
+        rows = zip(responses, noisy, wanted, conditions.given, clean.cpu()[::count], strict=True)
         return [_fill(*row) for row in rows], _mean_error(noised, count)
 
     def _noise(
@@ -72,12 +73,18 @@ class Completion:
     def _find_latents(self, tensors: Sequence[Tensors], device: torch.device) -> Tensor:
         if "latents" in tensors[0]:
             return torch.stack([one["latents"] for one in tensors]).to(device)
-        return self.family.to_latents(torch.stack([one["data"] for one in tensors]).to(device)).float()
+        seeds = [int(one["seed"]) for one in tensors]
+        return self.family.to_latents(torch.stack([one["data"] for one in tensors]), seeds).to(device).float()
 
 
-def _fill(response: EncodedResponse, noisy: Tensor, wanted: Tensor, condition: Mapping[str, Tensor]) -> EncodedResponse:
-    tensors = {"noisy": noisy, "target": wanted, "timesteps": response.tensors["timesteps"]}
-    return replace(response, tensors={**tensors, **mark(condition, "condition")})
+def _fill(
+    response: EncodedResponse, noisy: Tensor, wanted: Tensor, condition: Mapping[str, Tensor], clean: Tensor
+) -> EncodedResponse:
+    if "noised" in response.tensors:
+        noised = response.tensors["noised"]
+        noisy, condition = torch.where(noised, noisy, clean), {**condition, "noised": noised}
+    kept = {name: response.tensors[name] for name in ("timesteps", "draw") if name in response.tensors}
+    return replace(response, tensors={"noisy": noisy, "target": wanted, **kept, **mark(condition, "condition")})
 
 
 def _mean_error(noised: Noised, count: int) -> Tensor:

@@ -1,8 +1,9 @@
 """What is drawn for a record, and its responses as tensors before any network has seen them.
 
 Tensors of an encoded response: `data` (pixels or numbers as the family reads them) or `latents` (what was sampled),
-`token|NAME`, `timesteps` [K], `seed` and `measured`. `Diffusion.complete` turns them into `noisy` and `target`
-[K, ...], `timesteps` [K] and `condition|NAME`.
+`token|NAME`, `detail|NAME`, `timesteps` [K], `seed` and `measured`; `draw` of sampled ones, from which stored ones
+beside them draw the same. `Diffusion.complete` turns them into `noisy` and `target` [K, ...], `timesteps` [K] and
+`condition|NAME`.
 
 Shapes: K timesteps of a response.
 """
@@ -20,7 +21,7 @@ from mmalign_diffusion import timesteps as strategies
 from mmalign_diffusion.config import Noising, Timesteps
 from mmalign_diffusion.families.base import Family, Tensors
 from mmalign_diffusion.prediction import mark
-from mmalign_diffusion.randomness import draw_seed, record_seed, seeded
+from mmalign_diffusion.randomness import digest_seed, draw_seed, record_seed, seeded
 from mmalign_diffusion.schedules import Schedule
 
 
@@ -33,12 +34,14 @@ class Draws:
         seeds: of the noise of every response, all alike where it is shared.
         dropped: the prompt is left out.
         measured: the round trip of its inversions is measured.
+        part: seed of which part of the latents gets noise, where it is not all of them.
     """
 
     timesteps: Tensor
     seeds: tuple[int, ...]
     dropped: bool
     measured: bool
+    part: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,11 @@ class Drawing:
         measured = _happens(self.noising.round_trip, generator)
         first = draw_seed(generator)
         if self.noising.noise == "shared":
-            return Draws(drawn, (first,) * count, dropped, measured)
-        own = seeded(first)
-        return Draws(drawn, tuple(draw_seed(own) for _ in range(count)), dropped, measured)
+            seeds = [first] * count
+        else:
+            own = seeded(first)
+            seeds = [draw_seed(own) for _ in range(count)]
+        return Draws(drawn, tuple(seeds), dropped, measured, part=digest_seed(first))
 
 
 def timestep_probabilities(settings: Timesteps, schedule: Schedule) -> Tensor:
@@ -91,10 +96,12 @@ def timestep_probabilities(settings: Timesteps, schedule: Schedule) -> Tensor:
 def encode_record(family: Family, record: Record, draws: Draws, limits: MediaLimits) -> list[EncodedResponse]:
     """Encodes every response of a record, without networks."""
     tokens = choose_tokens(family, record, draws)
-    data = [family.read(record, response, limits) for response in record.responses]
+    read = [family.read_with_details(record, response, limits) for response in record.responses]
     return [
-        build_encoded(family, {"data": one}, family.latent_shape(one.shape), tokens, draws, index)
-        for index, one in enumerate(data)
+        build_encoded(
+            family, {"data": one, **mark(details, "detail")}, family.latent_shape(one.shape), tokens, draws, index
+        )
+        for index, (one, details) in enumerate(read)
     ]
 
 
@@ -110,17 +117,20 @@ def build_encoded(
     """Puts an encoded response together.
 
     Args:
-        content: `data` or `latents`.
+        content: `data` or `latents`, and what is not as in sampling of `detail|NAME`.
         shape: of its latents.
         index: its place among the responses of its record.
     """
     tensors = {
+        **mark(family.details(shape), "detail"),
         **content,
         **mark(tokens, "token"),
         "timesteps": draws.timesteps,
         "seed": torch.tensor(draws.seeds[index]),
         "measured": torch.tensor(draws.measured),
     }
+    noised = family.draw_noised(shape, seeded(draws.part))
+    tensors |= {} if noised is None else {"noised": noised}
     steps = len(draws.timesteps)
     return EncodedResponse(tensors, steps=steps, size=steps * family.positions(shape))
 

@@ -38,14 +38,29 @@ def read_pixels(
         size: (height, width); the image is scaled to cover it, and what stands out is cut off evenly. None: as it is.
         channels: 1 for grayscale, 3 for RGB.
     """
+    return fit_pixels(find_image(record, response, limits), size=size, channels=channels)
+
+
+def fit_pixels(image: Image, *, size: tuple[int, int] | None, channels: int) -> Tensor:
+    """Turns an image into pixels [C, H, W] in [-1, 1]; see `read_pixels`."""
     from PIL import ImageOps
     from PIL.Image import Resampling
 
-    image = find_image(record, response, limits).convert("L" if channels == 1 else "RGB")
+    image = image.convert("L" if channels == 1 else "RGB")
     if size is not None and (image.height, image.width) != tuple(size):
         image = ImageOps.fit(image, (size[1], size[0]), method=Resampling.BICUBIC)
     values = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     return values.reshape(image.height, image.width, channels).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def crop_corner(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Returns how much (top, left) `fit_pixels` cuts off, in pixels of the image once it is scaled to cover `size`.
+
+    >>> crop_corner(100, 400, (50, 100))
+    (0, 50)
+    """
+    scale = max(size[0] / height, size[1] / width)
+    return round((height * scale - size[0]) / 2), round((width * scale - size[1]) / 2)
 
 
 def build_image(pixels: Tensor) -> Image:

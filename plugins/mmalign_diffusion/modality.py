@@ -10,7 +10,7 @@ Shapes: N responses, K timesteps of each, R = N K rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import nan
 from typing import Any, Literal
@@ -25,6 +25,8 @@ from mmalign_diffusion.decoding import DiffusionDecoding
 from mmalign_diffusion.denoiser import DenoiserModality, Request
 from mmalign_diffusion.encoding import Drawing, build_encoded, choose_tokens, encode_record, timestep_probabilities
 from mmalign_diffusion.families.base import Tensors
+from mmalign_diffusion.families.masked_tokens import MaskedTokens
+from mmalign_diffusion.masked_sampling import sample_masked
 from mmalign_diffusion.prediction import Conditions, pick
 from mmalign_diffusion.randomness import draw_noise, seeded
 from mmalign_diffusion.rows import group_by_shape, restore_order
@@ -75,6 +77,13 @@ class Diffusion(DenoiserModality):
         draws = self.drawing.draw(record, len(record.responses))
         return encode_record(self.network_family, record, draws, self.media_limits)
 
+    def encode_beside(self, record: Record, sampled: Sequence[EncodedResponse]) -> list[EncodedResponse]:
+        """Encodes stored responses at the levels of the sampled ones, with the prompt left out where theirs is."""
+        count = len(record.responses)
+        draws = self.drawing.draw(record, len(sampled) + count, int(sampled[0].tensors["draw"]))
+        draws = replace(draws, seeds=draws.seeds[len(sampled) :])
+        return encode_record(self.network_family, record, draws, self.media_limits)
+
     def complete(
         self, networks: Networks, responses: Sequence[EncodedResponse]
     ) -> tuple[list[EncodedResponse], dict[str, Tensor]]:
@@ -105,11 +114,19 @@ class Diffusion(DenoiserModality):
         count = len(tensors[0]["timesteps"])
         denoising = self.denoising(network)
         conditions = Conditions([pick(one, "condition") for one in tensors]).repeat(count)
-        squares = (denoising.output(noisy, levels, conditions) - wanted).square().flatten(1)
-        errors = squares.mean(1) if self.reduction == "mean" else squares.sum(1)  # [R]
+        squares = (denoising.output(noisy, levels, conditions) - wanted).square()
+        errors = self._reduce(squares, [one["noised"] for one in conditions.given if "noised" in one])  # [R]
         schedule = self.network_family.schedule
         weights = step_weights(levels, schedule, denoising.prediction, weighting=self.weight, gamma=self.snr_gamma)
         return (-0.5 * weights.float() * errors / count).reshape(len(tensors), count)
+
+    def _reduce(self, squares: Tensor, noised: Sequence[Tensor]) -> Tensor:
+        """Sums squared errors [R, ...] up, or averages them, over what got noise: [R]."""
+        if not noised:
+            return squares.flatten(1).mean(1) if self.reduction == "mean" else squares.flatten(1).sum(1)
+        part = torch.stack(list(noised)).to(squares.device).expand_as(squares).flatten(1)
+        sums = squares.flatten(1).where(part, 0).sum(1)
+        return sums / part.sum(1) if self.reduction == "mean" else sums
 
     # -- sampling
 
@@ -123,7 +140,8 @@ class Diffusion(DenoiserModality):
         generators = [seeded(one.seed) for one in part]
         start = draw_noise(generators, family.latent_shape()).to(device)
         levels = sampling_plan(decoding.max_steps, family.schedule.steps, decoding.spacing)
-        latents = sample(self.denoising(network), conditions, start, levels, eta=decoding.eta, generators=generators)
+        draw = sample_masked if isinstance(family, MaskedTokens) else sample
+        latents = draw(self.denoising(network), conditions, start, levels, eta=decoding.eta, generators=generators)
         outputs = map(family.write, family.to_pixels(latents).float().cpu())
         return [
             Generated(response, self._encode_sampled(records[one.prompt], own, one), None, output=output)
@@ -133,7 +151,7 @@ class Diffusion(DenoiserModality):
     def _encode_sampled(self, record: Record, latents: Tensor, request: Request) -> EncodedResponse:
         draws = self.drawing.draw(record, request.place + 1, request.group)
         tokens = choose_tokens(self.network_family, record, draws)
-        content = {"latents": latents}
+        content = {"latents": latents, "draw": torch.tensor(request.group)}
         return build_encoded(self.network_family, content, latents.shape, tokens, draws, request.place)
 
 

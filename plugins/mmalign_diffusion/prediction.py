@@ -36,6 +36,12 @@ class Conditions:
         null = [self.null[row] for row in chosen] if self.null else ()
         return Conditions([self.given[row] for row in chosen], null, self.guidance)
 
+    def join(self, details: Sequence[Tensors]) -> Conditions:
+        """Adds what a denoiser is told of every row beside the prompt; it holds with and without the prompt."""
+        given = [{**one, **own} for one, own in zip(self.given, details, strict=True)]
+        null = [{**one, **own} for one, own in zip(self.null, details, strict=True)] if self.null else ()
+        return Conditions(given, null, self.guidance)
+
     def repeat(self, count: int) -> Conditions:
         """Returns every row `count` times in succession."""
         given = [one for one in self.given for _ in range(count)]

@@ -86,6 +86,7 @@ def sample(
     *,
     eta: float,
     generators: Sequence[Generator],
+    moving: Tensor | None = None,
 ) -> Tensor:
     """Denoises.
 
@@ -94,6 +95,7 @@ def sample(
         levels: [L + 1], int64, falling.
         eta: share of the noise that is drawn anew in every step, 0 to 1.
         generators: B of them, for that noise.
+        moving: bool, to be broadcast to [B, ...]: what is denoised; the rest stays as it is. None for all.
 
     Returns:
         [B, ...], latents at the last level, float32.
@@ -103,7 +105,9 @@ def sample(
         now = torch.full((len(x),), level, device=x.device)
         then = torch.full_like(now, following)
         output = denoising.output(x, now, conditions)
+        before = x
         x, std = sampler_step(output, x, now, then, denoising.family.schedule, denoising.prediction, eta=eta)
         if bool((std > 0).any()):
             x = x + align(std, x) * draw_noise(generators, x.shape[1:]).to(x)
+        x = x if moving is None else torch.where(moving, x, before)
     return x

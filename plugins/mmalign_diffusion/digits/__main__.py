@@ -36,10 +36,10 @@ _GUIDANCE = (1.0, 2.0)
 @app.command()
 def train(
     output: Annotated[Path, typer.Option(help="Folder that is written.")] = Path("runs/digits"),
-    seconds: Annotated[float, typer.Option(min=0, help="Wall time for the denoiser.")] = 300,
+    seconds: Annotated[float, typer.Option(min=1, help="Wall time for the denoiser.")] = 300,
     steps: Annotated[int | None, typer.Option(min=1, help="Updates of the denoiser, if they are fewer.")] = None,
     classifier_steps: Annotated[int, typer.Option(min=1, help="Updates of each classifier.")] = 1000,
-    samples: Annotated[int, typer.Option(min=1, help="Images sampled to measure the denoiser.")] = 400,
+    samples: Annotated[int, typer.Option(min=1, help="Images sampled to measure the denoiser.")] = 200,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace networks that are there.")] = False,
 ) -> None:
@@ -48,13 +48,13 @@ def train(
         raise ConfigError(f"--output: {output} holds networks already; choose another folder or add --overwrite")
     parts = load_parts()
     output.mkdir(parents=True, exist_ok=True)
-    # The seeds differ, so that the judge is not the reward's twin.
-    save_classifier(train_classifier(parts.reward, classifier_steps, seed + 1), "reward", output)
-    save_classifier(train_classifier(parts.judge, classifier_steps, seed + 2), "judge", output)
     started = time.monotonic()
     trained = train_denoiser(parts.denoiser, Budget(seconds, steps), seed)
     spent = time.monotonic() - started
     save_denoiser(trained.network, output)
+    # The seeds differ, so that the judge is not the reward's twin.
+    save_classifier(train_classifier(parts.reward, classifier_steps, seed + 1), "reward", output)
+    save_classifier(train_classifier(parts.judge, classifier_steps, seed + 2), "judge", output)
     summary = {
         "command": shlex.join(["python", "-m", "mmalign_diffusion.digits", *sys.argv[1:]]),
         "seed": seed,
@@ -70,7 +70,7 @@ def train(
 @app.command()
 def measure(
     folder: Annotated[Path, typer.Argument(help="Folder that `train` has written; default what is shipped.")] = ASSETS,
-    samples: Annotated[int, typer.Option(min=1, help="Images to sample.")] = 400,
+    samples: Annotated[int, typer.Option(min=1, help="Images to sample.")] = 200,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Print the accuracy of the classifiers on held-out real digits, and how many samples the judge recognises."""
@@ -86,7 +86,7 @@ def _measure(folder: Path, samples: int, seed: int) -> dict[str, Any]:
     sampled = {}
     for guidance in _GUIDANCE:
         generator = torch.Generator().manual_seed(seed)
-        pixels = sample_digits(network, scheduler, labels, steps=25, guidance=guidance, generator=generator)
+        pixels = sample_digits(network, scheduler, labels, steps=15, guidance=guidance, generator=generator)
         accuracy = classification_accuracy(classifiers["judge"], pixels, labels)
         sampled[f"guidance_{guidance:g}"] = {
             "judge_accuracy": round(accuracy, 4),

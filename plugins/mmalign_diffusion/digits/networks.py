@@ -26,16 +26,16 @@ DENOISER: dict[str, Any] = {
 SCHEDULER: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_schedule": "squaredcos_cap_v2",
-    "prediction_type": "epsilon",
-    "clip_sample": True,
-    "timestep_spacing": "leading",
+    "prediction_type": "v_prediction",
+    "clip_sample": False,
+    "timestep_spacing": "trailing",
 }
-"""Arguments of diffusers' DDIMScheduler. Leading spacing never starts at the last level, where the signal is 1e-4 of
-the noise and an error of the prediction becomes one of the image ten thousand times as large."""
+"""Arguments of diffusers' DDIMScheduler. Sampling starts at the last level, which is noise alone, so that it also draws
+how dark an image is; there the clean image does not follow from a predicted noise, but it does from a velocity."""
 
 
 def build_denoiser() -> Any:
-    """Builds a UNet2DModel with random weights: [N, 1, 16, 16] in [-1, 1], timesteps and classes to the noise."""
+    """Builds a UNet2DModel with random weights: [N, 1, 16, 16] in [-1, 1], timesteps and classes to the velocity."""
     from diffusers import UNet2DModel
 
     return UNet2DModel(**DENOISER)

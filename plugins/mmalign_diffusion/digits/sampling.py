@@ -28,9 +28,9 @@ def sample_digits(
     images = torch.randn((len(labels), 1, SIDE, SIDE), generator=generator)
     nothing = torch.full_like(labels, NULL_CLASS)
     for timestep in scheduler.timesteps:
-        noise = network(images, timestep, labels).sample
+        velocity = network(images, timestep, labels).sample
         if guidance != 1:
             unconditional = network(images, timestep, nothing).sample
-            noise = unconditional + guidance * (noise - unconditional)
-        images = scheduler.step(noise.float(), timestep, images).prev_sample
+            velocity = unconditional + guidance * (velocity - unconditional)
+        images = scheduler.step(velocity.float(), timestep, images).prev_sample
     return ((images + 1) / 2).clamp(0, 1)

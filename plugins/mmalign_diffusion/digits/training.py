@@ -21,12 +21,13 @@ from mmalign_diffusion.digits.networks import NULL_CLASS, DigitClassifier, build
 _BATCH = 64
 _NULL_SHARE = 0.1
 _EMA_DECAY = 0.995
-_LEARNING_RATE = 1e-3
+_LEARNING_RATE = 2e-3
+_WARM_UP = 0.05
 
 
 @dataclass(frozen=True)
 class Budget:
-    """When training ends: after `steps` updates or `seconds`, whichever comes first.
+    """When training ends: after `steps` updates or `seconds`, whichever come first.
 
     Attributes:
         seconds: wall time; how many updates it holds depends on the machine.
@@ -36,9 +37,15 @@ class Budget:
     seconds: float
     steps: int | None = None
 
-    def is_spent(self, started: float, done: int) -> bool:
-        """Tells whether to stop, after `done` updates since the monotonic time `started`."""
-        return (self.steps is not None and done >= self.steps) or time.monotonic() - started >= self.seconds
+    def share(self, started: float, done: int) -> float:
+        """Returns which share is spent, 1 or more at the end: of the steps if they are limited, else of the time.
+
+        Args:
+            started: monotonic time of the start.
+            done: updates since then.
+        """
+        of_time = (time.monotonic() - started) / self.seconds
+        return of_time if of_time >= 1 or self.steps is None else done / self.steps
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Trained:
     Attributes:
         network: with the averaged weights.
         steps: updates.
-        loss: mean squared error of the noise, a mean over the last tenth of the updates.
+        loss: mean squared error of the velocity, a mean over the last tenth of the updates.
     """
 
     network: Any
@@ -57,9 +64,10 @@ class Trained:
 
 
 def train_denoiser(digits: Digits, budget: Budget, seed: int) -> Trained:
-    """Trains on the mean squared error of the predicted noise (arXiv:2006.11239) with AdamW, and averages the weights.
+    """Trains on the mean squared error of the predicted velocity (arXiv:2202.00512) with AdamW; averages the weights.
 
-    A tenth of the images loses its class, which trains the unconditional prediction of classifier-free guidance.
+    A tenth of the images loses its class, which trains the unconditional prediction of classifier-free guidance. The
+    learning rate falls to zero with the budget.
     """
     torch.manual_seed(seed)
     network = build_denoiser().train()
@@ -68,7 +76,9 @@ def train_denoiser(digits: Digits, budget: Budget, seed: int) -> Trained:
     levels = build_scheduler().alphas_cumprod  # [1000]
     losses: list[float] = []
     started = time.monotonic()
-    while not budget.is_spent(started, len(losses)):
+    while (spent := budget.share(started, len(losses))) < 1:
+        for group in optimiser.param_groups:
+            group["lr"] = _LEARNING_RATE * min(spent / _WARM_UP, 1 - spent)
         with _autocast():
             loss = _denoising_error(network, digits, levels)
         optimiser.zero_grad()
@@ -87,8 +97,10 @@ def _denoising_error(network: Any, digits: Digits, levels: Tensor) -> Tensor:
     timesteps = torch.randint(len(levels), (_BATCH,))
     signal = levels[timesteps].view(-1, 1, 1, 1)
     noise = torch.randn_like(batch.pixels)
-    noisy = signal.sqrt() * (2 * batch.pixels - 1) + (1 - signal).sqrt() * noise
-    return functional.mse_loss(network(noisy, timesteps, labels).sample.float(), noise)
+    clean = 2 * batch.pixels - 1
+    noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
+    velocity = signal.sqrt() * noise - (1 - signal).sqrt() * clean
+    return functional.mse_loss(network(noisy, timesteps, labels).sample.float(), velocity)
 
 
 @torch.no_grad()

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 FAMILIES = {
     "class_unet": "mmalign_diffusion.families.class_unet:ClassUNet",
     "custom": "mmalign_diffusion.families.custom:Custom",
+    "flux": "mmalign_diffusion.families.flux:Flux",
+    "masked_tokens": "mmalign_diffusion.families.masked_tokens:MaskedTokens",
+    "pixart": "mmalign_diffusion.families.pixart:PixArt",
+    "sd3": "mmalign_diffusion.families.sd3:SD3",
+    "sdxl": "mmalign_diffusion.families.sdxl:SDXL",
+    "stable_diffusion": "mmalign_diffusion.families.stable_diffusion:StableDiffusion",
 }
 """Where the class of every family is; a line here and a module beside this one is all that a new one takes."""
 

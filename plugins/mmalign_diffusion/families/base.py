@@ -14,7 +14,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from mmalign import DataError, MediaLimits, Message, Parameters, Record, Response
 from mmalign_diffusion.images import build_image, find_image, read_pixels
@@ -119,6 +119,14 @@ class Family(ABC):
 
     # -- data
 
+    def draw_noised(self, shape: Sequence[int], generator: Generator) -> Tensor | None:
+        """Draws which part of latents of a shape gets noise and is scored, where it is not all of them.
+
+        Returns:
+            bool, to be broadcast to `shape`; `predict` gets it as the condition `noised`. None for all.
+        """
+        return None
+
     def read(self, record: Record, response: Response, limits: MediaLimits) -> Tensor:
         """Reads what a response holds, without weights: pixels [C, H, W] in [-1, 1], float32, on the CPU.
 
@@ -126,6 +134,19 @@ class Family(ABC):
             DataError: there is no such thing, or it cannot be read; the message names record and response.
         """
         return read_pixels(record, response, limits, size=self.size, channels=self.channels)
+
+    def read_with_details(
+        self, record: Record, response: Response, limits: MediaLimits
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Reads what `read` does, and what the denoiser is told of it beside the prompt; see `details`."""
+        return self.read(record, response, limits), {}
+
+    def details(self, latents: Sequence[int]) -> dict[str, Tensor]:
+        """Returns what the denoiser is told of sampled latents of a shape beside the prompt, by name; here nothing.
+
+        They join the condition in scoring. `predict` falls back on them where a condition has none, as in sampling.
+        """
+        return {}
 
     def write(self, pixels: Tensor) -> tuple[Response, Any]:
         """Turns sampled pixels [C, H, W] in [-1, 1] into a response, named `r0`, and what rewards see of it.
@@ -143,8 +164,12 @@ class Family(ABC):
         """Channels of the pixels: 1 (grayscale) or 3 (RGB)."""
         return 3
 
-    def to_latents(self, pixels: Tensor) -> Tensor:
-        """Encodes pixels [B, C, H, W] as the latents that the denoiser works on, float32; here they are the pixels."""
+    def to_latents(self, pixels: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+        """Encodes pixels [B, C, H, W] as the latents that the denoiser works on, float32; here they are the pixels.
+
+        Args:
+            seeds: B of them, for an encoding that is drawn.
+        """
         return pixels
 
     def to_pixels(self, latents: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ class Custom(Family):
         self._denoiser = self._build()
         network = self._denoiser.network
         if self.model is not None:
-            _load_weights(network, self.model)
+            load_weights(network, self.model)
         return network.to(device, dtype).train()
 
     def build_skeleton(self) -> nn.Module:
@@ -177,7 +177,8 @@ def _parse(response: Response, where: str) -> Any:
         raise DataError(f"{where}: expected an array of numbers as JSON, e.g. [[0.1, 0.2]]") from None
 
 
-def _load_weights(network: nn.Module, model: str) -> None:
+def load_weights(network: nn.Module, model: str) -> None:
+    """Puts the weights of a safetensors file, or of the one in a folder, into a network."""
     file = Path(model).expanduser()
     file = file / "model.safetensors" if file.is_dir() else file
     try:

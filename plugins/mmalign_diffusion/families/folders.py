@@ -12,6 +12,9 @@ from mmalign import ConfigError
 from mmalign_diffusion.config import Prediction
 
 PACKAGE = "package:"
+FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+"""What is fetched of a model on the hub, at most."""
+
 _PREDICTIONS: dict[str, Prediction] = {
     "epsilon": "epsilon",
     "v_prediction": "v_prediction",
@@ -20,11 +23,12 @@ _PREDICTIONS: dict[str, Prediction] = {
 }
 
 
-def find_folder(model: str | None, key: str = "modality.model") -> Path:
+def find_folder(model: str | None, key: str = "modality.model", files: Sequence[str] = FILES) -> Path:
     """Finds a model's folder: a local one, `package:NAME/FOLDER` inside an installed package, or one of the hub.
 
     Args:
         key: the setting that names the model, for errors.
+        files: patterns of what is fetched from the hub.
 
     Raises:
         ConfigError: there is none.
@@ -34,7 +38,7 @@ def find_folder(model: str | None, key: str = "modality.model") -> Path:
     if model.startswith(PACKAGE):
         return _find_in_package(model, key)
     path = Path(model).expanduser()
-    return path if path.is_dir() else _fetch(model, key)
+    return path if path.is_dir() else _fetch(model, key, files)
 
 
 def read_settings(folder: Path, name: str, key: str = "modality.model") -> dict[str, Any]:
@@ -75,12 +79,12 @@ def _find_in_package(model: str, key: str) -> Path:
     raise ConfigError(f"{key}: {model!r}: no installed package {package!r} with a folder {inner!r}")
 
 
-def _fetch(model: str, key: str) -> Path:
+def _fetch(model: str, key: str, files: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"]))
+        return Path(snapshot_download(model, allow_patterns=list(files)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         tried = "a folder of that name, the local hub cache and the hub"

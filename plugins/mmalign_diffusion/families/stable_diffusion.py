@@ -1,0 +1,32 @@
+"""Stable Diffusion 1.x and 2.x: a UNet on latents that reads a prompt through CLIP; predicts noise or velocity."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from mmalign_diffusion.families.base import Tensors, input_dtype
+from mmalign_diffusion.families.pipeline import PipelineFamily
+
+
+class StableDiffusion(PipelineFamily):
+    """The family of `StableDiffusionPipeline`. See `PipelineParameters`."""
+
+    part: ClassVar[str] = "unet"
+    denoiser_class: ClassVar[str] = "UNet2DConditionModel"
+    pipeline_class: ClassVar[str | None] = "StableDiffusionPipeline"
+
+    def tokenise_text(self, text: str) -> dict[str, Tensor]:
+        """Tokens of CLIP."""
+        return {"ids": self.encoders[0].tokenise(text)[0]}
+
+    def encode_prompts(self, tokens: Tensors) -> dict[str, Tensor]:
+        """The last hidden states, normalised."""
+        return {"hidden": self.encoders[0].encode(tokens["ids"]).last_hidden_state}
+
+    def predict(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Tensors) -> Tensor:
+        """Runs the UNet; see `Family.predict`."""
+        dtype = input_dtype(network)
+        output: Tensor = network(noisy.to(dtype), timesteps, condition["hidden"].to(dtype)).sample
+        return output

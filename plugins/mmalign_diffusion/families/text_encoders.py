@@ -1,0 +1,80 @@
+"""Tokenizers and frozen text encoders (CLIP, T5) of a pipeline.
+
+Shapes: B prompts, L tokens, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmalign import ConfigError
+from mmalign_diffusion.families.components import Component, Frozen, find_class
+
+KNOWN = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
+"""Classes of text encoders."""
+
+
+class TextEncoder(Frozen):
+    """One tokenizer and text encoder of a pipeline.
+
+    Args:
+        folder: of the pipeline.
+        index: what its `model_index.json` says.
+        suffix: which one: `""`, `_2`, `_3`.
+        variant: see `Component`.
+        dtype: see `Frozen`.
+    """
+
+    def __init__(
+        self, folder: Path, index: Mapping[str, Any], suffix: str, variant: str | None, dtype: torch.dtype | None
+    ) -> None:
+        name = f"text_encoder{suffix}"
+        class_name = (index.get(name) or [None, None])[1]
+        if class_name not in KNOWN:
+            raise ConfigError(
+                f"modality.model: {folder} has {class_name or 'nothing'} as {name}; expected one of {', '.join(KNOWN)}"
+            )
+        super().__init__(Component(folder / name, variant), "transformers", class_name, dtype)
+        self._tokenizer_folder = folder / f"tokenizer{suffix}"
+        self._tokenizer_class = str(index[f"tokenizer{suffix}"][1])
+
+    def tokenise(self, text: str, length: int | None = None) -> tuple[Tensor, Tensor]:
+        """Turns a text into ids [L], cut or padded, and a mask [L] of what is not padding, both int64.
+
+        Args:
+            length: L; None for the tokenizer's own.
+        """
+        tokens = self.tokenizer(
+            text,
+            padding="max_length",
+            max_length=length or self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        return tokens.input_ids[0], tokens.attention_mask[0]
+
+    def encode(self, ids: Tensor, mask: Tensor | None = None) -> Any:
+        """Runs the encoder on ids [B, L]; its output has `last_hidden_state` [B, L, D] and `hidden_states`.
+
+        Args:
+            mask: [B, L]; None where the pipeline lets padding be read, as those with CLIP do.
+        """
+        mask = mask if mask is None else mask.to(self.device)
+        with self.running() as network:
+            return network(ids.to(self.device), attention_mask=mask, output_hidden_states=True)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer; read on first use."""
+        cls = find_class("transformers", self._tokenizer_class, "modality.model")
+        try:
+            return cls.from_pretrained(self._tokenizer_folder)
+        except (OSError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ConfigError(f"modality.model: cannot load {self._tokenizer_folder}: {reason}") from None
