@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mmalign.media import MediaLimits as MediaLimits
     from mmalign.media import is_image as is_image
     from mmalign.media import open_image as open_image
+    from mmalign.modality import Modality as Modality
     from mmalign.networks import Networks as Networks
     from mmalign.objectives import Objective as Objective
     from mmalign.parts import Collector as Collector
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from mmalign.parts import EvaluationContext as EvaluationContext
     from mmalign.parts import Evaluator as Evaluator
     from mmalign.parts import Generate as Generate
-    from mmalign.parts import Modality as Modality
     from mmalign.parts import Reward as Reward
     from mmalign.parts import Transform as Transform
     from mmalign.policy import Policy as Policy
@@ -116,6 +116,7 @@ _EXPORTS = {
     "media": ("MediaLimits", "is_image", "open_image"),
     "networks": ("Networks",),
     "objectives": ("Objective",),
+    "modality": ("Modality",),
     "parts": (
         "Collector",
         "Decoding",
@@ -123,7 +124,6 @@ _EXPORTS = {
         "EvaluationContext",
         "Evaluator",
         "Generate",
-        "Modality",
         "Reward",
         "Transform",
     ),

@@ -10,10 +10,11 @@ from typing import Any, cast
 from mmalign.components import Component, RewardComponent
 from mmalign.config import RunConfig
 from mmalign.errors import ConfigError, PlanError, PluginError, suggest
+from mmalign.modality import Modality
 from mmalign.names import distinct_names
 from mmalign.objectives import Objective, bind_axes, bind_objective, label_metrics
 from mmalign.overlap import check_overlap
-from mmalign.parts import Collector, Decoding, Engine, Evaluator, Modality, Reward, Transform
+from mmalign.parts import Collector, Decoding, Engine, Evaluator, Reward, Transform
 from mmalign.planning import BoundAdvantage, Builder, place, plan_run
 from mmalign.quantities import Plan
 from mmalign.registry import Registry, load_object

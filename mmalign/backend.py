@@ -6,70 +6,41 @@ loss needs of the global batch, `policy_values` what carries gradient. The same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from math import isnan, nan
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from mmalign.assembly import Assembly
 from mmalign.batch import ROLLOUT_AXES, Batch, build_batch
 from mmalign.companions import add_record_quantities
 from mmalign.distribution import SumOverProcesses
 from mmalign.errors import TrainingError
 from mmalign.media_checks import MediaSkips
-from mmalign.memory import MicroBatchSize
 from mmalign.metrics import compute_means
-from mmalign.networks import Networks, complete_responses, evaluated
-from mmalign.passes import cut_rows, score_responses
-from mmalign.policy import Policy, evaluation_mode, name_outputs
+from mmalign.policy import name_outputs
 from mmalign.quantities import ANCHOR_OUTPUTS, DERIVED, Plan, Provider
 from mmalign.records import Record
-from mmalign.reference import FrozenModel, MovingReference, Reference
-from mmalign.reference_cache import ReferenceCache
+from mmalign.reference import MovingReference
 from mmalign.rewards import RewardScorer, build_samples
 from mmalign.rollout_values import encode_rollout, rollout_values
+from mmalign.scoring import Scoring
 from mmalign.step_context import StepContext
-from mmalign.values import Anchor, EncodedResponse, Generated, Rollout
-
-Cut = Callable[[int, int | None], Iterable[Sequence[int]]]
-"""Cuts rows into parts of at most so many responses and positions."""
+from mmalign.values import Anchor, EncodedResponse, Rollout
 
 
-@dataclass(frozen=True)
-class Backend:
-    """Computes quantities.
+@dataclass(frozen=True, kw_only=True)
+class Backend(Scoring):
+    """Computes quantities; `Scoring` runs the networks.
 
     Attributes:
-        assembly: the parts and the plan of the run.
-        policy: the module to score with; in a distributed run, the wrapped one.
-        reference: the anchor, or None if the plan needs none.
-        reference_cache: keeps log-probs of stored responses under a reference that never changes; None to keep none.
-        teachers: further models that the policy is compared with, by name.
-        teacher_caches: likewise for the teachers, by name; without those of which nothing is kept.
-        device: where scoring happens.
-        autocast: the precision context of forward passes, for sampling; `policy` has it of its own.
-        micro_batch_size: responses per forward pass; halves when memory runs out.
         sum_over_processes: adds a tensor up over all processes.
         process_index: which of the `processes` this is.
         running_sums: sum and count behind every `StepContext.running_mean`; part of a checkpoint.
     """
 
-    assembly: Assembly
-    policy: Callable[..., dict[str, Tensor]]
-    unwrapped: Policy
-    reference: Reference | None
-    device: torch.device
-    autocast: Callable[[], AbstractContextManager[Any]]
-    micro_batch_size: MicroBatchSize
     sum_over_processes: SumOverProcesses
-    reference_cache: ReferenceCache | None = None
-    teachers: Mapping[str, FrozenModel] = field(default_factory=dict)
-    teacher_caches: Mapping[str, ReferenceCache] = field(default_factory=dict)
     process_index: int = 0
     processes: int = 1
     running_sums: dict[str, list[float]] = field(default_factory=dict)
@@ -117,15 +88,6 @@ class Backend:
         """Encodes and completes the stored responses of all records, without their feedback."""
         return self.complete([item for record in records for item in self.assembly.modality.encode(record)])[0]
 
-    def complete(self, responses: Sequence[EncodedResponse]) -> tuple[list[EncodedResponse], dict[str, Tensor]]:
-        """Adds to encoded responses what only networks can tell, and returns measurements [N]; see `Modality`."""
-        anchors = {name: one.active for name, one in self.anchors.items()}
-        current = {"policy": partial(evaluated, self.unwrapped)}
-        networks = Networks(self.device, self.autocast, current | anchors)
-        return self.micro_batch_size.fit(
-            len(responses), lambda size: complete_responses(self.assembly.modality, networks, responses, size)
-        )
-
     def measurement_means(self, batch: Batch) -> dict[str, float]:
         """Averages what was measured when the batch was completed, over all processes; left out where nothing was."""
         values = {name: value.to(self.device) for name, value in batch.measurements.items()}
@@ -171,52 +133,9 @@ class Backend:
             return _add(batch, provider, advantage.function(*needs, **advantage.parameters).detach())
         return _add(batch, provider, provider.load()(*needs))
 
-    def reference_logps(self, batch: Batch) -> Tensor:
-        """Computes `reference_logps` [N, T] of a batch, float32, whatever is kept of them."""
-        return self.score_with_reference(batch.responses, stored=False)
-
-    def score_with_reference(self, responses: Sequence[EncodedResponse], *, stored: bool) -> Tensor:
-        """Computes log-probs [N, T] of encoded responses under the reference, float32.
-
-        Args:
-            stored: the responses come from a data set, so what was computed for them is kept and found again.
-        """
-        return self._score_with_anchor("reference", "logps", responses, stored=stored)
-
-    @property
-    def anchors(self) -> dict[str, Reference]:
-        """The reference, if there is one, and the teachers, by name."""
-        return ({"reference": self.reference} if self.reference else {}) | dict(self.teachers)
-
-    @property
-    def caches(self) -> list[ReferenceCache]:
-        """What keeps log-probs of the reference and of teachers: one place on the disk for all."""
-        return [*([self.reference_cache] if self.reference_cache else []), *self.teacher_caches.values()]
-
-    def _score_with_anchor(
-        self, name: str, output: str, responses: Sequence[EncodedResponse], *, stored: bool, cut: Cut | None = None
-    ) -> Tensor:
-        """Computes an output [N, T, ...] of the reference or of a teacher; what is kept of it is found again."""
-        if name not in self.anchors:
-            raise TrainingError(f"{name} log-probs were not planned; let the quantity need `{name}_logps`")
-
-        def score(rows: Sequence[EncodedResponse]) -> Tensor:
-            with self.anchors[name].active() as network:
-                return self._score(network, rows, output, cut if len(rows) == len(responses) else None)
-
-        cache = self.reference_cache if name == "reference" else self.teacher_caches.get(name)
-        if cache is None or not stored or output != "logps":
-            return score(responses)
-        return cache.logps(responses, self.assembly.modality.temperature, score).to(self.device)
-
     def begin_round(self, seed: str) -> dict[str, float]:
         """Lets a moving reference choose what it is during a round; returns metrics of it."""
         return self.reference.begin_round(seed) if isinstance(self.reference, MovingReference) else {}
-
-    def follow_policy(self, step: int) -> None:
-        """Lets a moving reference follow the policy after optimiser step `step`."""
-        if isinstance(self.reference, MovingReference):
-            self.reference.update(step)
 
     # -- once an optimiser step
 
@@ -256,12 +175,7 @@ class Backend:
             if f"{name}_states" in batch.quantities
         }
 
-    def policy_logps(self, responses: Sequence[EncodedResponse]) -> Tensor:
-        """Computes log-probs [N, T] of encoded responses under the current policy, without gradient or dropout."""
-        with evaluation_mode(self.unwrapped):
-            return self._score(self.policy, responses)
-
-    # -- rewards and generation
+    # -- rewards
 
     @property
     def reward_names(self) -> tuple[str, ...]:
@@ -298,50 +212,6 @@ class Backend:
             raise TrainingError("no rewards are configured; add `rewards: [{name: ...}]`")
         return self.assembly.scorer
 
-    def generate(self, records: Sequence[Record], count: int, network: str = "policy") -> list[list[Generated]]:
-        """Samples `count` responses to every prompt with the run's engine and decoding, without gradient.
-
-        Args:
-            network: `policy` or `reference`.
-        """
-        return self.fill_in_logps(self.sample(records, count, network), network)
-
-    def sample(self, records: Sequence[Record], count: int, network: str = "policy") -> list[list[Generated]]:
-        """Samples as `generate` does, but leaves out behaviour log-probs that the engine could not tell."""
-        generate = partial(self.assembly.engine.generate, self.assembly.modality)
-        return self._sample(generate, records, count, network)
-
-    def _sample(
-        self,
-        generate: Callable[..., list[list[Generated]]],
-        records: Sequence[Record],
-        count: int,
-        network: str = "policy",
-    ) -> list[list[Generated]]:
-        active = evaluated(self.unwrapped) if network == "policy" else self.anchors[network].active()
-        with active as sampled, self.autocast():
-            return generate(sampled.network, records, self.assembly.decoding, count)
-
-    def fill_in_logps(self, groups: Sequence[Sequence[Generated]], network: str = "policy") -> list[list[Generated]]:
-        """Computes behaviour log-probs that an engine could not tell, at the sampling temperature."""
-        missing = [one.encoded for group in groups for one in group if one.behaviour_logps is None]
-        if not missing:
-            return [list(group) for group in groups]
-        missing, _ = self.complete(missing)
-        with self._at_sampling_temperature():
-            sampler = network != "policy"
-            logps = self.score_with_reference(missing, stored=False) if sampler else self.policy_logps(missing)
-            scored = zip(missing, logps.cpu(), strict=True)
-        return [
-            [_fill_in(one, *next(scored)) if one.behaviour_logps is None else one for one in group] for group in groups
-        ]
-
-    def generate_by_policy(self, records: Sequence[Record], count: int) -> list[list[Generated]]:
-        """Samples as `sample` does, but surely with the policy as it now is: for measuring it."""
-        if self.assembly.engine.follows_policy:
-            return self.sample(records, count)
-        return self._sample(self.assembly.modality.generate, records, count)
-
     def quantities_of(self, rollouts: Sequence[Rollout], names: Sequence[str]) -> dict[str, Tensor]:
         """Computes log-prob quantities of rollouts at the temperature they were sampled at, without gradient.
 
@@ -360,38 +230,12 @@ class Backend:
                 values["reference_logps"] = self.reference_logps(batch)
         return {name: value.cpu() for name, value in values.items()}
 
-    @contextmanager
-    def _at_sampling_temperature(self) -> Iterator[None]:
-        modality = self.assembly.modality
-        before, modality.temperature = modality.temperature, self.assembly.decoding.temperature
-        try:
-            yield
-        finally:
-            modality.temperature = before
-
-    def _score(
-        self,
-        network: Callable[..., Any],
-        responses: Sequence[EncodedResponse],
-        output: str = "logps",
-        cut: Cut | None = None,
-    ) -> Tensor:
-        budget = self.assembly.config.train.micro_batch_tokens
-        cut = cut or partial(cut_rows, responses)
-        return self.micro_batch_size.fit(
-            len(responses), lambda size: score_responses(network, responses, cut(size, budget), output)
-        )
-
 
 def compute_derived(values: dict[str, Tensor], plan: Plan, stage: Any) -> dict[str, Tensor]:
     """Computes, in order, the planned quantities of a stage from the values that are already there."""
     for provider in plan.computed(stage):
         values[provider.name] = provider.load()(*(values[name] for name in provider.needs))
     return values
-
-
-def _fill_in(one: Generated, encoded: EncodedResponse, logps: Tensor) -> Generated:
-    return replace(one, encoded=encoded, behaviour_logps=logps[: encoded.steps], rescored=True)
 
 
 def _add(batch: Batch, provider: Provider, value: Tensor) -> Batch:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mmalign.data import DataConfig
     from mmalign.data_reading import Reading
     from mmalign.media_checks import Level
-    from mmalign.parts import Modality
+    from mmalign.modality import Modality
     from mmalign.records import Record
 
 app = typer.Typer(help="Validate, convert and show records.", no_args_is_help=True, pretty_exceptions_enable=False)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from mmalign.errors import MediaError
 from mmalign.media import read_header
-from mmalign.parts import Modality
+from mmalign.modality import Modality
 from mmalign.records import Media, Message, Part, Record
 
 _TRAINED, _CONTEXT, _HEADING = "bold green", "dim", "bold"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmalign.parts import Modality
+from mmalign.modality import Modality
 from mmalign.versions import installed_versions
 
 _THREADS = 4

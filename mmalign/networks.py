@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmalign.errors import PluginError, suggest
-from mmalign.parts import Modality
+from mmalign.modality import Modality
 from mmalign.policy import Policy, evaluation_mode
 from mmalign.values import EncodedResponse
 

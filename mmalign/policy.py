@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from mmalign.parts import Modality
+from mmalign.modality import Modality
 from mmalign.quantities import POLICY_OUTPUTS, Provider
 from mmalign.values import Anchor, EncodedResponse, Model
 

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from mmalign.parts import Modality
+from mmalign.modality import Modality
 from mmalign.passes import pad_rows
 from mmalign.values import EncodedResponse, Rollout
 

@@ -25,8 +25,8 @@ from mmalign.hardware import choose_dtype, choose_precision, find_device
 from mmalign.media_checks import MediaCheck, MediaSkips, repeat_choice
 from mmalign.memory import MicroBatchSize
 from mmalign.metrics_log import MetricsLog, check_trackers
+from mmalign.modality import Modality
 from mmalign.optimisation import build_optimiser
-from mmalign.parts import Modality
 from mmalign.past_reference import PastPolicies
 from mmalign.policy import Policy
 from mmalign.reference import (

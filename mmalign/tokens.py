@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from mmalign.group_sampling import sample_groups
+from mmalign.modality import Modality
 from mmalign.packing import pack
 from mmalign.packing_support import can_pack, packed_inputs
-from mmalign.parts import Decoding, Modality
+from mmalign.parts import Decoding
 from mmalign.policy import Heads, Policy, evaluation_mode
 from mmalign.records import Record, Response
 from mmalign.token_generation import Sampled, sample_tokens

@@ -8,8 +8,8 @@ from contextlib import contextmanager, nullcontext
 import torch
 
 from mmalign import EncodedResponse, Model, Networks, Policy, Record
+from mmalign.modality import Modality
 from mmalign.networks import complete_responses
-from mmalign.parts import Modality
 from mmalign.policy import evaluation_mode
 
 CPU = torch.device("cpu")
