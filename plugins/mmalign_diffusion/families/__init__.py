@@ -15,6 +15,7 @@ FAMILIES = {
     "custom": "mmalign_diffusion.families.custom:Custom",
     "flux": "mmalign_diffusion.families.flux:Flux",
     "pixart": "mmalign_diffusion.families.pixart:PixArt",
+    "ppd": "mmalign_diffusion.families.ppd:PPD",
     "sd3": "mmalign_diffusion.families.sd3:SD3",
     "sdxl": "mmalign_diffusion.families.sdxl:SDXL",
     "stable_diffusion": "mmalign_diffusion.families.stable_diffusion:StableDiffusion",
