@@ -21,7 +21,7 @@ REPORTED = slice(0, 200)
 WATCHED = slice(200, 300)
 
 JUDGE_MARGIN = 0.03
-WINNER_MARGIN = 0.02
+WINNER_MARGIN = 0.05
 """A run stops where the judge recognises so much less, or the denoising error of the chosen images is so much higher,
 than at the start."""
 
@@ -71,13 +71,14 @@ class Curve:
                 return before
         return self.points[-1]
 
-    def steps_to(self, gain: float) -> int | None:
-        """Steps until the reward has gained so much and the judge recognises as much as at the start, less the margin;
-        None if it never does."""
-        for point in self.points:
-            judge = mean_change(self.start, point, "digit_judge", REPORTED)
-            if mean_change(self.start, point, "reward", REPORTED) >= gain and judge >= -JUDGE_MARGIN:
-                return point.step
+    def steps_to(self, gain: float) -> float | None:
+        """Steps until the reward has gained so much, between two evaluations by a straight line; None if it never does
+        while the judge recognises as much as at the start, less the margin."""
+        reached = [mean_change(self.start, point, "reward", REPORTED) for point in self.points]
+        for (before, low), (after, high) in pairwise(zip(self.points, reached, strict=True)):
+            judge = mean_change(self.start, after, "digit_judge", REPORTED)
+            if low < gain <= high and judge >= -JUDGE_MARGIN:
+                return before.step + (after.step - before.step) * (gain - low) / (high - low)
         return None
 
 
