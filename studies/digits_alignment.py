@@ -57,7 +57,7 @@ def train(method: str, seed: int, options: argparse.Namespace) -> None:
         **overrides,
         "plugins": ["configs/diffusion/digit_rewards.py", "studies/digit_log.py"],
         "evaluation.every": options.every,
-        "evaluation.evaluators": [{"name": "gain"}, {"name": "preference", "limit": 200}],
+        "evaluation.evaluators": [{"name": "gain"}],
         "data.eval.limit": 300,
         "decoding.max_steps": 10,
         "train.steps": options.steps,

@@ -25,12 +25,13 @@ def write_run(folder: Path, judges: list[float], errors: list[float]) -> curves.
     scores = []
     for index, (judge, error) in enumerate(zip(judges, errors, strict=True)):
         step = 10 * index
-        metrics = {"preference/log_ratio/chosen": -error / 2, "preference/reward_accuracy": 0.5 + index / 10}
-        rows.append({"kind": "eval", "step": step, "time": 100.0 * index, **metrics})
+        rows.append({"kind": "eval", "step": step, "time": 100.0 * index})
         rows += [{"kind": "train", "step": step + 1 + k, "time": 100 * index + 10 + 2 * k} for k in range(10)]
         seen = (np.arange(300) % 100 < round(100 * judge)).astype(float)
         ink = np.full(300, 0.1 + 0.02 * index)
+        errors_of = {"chosen_errors": [0.1 + error, 0.3 + error], "rejected_errors": [0.2, 0.3 + 2 * error]}
         scores.append({"step": step, "reward": (ink + 1).tolist(), "ink": ink.tolist(), "digit_judge": seen.tolist()})
+        scores[-1] |= errors_of
         Image.new("L", (160, 160)).save(folder / "images" / f"step-{step:05d}.png")
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "gain.jsonl").write_text("".join(json.dumps(row) + "\n" for row in scores))
@@ -47,6 +48,8 @@ def test_the_winner_error_stops_a_run(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [0.8, 0.8, 0.8, 0.8], [0.0, 0.001, 0.045, 1.0])
     assert run.stop.step == 20
     assert run.points[3].winner_error == pytest.approx(1.0)
+    # The first chosen error grew and its rejected one did not; the second grew by half as much as its rejected one.
+    assert run.points[3].implicit_accuracy == 0.5
 
 
 def test_a_run_that_holds_up_is_not_stopped(tmp_path: Path) -> None:
