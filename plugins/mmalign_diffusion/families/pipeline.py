@@ -11,7 +11,7 @@ Shapes: B rows, C channels of latents, H W of pixels, h w of latents.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal, cast
 
@@ -32,6 +32,8 @@ from mmalign_diffusion.families.text_encoders import TextEncoder
 from mmalign_diffusion.images import crop_corner, find_image, fit_pixels
 from mmalign_diffusion.randomness import digest_seed, draw_noise, seeded
 
+VARIANTS = ("*/*.*.safetensors",)
+"""Patterns of weights that are a variant of the plain ones."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "stored": None}
 
 
@@ -78,7 +80,11 @@ class PipelineFamily(ScheduledFamily):
 
     def __init__(self, model: str | None, size: tuple[int, int] | None = None, **options: Any) -> None:
         self.options = cast(Any, self.parameters.model_validate(options))
-        self.folder = find_folder(model, files=[*_iter_patterns(self.part, self.options.variant)])
+        self.folder = find_folder(
+            model,
+            files=fetched_files(self.part, self.options.variant),
+            skipped=() if self.options.variant else VARIANTS,
+        )
         self.index = read_settings(self.folder, "model_index.json")
         self.scheduler = read_settings(self.folder, "scheduler/scheduler_config.json")
         self._denoiser = self._find_denoiser()
@@ -248,10 +254,8 @@ class PipelineFamily(ScheduledFamily):
             raise ConfigError("modality.family.bucket_step: larger than the images; take a smaller one")
 
 
-def _iter_patterns(part: str, variant: str | None) -> Iterator[str]:
-    """Yields what is fetched from the hub: the parts of the pipeline, and of variants only the wanted one."""
-    yield "*.json"
+def fetched_files(part: str, variant: str | None) -> list[str]:
+    """Lists patterns of what is fetched from the hub: the parts of a pipeline, of variants only the wanted one."""
     weights = "*.safetensors" if variant is None else f"*.{variant}*.safetensors"
-    for name in (part, "vae", "text_encoder*"):
-        yield f"{name}/{weights}"
-    yield from ("tokenizer*/*.txt", "tokenizer*/*.model")
+    parts = [f"{name}/{weights}" for name in (part, "vae", "text_encoder*")]
+    return ["*.json", *parts, "tokenizer*/*.txt", "tokenizer*/*.model"]

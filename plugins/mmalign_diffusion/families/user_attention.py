@@ -44,7 +44,7 @@ class UserBranch(nn.Module):
 
     def forward(self, attention: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, **others: Any) -> Tensor:
         """Computes the attention of `hidden_states` [B, S, ...] to text and user [B, L + U, D]."""
-        text, user = encoder_hidden_states.split([encoder_hidden_states.shape[1] - self._tokens, self._tokens], dim=1)
+        text, user = encoder_hidden_states[:, : -self._tokens], encoder_hidden_states[:, -self._tokens :]
         output: Tensor = self._text(attention, hidden_states, encoder_hidden_states=text, **others)
         if not self.on:
             return output
@@ -55,7 +55,8 @@ class UserBranch(nn.Module):
             for part in (query, self.to_k(user), self.to_v(user))
         ]  # [B, heads, ...]
         added = scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
-        return output + linear(added, attention.to_out[0].weight) / attention.rescale_output_factor
+        branch: Tensor = linear(added, attention.to_out[0].weight) / attention.rescale_output_factor
+        return output + branch
 
 
 class PersonalDenoiser(nn.Module):
