@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from image_records import write_image_pairs
 
 import mmalign
 from mmalign import Record
 from mmalign_diffusion.config import DiffusionConfig, DiffusionPathConfig, Noising, Timesteps
-from mmalign_diffusion.families import FAMILIES
+from mmalign_diffusion.families import FAMILIES, find_family
 from mmalign_diffusion.testing import build_tiny_class_unet
 
 PAGE = (Path(__file__).parents[1] / "docs" / "diffusion.md").read_text(encoding="utf-8")
+PIPELINES = ("stable_diffusion", "sdxl", "sd3", "flux", "pixart", "ppd")
 REWARD = """
 import numpy as np
 
@@ -74,6 +76,14 @@ def test_the_denoiser_of_ones_own_learns_from_pairs(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(sys.modules["__main__"], "build", names["build"], raising=False)
     exec(compile(config + rest, "docs/diffusion.md", "exec"), names)
     assert names["run"].after["reward_accuracies"] > 0.8
+
+
+def test_the_section_of_a_pipeline_is_valid_and_its_keys_are_named() -> None:
+    modality = yaml.safe_load(blocks("yaml")[2])["modality"]
+    assert modality.pop("name") == "diffusion"
+    DiffusionConfig.model_validate(modality)
+    keys = {key for name in PIPELINES for key in find_family(name).parameters.model_fields}
+    assert {key for key in keys if not re.search(rf"`{key}\b", PAGE)} == set()
 
 
 def test_every_key_and_family_is_named() -> None:

@@ -17,6 +17,8 @@ FamilyName = Literal["stable_diffusion", "sdxl", "sd3", "flux", "pixart"]
 
 WIDTH = 32
 """Features of a text encoder."""
+_TRANSFORMER: dict[str, Any] = {"patch_size": 2, "in_channels": 4, "num_layers": 2, "num_attention_heads": 4}
+_TRANSFORMER["attention_head_dim"] = 8
 
 
 def build_tiny_pipeline(
@@ -83,13 +85,9 @@ def _build_sd3(side: int, prediction: str, widths: tuple[int, int]) -> Any:
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 
     transformer = SD3Transformer2DModel(
+        **_TRANSFORMER,
         sample_size=side,
-        patch_size=2,
-        in_channels=4,
         out_channels=4,
-        num_layers=2,
-        attention_head_dim=8,
-        num_attention_heads=4,
         joint_attention_dim=2 * WIDTH,
         caption_projection_dim=32,
         pooled_projection_dim=2 * WIDTH,
@@ -137,13 +135,9 @@ def _build_pixart(side: int, prediction: str, widths: tuple[int, int]) -> Any:
     from diffusers import DDIMScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
 
     transformer = PixArtTransformer2DModel(
+        **_TRANSFORMER,
         sample_size=side,
-        patch_size=2,
-        in_channels=4,
         out_channels=8,
-        num_layers=2,
-        attention_head_dim=8,
-        num_attention_heads=4,
         cross_attention_dim=32,
         caption_channels=WIDTH,
         use_additional_conditions=False,
@@ -194,7 +188,8 @@ def _build_vae(width: int, **settings: Any) -> Any:
         layers_per_block=1,
         latent_channels=4,
         norm_num_groups=4,
-        **settings,
+        # Latents then vary by about 1, as those of trained autoencoders do.
+        **{"scaling_factor": 4.0, **settings},
     )
 
 

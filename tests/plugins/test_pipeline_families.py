@@ -11,6 +11,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from image_records import image_record, write_image
 from peft import PeftModel
 from torch import Tensor
@@ -19,7 +20,7 @@ from mmalign import ConfigError, DataError, LoRAParameters, MediaLimits, Record
 from mmalign_diffusion.config import FamilyComponent
 from mmalign_diffusion.families import find_family
 from mmalign_diffusion.families.flux import pack, unpack
-from mmalign_diffusion.families.pipeline import PipelineFamily
+from mmalign_diffusion.families.pipeline import VARIANTS, PipelineFamily, fetched_files
 from mmalign_diffusion.modality import Diffusion
 from mmalign_diffusion.prediction import Conditions, Denoising
 from mmalign_diffusion.sampler import sample, sampling_plan
@@ -305,6 +306,24 @@ def test_variants_are_found_and_asked_for(tiny_pipeline: Build, tmp_path: Path) 
     (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     alone = build_family(folder, "stable_diffusion").load(device=CPU, dtype=torch.float32)
     assert next(alone.parameters()).dtype == torch.float32
+
+
+REPOSITORY = """model_index.json v1-5-pruned.safetensors v1-5-pruned.ckpt scheduler/scheduler_config.json
+safety_checker/model.safetensors tokenizer/vocab.json tokenizer/merges.txt text_encoder/model.fp16.safetensors
+text_encoder/model.safetensors unet/diffusion_pytorch_model.safetensors unet/diffusion_pytorch_model.bin
+unet/diffusion_pytorch_model.fp16.safetensors unet/diffusion_pytorch_model.non_ema.safetensors
+vae/diffusion_pytorch_model.safetensors vae/diffusion_pytorch_model.fp16.safetensors"""
+"""Some files of Stable Diffusion 1.5 on the hub."""
+
+
+@pytest.mark.parametrize(("variant", "weights"), [(None, "safetensors"), ("fp16", "fp16.safetensors")])
+def test_only_the_wanted_weights_are_fetched(variant: str | None, weights: str) -> None:
+    files, skipped = fetched_files("unet", variant), [] if variant else VARIANTS
+    fetched = set(filter_repo_objects(REPOSITORY.split(), allow_patterns=files, ignore_patterns=list(skipped)))
+    parts = {"unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"}
+    assert {name for name in fetched if "safetensors" in name} == {f"{part}.{weights}" for part in parts}
+    rest = {"model_index.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt"}
+    assert {name for name in fetched if "safetensors" not in name} == rest
 
 
 # -- what is refused

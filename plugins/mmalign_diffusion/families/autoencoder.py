@@ -5,8 +5,10 @@ Shapes: B images, C channels of latents, H W of pixels, h w of latents.
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmalign_diffusion.families.components import Component, Frozen
 
@@ -23,6 +25,12 @@ class Autoencoder(Frozen):
         self.channels: int = settings["latent_channels"]
         self._scaling: float = settings.get("scaling_factor") or 1.0
         self._shift: float = settings.get("shift_factor") or 0.0
+
+    def load(self) -> nn.Module:
+        """Loads the network; it takes images one at a time, so that memory and results do not depend on how many."""
+        network: Any = super().load()
+        network.enable_slicing()
+        return cast(nn.Module, network)
 
     def encode(self, pixels: Tensor) -> list[dict[str, Tensor]]:
         """Computes `mean` and `std` [C, h, w] of the posterior of every image of pixels [B, 3, H, W] in [-1, 1]."""

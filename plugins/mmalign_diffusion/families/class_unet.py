@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,10 +18,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mmalign import ConfigError, DataError, Parameters, Record, quiet_loading, suggest
-from mmalign_diffusion.config import Prediction
-from mmalign_diffusion.families.base import Family, Tensors, input_dtype, require_prompt, switch_off_dropout
-from mmalign_diffusion.families.folders import find_folder, find_settings, read_prediction, read_settings
-from mmalign_diffusion.schedules import Schedule, read_schedule
+from mmalign_diffusion.families.base import Tensors, input_dtype, require_prompt, switch_off_dropout
+from mmalign_diffusion.families.folders import find_folder, find_settings, read_settings
+from mmalign_diffusion.families.scheduled import ScheduledFamily
 
 _NETWORK = ("config.json", "unet/config.json")
 _SCHEDULER = ("scheduler_config.json", "scheduler/scheduler_config.json")
@@ -39,7 +37,7 @@ class ClassUNetParameters(Parameters):
     """The class that stands for no condition, if the model was trained with one: what guidance compares with."""
 
 
-class ClassUNet(Family):
+class ClassUNet(ScheduledFamily):
     """A `UNet2DModel` with or without class embeddings; see `ClassUNetParameters`."""
 
     parameters: ClassVar[type[Parameters]] = ClassUNetParameters
@@ -58,21 +56,11 @@ class ClassUNet(Family):
         self._settings = read_settings(self.folder, self._network_file)
         own = self._settings.get("sample_size")
         super().__init__(model, size or _to_pair(own))
-        self._scheduler = read_settings(self.folder, find_settings(self.folder, _SCHEDULER))
+        self.scheduler = read_settings(self.folder, find_settings(self.folder, _SCHEDULER))
         self._names = {name.lower(): index for index, name in enumerate(classes)}
         self._class_key = class_key
         self._null_class = null_class
         self._check_classes(classes)
-
-    @cached_property
-    def schedule(self) -> Schedule:
-        """That of the scheduler's settings."""
-        return read_schedule(self._scheduler)
-
-    @property
-    def prediction(self) -> Prediction:
-        """That of the scheduler's settings."""
-        return read_prediction(self._scheduler)
 
     @property
     def channels(self) -> int:
@@ -116,8 +104,8 @@ class ClassUNet(Family):
 
         writable: Any = network
         writable.save_pretrained(directory)
-        scheduler = getattr(diffusers, self._scheduler.get("_class_name", "DDIMScheduler"))
-        scheduler.from_config(self._scheduler).save_pretrained(directory)
+        scheduler = getattr(diffusers, self.scheduler.get("_class_name", "DDIMScheduler"))
+        scheduler.from_config(self.scheduler).save_pretrained(directory)
 
     # -- conditions and data
 

@@ -130,9 +130,13 @@ class Frozen:
         """Names what decides its results, as JSON values; reads all weights."""
         return {"weights": self.component.fingerprint, "class": self._class_name, "dtype": str(self.dtype)}
 
+    def load(self) -> nn.Module:
+        """Loads the network on the CPU."""
+        return self.component.load(self._library, self._class_name, self.dtype).requires_grad_(False).eval()
+
     @cached_property
     def _network(self) -> nn.Module:
-        return self.component.load(self._library, self._class_name, self.dtype).requires_grad_(False).eval()
+        return self.load()
 
 
 def find_class(library: Library, name: str, key: str) -> Any:

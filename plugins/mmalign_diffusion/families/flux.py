@@ -46,7 +46,7 @@ class Flux(PipelineFamily):
     def schedule(self) -> Schedule:
         """That of the scheduler's settings, for images of the family's size."""
         _, height, width = self.latent_shape()
-        return read_shifted_schedule(self._scheduler, height * width // 4)
+        return read_shifted_schedule(self.scheduler, height * width // 4)
 
     def tokenise_text(self, text: str) -> dict[str, Tensor]:
         """Tokens of CLIP and of T5."""

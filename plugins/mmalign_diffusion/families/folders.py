@@ -23,12 +23,15 @@ _PREDICTIONS: dict[str, Prediction] = {
 }
 
 
-def find_folder(model: str | None, key: str = "modality.model", files: Sequence[str] = FILES) -> Path:
+def find_folder(
+    model: str | None, key: str = "modality.model", files: Sequence[str] = FILES, skipped: Sequence[str] = ()
+) -> Path:
     """Finds a model's folder: a local one, `package:NAME/FOLDER` inside an installed package, or one of the hub.
 
     Args:
         key: the setting that names the model, for errors.
         files: patterns of what is fetched from the hub.
+        skipped: patterns of what is not, even so.
 
     Raises:
         ConfigError: there is none.
@@ -38,7 +41,7 @@ def find_folder(model: str | None, key: str = "modality.model", files: Sequence[
     if model.startswith(PACKAGE):
         return _find_in_package(model, key)
     path = Path(model).expanduser()
-    return path if path.is_dir() else _fetch(model, key, files)
+    return path if path.is_dir() else _fetch(model, key, files, skipped)
 
 
 def read_settings(folder: Path, name: str, key: str = "modality.model") -> dict[str, Any]:
@@ -79,12 +82,12 @@ def _find_in_package(model: str, key: str) -> Path:
     raise ConfigError(f"{key}: {model!r}: no installed package {package!r} with a folder {inner!r}")
 
 
-def _fetch(model: str, key: str, files: Sequence[str]) -> Path:
+def _fetch(model: str, key: str, files: Sequence[str], skipped: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(model, allow_patterns=list(files)))
+        return Path(snapshot_download(model, allow_patterns=list(files), ignore_patterns=list(skipped)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         tried = "a folder of that name, the local hub cache and the hub"

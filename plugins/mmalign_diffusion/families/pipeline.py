@@ -11,7 +11,7 @@ Shapes: B rows, C channels of latents, H W of pixels, h w of latents.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal, cast
 
@@ -22,17 +22,18 @@ from torch import Tensor, nn
 from mmalign import ConfigError, MediaLimits, Parameters, Record, Response
 from mmalign_diffusion.buckets import bucket_sizes, nearest_bucket
 from mmalign_diffusion.caches import IMAGES, PROMPTS, EncodingCache
-from mmalign_diffusion.config import Prediction
 from mmalign_diffusion.families.autoencoder import Autoencoder
-from mmalign_diffusion.families.base import Family, Tensors, require_prompt, switch_off_dropout
+from mmalign_diffusion.families.base import Tensors, require_prompt, switch_off_dropout
 from mmalign_diffusion.families.components import Component, find_class
-from mmalign_diffusion.families.folders import find_folder, read_prediction, read_settings
+from mmalign_diffusion.families.folders import find_folder, read_settings
 from mmalign_diffusion.families.lora_export import export_lora
+from mmalign_diffusion.families.scheduled import ScheduledFamily
 from mmalign_diffusion.families.text_encoders import TextEncoder
 from mmalign_diffusion.images import crop_corner, find_image, fit_pixels
 from mmalign_diffusion.randomness import digest_seed, draw_noise, seeded
-from mmalign_diffusion.schedules import Schedule, read_schedule
 
+VARIANTS = ("*/*.*.safetensors",)
+"""Patterns of weights that are a variant of the plain ones."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "stored": None}
 
 
@@ -55,7 +56,7 @@ class PipelineParameters(Parameters):
     """Keep encoded images and prompts on the disk: each is encoded once, in this run and in later ones."""
 
 
-class PipelineFamily(Family):
+class PipelineFamily(ScheduledFamily):
     """A text-to-image pipeline of diffusers. A subclass names its parts, embeds prompts and calls the denoiser.
 
     Attributes:
@@ -79,9 +80,13 @@ class PipelineFamily(Family):
 
     def __init__(self, model: str | None, size: tuple[int, int] | None = None, **options: Any) -> None:
         self.options = cast(Any, self.parameters.model_validate(options))
-        self.folder = find_folder(model, files=[*_iter_patterns(self.part, self.options.variant)])
+        self.folder = find_folder(
+            model,
+            files=fetched_files(self.part, self.options.variant),
+            skipped=() if self.options.variant else VARIANTS,
+        )
         self.index = read_settings(self.folder, "model_index.json")
-        self._scheduler = read_settings(self.folder, "scheduler/scheduler_config.json")
+        self.scheduler = read_settings(self.folder, "scheduler/scheduler_config.json")
         self._denoiser = self._find_denoiser()
         dtype = DTYPES[self.options.encoder_dtype]
         self.autoencoder = Autoencoder(Component(self.folder / "vae", self.options.variant), dtype)
@@ -101,16 +106,6 @@ class PipelineFamily(Family):
     def settings(self) -> dict[str, Any]:
         """Those of the denoiser."""
         return self._denoiser.settings
-
-    @cached_property
-    def schedule(self) -> Schedule:
-        """That of the scheduler's settings."""
-        return read_schedule(self._scheduler)
-
-    @property
-    def prediction(self) -> Prediction:
-        """That of the scheduler's settings."""
-        return read_prediction(self._scheduler)
 
     @property
     def granularity(self) -> int:
@@ -259,10 +254,8 @@ class PipelineFamily(Family):
             raise ConfigError("modality.family.bucket_step: larger than the images; take a smaller one")
 
 
-def _iter_patterns(part: str, variant: str | None) -> Iterator[str]:
-    """Yields what is fetched from the hub: the parts of the pipeline, and of variants only the wanted one."""
-    yield "*.json"
+def fetched_files(part: str, variant: str | None) -> list[str]:
+    """Lists patterns of what is fetched from the hub: the parts of a pipeline, of variants only the wanted one."""
     weights = "*.safetensors" if variant is None else f"*.{variant}*.safetensors"
-    for name in (part, "vae", "text_encoder*"):
-        yield f"{name}/{weights}"
-    yield from ("tokenizer*/*.txt", "tokenizer*/*.model")
+    parts = [f"{name}/{weights}" for name in (part, "vae", "text_encoder*")]
+    return ["*.json", *parts, "tokenizer*/*.txt", "tokenizer*/*.model"]

@@ -40,7 +40,7 @@ class SD3(PipelineFamily):
     def schedule(self) -> Schedule:
         """That of the scheduler's settings, for images of the family's size."""
         _, height, width = self.latent_shape()
-        return read_shifted_schedule(self._scheduler, height * width // int(self.settings["patch_size"]) ** 2)
+        return read_shifted_schedule(self.scheduler, height * width // int(self.settings["patch_size"]) ** 2)
 
     def reads_through(self, suffix: str) -> bool:
         """T5 may be missing, or left out."""
