@@ -20,7 +20,7 @@ from mmalign_diffusion.families import FAMILIES, find_family
 from mmalign_diffusion.testing import build_tiny_class_unet
 
 PAGE = (Path(__file__).parents[1] / "docs" / "diffusion.md").read_text(encoding="utf-8")
-PIPELINES = ("stable_diffusion", "sdxl", "sd3", "flux", "pixart", "ppd")
+PIPELINES = ("stable_diffusion", "sdxl", "sd3", "flux", "pixart")
 REWARD = """
 import numpy as np
 

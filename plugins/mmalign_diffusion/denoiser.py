@@ -77,9 +77,7 @@ class DenoiserModality(Modality):
             self.network_family = self.family
         else:
             self.network_family = find_family(self.family.name)(self.model, size, **self.family.own)
-        if self.network_family.adapts and self.lora is not None:
-            raise ConfigError("modality.lora: this family trains a part of its own on a frozen network; drop it")
-        self.adapter = self.lora is not None or self.network_family.adapts
+        self.adapter = self.lora is not None
         self._check_guidance(self.guidance, "modality.guidance")
 
     def denoising(self, network: nn.Module) -> Denoising:
@@ -120,10 +118,6 @@ class DenoiserModality(Modality):
     def save_merged(self, model: Model, directory: str) -> None:
         """Writes the whole denoiser with the adapter merged in. Needs memory for a second copy."""
         network: Any = model.network
-        if self.network_family.adapts:
-            raise ConfigError(
-                "checkpoint.merged: what this family trains cannot be merged into its network; set it to false"
-            )
         if self.adapter:
             # Merging and taking apart again would round the weights that go on training.
             network = copy.deepcopy(network).merge_and_unload()

@@ -108,9 +108,7 @@ def encode_record(family: Family, record: Record, draws: Draws, limits: MediaLim
 def choose_tokens(family: Family, record: Record, draws: Draws) -> Tensors:
     """Reads the prompt, which is checked even where it is left out."""
     tokens = family.tokenise(record)
-    if draws.dropped:
-        return family.null_tokens or tokens
-    return family.drop_parts(tokens, draws.seeds[0]) if draws.seeds else tokens
+    return (family.null_tokens or tokens) if draws.dropped else tokens
 
 
 def build_encoded(

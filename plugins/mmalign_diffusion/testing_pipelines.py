@@ -188,8 +188,7 @@ def _build_vae(width: int, **settings: Any) -> Any:
         layers_per_block=1,
         latent_channels=4,
         norm_num_groups=4,
-        # Latents then vary by about 1, as those of trained autoencoders do.
-        **{"scaling_factor": 4.0, **settings},
+        **settings,
     )
 
 

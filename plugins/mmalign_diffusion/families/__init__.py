@@ -16,7 +16,6 @@ FAMILIES = {
     "flux": "mmalign_diffusion.families.flux:Flux",
     "masked_tokens": "mmalign_diffusion.families.masked_tokens:MaskedTokens",
     "pixart": "mmalign_diffusion.families.pixart:PixArt",
-    "ppd": "mmalign_diffusion.families.ppd:PPD",
     "sd3": "mmalign_diffusion.families.sd3:SD3",
     "sdxl": "mmalign_diffusion.families.sdxl:SDXL",
     "stable_diffusion": "mmalign_diffusion.families.stable_diffusion:StableDiffusion",

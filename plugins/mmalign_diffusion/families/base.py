@@ -32,14 +32,11 @@ class Family(ABC):
 
     Attributes:
         parameters: the model that validates a family's own keys in the YAML.
-        adapts: what `load` returns is a frozen network with a trained part of its own, which its context manager
-            `disable_adapter` leaves out; it then takes no low-rank adapter.
         model: folder, hub id or whatever else the family's weights come from; None where the family needs none.
         size: (height, width) in pixels that images are brought to; None for the model's own.
     """
 
     parameters: ClassVar[type[Parameters]] = Parameters
-    adapts: ClassVar[bool] = False
 
     def __init__(self, model: str | None, size: tuple[int, int] | None = None) -> None:
         self.model = model
@@ -102,10 +99,6 @@ class Family(ABC):
     @abstractmethod
     def tokenise(self, record: Record) -> dict[str, Tensor]:
         """Reads a prompt without weights: unbatched tensors on the CPU; raises DataError with the record's id."""
-
-    def drop_parts(self, tokens: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
-        """Leaves parts of a condition out at random, as training wants it; here none."""
-        return tokens
 
     @property
     @abstractmethod
