@@ -77,7 +77,9 @@ class DenoiserModality(Modality):
             self.network_family = self.family
         else:
             self.network_family = find_family(self.family.name)(self.model, size, **self.family.own)
-        self.adapter = self.lora is not None
+        self.adapter = self.lora is not None or self.network_family.adapter
+        if self.lora is not None and self.network_family.adapter:
+            raise ConfigError("modality.lora: what this family trains is an adapter already; drop it")
         self._check_guidance(self.guidance, "modality.guidance")
 
     def denoising(self, network: nn.Module) -> Denoising:
@@ -118,7 +120,7 @@ class DenoiserModality(Modality):
     def save_merged(self, model: Model, directory: str) -> None:
         """Writes the whole denoiser with the adapter merged in. Needs memory for a second copy."""
         network: Any = model.network
-        if self.adapter:
+        if self.lora is not None:
             # Merging and taking apart again would round the weights that go on training.
             network = copy.deepcopy(network).merge_and_unload()
         with quiet_loading(local=True):
