@@ -45,12 +45,14 @@ class Request:
         place: its own place among the responses to it.
         seed: of its noise.
         group: a seed that the responses to a prompt have in common.
+        draw: likewise, of what is drawn to score them; another one in every call.
     """
 
     prompt: int
     place: int
     seed: int
     group: int
+    draw: int
 
 
 @dataclass(eq=False)
@@ -198,9 +200,11 @@ class DenoiserModality(Modality):
         for prompt, record in enumerate(records):
             # Prompt by prompt, so that a call that is cut between prompts draws the same.
             group = draw_seed() if decoding.seed is None else digest_seed(decoding.seed, record_seed(record))
+            # Noise that is repeated must not repeat the levels that are trained at.
+            draw = group if decoding.seed is None else draw_seed()
             for place in range(count):
                 seed = draw_seed() if decoding.seed is None else digest_seed(group, place)
-                requests.append(Request(prompt, place, seed, group))
+                requests.append(Request(prompt, place, seed, group, draw))
         return requests
 
     def _check_guidance(self, guidance: float, key: str) -> None:

@@ -72,16 +72,17 @@ class UserAttention(nn.Module):
         user = self.context.user
         if user is None or not self.context.enabled:
             return output
-        return output + self._attend(attn, hidden_states, user) / attn.rescale_output_factor
+        return output + self._attend(attn, hidden_states, user) / float(attn.rescale_output_factor)
 
     def _attend(self, attn: Attention, hidden_states: Tensor, user: Tensor) -> Tensor:
         """Computes the branch [B, S, ...] after the output layer, whose bias counts once, with the rest."""
         rows = user.to(self.to_k.weight)
         query = attn.to_q(hidden_states)
         key, value = (part(rows).unflatten(1, (self.tokens, -1)).to(query.dtype) for part in (self.to_k, self.to_v))
-        heads = [one.unflatten(2, (attn.heads, -1)).transpose(1, 2) for one in (query, key, value)]
-        mixed = scaled_dot_product_attention(*heads, scale=attn.scale).transpose(1, 2).flatten(2)
-        return linear(mixed, cast(nn.Linear, cast(nn.ModuleList, attn.to_out)[0]).weight)
+        query, key, value = (one.unflatten(2, (attn.heads, -1)).transpose(1, 2) for one in (query, key, value))
+        mixed = scaled_dot_product_attention(query, key, value, scale=attn.scale).transpose(1, 2).flatten(2)
+        result: Tensor = linear(mixed, cast(nn.Linear, cast(nn.ModuleList, attn.to_out)[0]).weight)
+        return result
 
 
 class Personalised(nn.Module):
