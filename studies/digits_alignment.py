@@ -1,4 +1,4 @@
-"""Aligns the embedded digit model with seven methods from the same start and compares what holds up.
+"""Aligns the embedded digit model with eight settings of five methods from the same start and compares what holds up.
 
     python studies/digits_alignment.py                                  # all of it; what is finished is kept
     python studies/digits_alignment.py --methods diffusion_dpo inpo     # some of it
@@ -28,7 +28,8 @@ CONFIGS = ROOT / "configs/diffusion"
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "diffusion_dpo": ("diffusion_dpo", {}),
-    "diffusion_dpo, beta 2000": ("diffusion_dpo", {"objective": [{"name": "diffusion_dpo", "beta": 2000}]}),
+    "diffusion_dpo, beta 50": ("diffusion_dpo", {"objective": [{"name": "diffusion_dpo", "beta": 50}]}),
+    "diffusion_dpo, beta 5000": ("diffusion_dpo", {"objective": [{"name": "diffusion_dpo", "beta": 5000}]}),
     "diffusion_dpo + sft": (
         "diffusion_dpo",
         {"objective": [{"name": "diffusion_dpo", "beta": 500}, {"name": "sft", "weight": 100}]},
@@ -56,7 +57,7 @@ def train(method: str, seed: int, options: argparse.Namespace) -> None:
         **overrides,
         "plugins": ["configs/diffusion/digit_rewards.py", "studies/digit_log.py"],
         "evaluation.every": options.every,
-        "evaluation.evaluators": [{"name": "gain"}, {"name": "preference", "limit": 200}],
+        "evaluation.evaluators": [{"name": "gain"}],
         "data.eval.limit": 300,
         "decoding.max_steps": 10,
         "train.steps": options.steps,
@@ -85,8 +86,8 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of data order, noise and timesteps")
-    parser.add_argument("--steps", type=int, default=79, help="optimiser steps of 32 pairs")
-    parser.add_argument("--every", type=int, default=20, help="steps between evaluations")
+    parser.add_argument("--steps", type=int, default=119, help="optimiser steps of 32 pairs")
+    parser.add_argument("--every", type=int, default=15, help="steps between evaluations")
     parser.add_argument("--output", default="runs/digits-study", help="folder of the runs")
     return parser.parse_args(arguments)
 

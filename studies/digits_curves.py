@@ -21,7 +21,7 @@ REPORTED = slice(0, 200)
 WATCHED = slice(200, 300)
 
 JUDGE_MARGIN = 0.03
-WINNER_MARGIN = 0.02
+WINNER_MARGIN = 0.05
 """A run stops where the judge recognises so much less, or the denoising error of the chosen images is so much higher,
 than at the start."""
 
@@ -35,7 +35,7 @@ class Point:
     Attributes:
         scores: scores of the held-out images by reward, [300] each.
         winner_error: denoising error of the held-out chosen images less that of the start model, same noise.
-        implicit_accuracy: share of held-out pairs whose chosen image gained more likelihood than the rejected one.
+        implicit_accuracy: share of held-out pairs whose chosen image has gained less error than the rejected one.
     """
 
     step: int
@@ -71,34 +71,31 @@ class Curve:
                 return before
         return self.points[-1]
 
-    def steps_to(self, gain: float) -> int | None:
-        """Steps until the reward has gained so much and the judge recognises as much as at the start, less the margin;
-        None if it never does."""
-        for point in self.points:
-            judge = mean_change(self.start, point, "digit_judge", REPORTED)
-            if mean_change(self.start, point, "reward", REPORTED) >= gain and judge >= -JUDGE_MARGIN:
-                return point.step
+    def steps_to(self, gain: float) -> float | None:
+        """Steps until the reward has gained so much, between two evaluations by a straight line; None if it never does
+        while the judge recognises as much as at the start, less the margin."""
+        reached = [mean_change(self.start, point, "reward", REPORTED) for point in self.points]
+        for (before, low), (after, high) in pairwise(zip(self.points, reached, strict=True)):
+            judge = mean_change(self.start, after, "digit_judge", REPORTED)
+            if low < gain <= high and judge >= -JUDGE_MARGIN:
+                return before.step + (after.step - before.step) * (gain - low) / (high - low)
         return None
 
 
 def read_curve(folder: Path) -> Curve:
     """Reads a finished run."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    evaluations = {row["step"]: row for row in rows if row["kind"] == "eval"}
     lines = (folder / "gain.jsonl").read_text(encoding="utf-8").splitlines()
-    scores = {row.pop("step"): row for row in map(json.loads, lines)}
-    points = tuple(_build_point(step, scores[step], evaluations[step]) for step in sorted(scores))
+    evaluations = {row.pop("step"): row for row in map(json.loads, lines)}
+    start = evaluations[0]
+    points = tuple(_build_point(step, evaluations[step], start) for step in sorted(evaluations))
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return Curve(folder, points, _step_seconds(rows))
 
 
-def _build_point(step: int, scores: dict[str, list[float]], metrics: dict[str, float]) -> Point:
-    return Point(
-        step,
-        {name: np.array(values) for name, values in scores.items()},
-        # A log-prob is minus half the error.
-        winner_error=-2 * metrics["preference/log_ratio/chosen"],
-        implicit_accuracy=metrics["preference/reward_accuracy"],
-    )
+def _build_point(step: int, row: dict[str, list[float]], start: dict[str, list[float]]) -> Point:
+    chosen, rejected = (np.subtract(row[name], start[name]) for name in ("chosen_errors", "rejected_errors"))
+    scores = {name: np.array(values) for name, values in row.items() if not name.endswith("_errors")}
+    return Point(step, scores, winner_error=float(chosen.mean()), implicit_accuracy=float((chosen < rejected).mean()))
 
 
 def _step_seconds(rows: Sequence[dict[str, float]]) -> float:

@@ -25,12 +25,13 @@ def write_run(folder: Path, judges: list[float], errors: list[float]) -> curves.
     scores = []
     for index, (judge, error) in enumerate(zip(judges, errors, strict=True)):
         step = 10 * index
-        metrics = {"preference/log_ratio/chosen": -error / 2, "preference/reward_accuracy": 0.5 + index / 10}
-        rows.append({"kind": "eval", "step": step, "time": 100.0 * index, **metrics})
+        rows.append({"kind": "eval", "step": step, "time": 100.0 * index})
         rows += [{"kind": "train", "step": step + 1 + k, "time": 100 * index + 10 + 2 * k} for k in range(10)]
         seen = (np.arange(300) % 100 < round(100 * judge)).astype(float)
         ink = np.full(300, 0.1 + 0.02 * index)
+        errors_of = {"chosen_errors": [0.1 + error, 0.3 + error], "rejected_errors": [0.2, 0.3 + 2 * error]}
         scores.append({"step": step, "reward": (ink + 1).tolist(), "ink": ink.tolist(), "digit_judge": seen.tolist()})
+        scores[-1] |= errors_of
         Image.new("L", (160, 160)).save(folder / "images" / f"step-{step:05d}.png")
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "gain.jsonl").write_text("".join(json.dumps(row) + "\n" for row in scores))
@@ -44,9 +45,11 @@ def test_the_judge_stops_a_run(tmp_path: Path) -> None:
 
 
 def test_the_winner_error_stops_a_run(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", [0.8, 0.8, 0.8, 0.8], [0.0, 0.001, 0.015, 1.0])
+    run = write_run(tmp_path / "run", [0.8, 0.8, 0.8, 0.8], [0.0, 0.001, 0.045, 1.0])
     assert run.stop.step == 20
     assert run.points[3].winner_error == pytest.approx(1.0)
+    # The first chosen error grew and its rejected one did not; the second grew by half as much as its rejected one.
+    assert run.points[3].implicit_accuracy == 0.5
 
 
 def test_a_run_that_holds_up_is_not_stopped(tmp_path: Path) -> None:
@@ -56,8 +59,8 @@ def test_a_run_that_holds_up_is_not_stopped(tmp_path: Path) -> None:
 
 def test_steps_to_a_gain_count_only_where_the_judge_holds_up(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [0.8, 0.6, 0.8, 0.8], [0.0] * 4)
-    assert run.steps_to(0.015) == 20
-    assert run.steps_to(0.05) == 30
+    assert run.steps_to(0.015) is None
+    assert run.steps_to(0.05) == pytest.approx(25)
     assert run.steps_to(0.5) is None
 
 
@@ -86,6 +89,6 @@ def test_the_page_has_a_row_for_every_method(tmp_path: Path, monkeypatch: pytest
     assert rows[0].startswith("| falling | 2 | 10, 10 | +0.020")
     assert rows[1].startswith("| falling | 2 | 20, 20 | +0.040")
     assert "-0.300" in rows[1]
-    assert rows[2] == "| falling | 2.00 | 10 steps, 20 s | never | never |"
+    assert rows[2] == "| falling | 2.00 | never | never | never |"
     assert (tmp_path / "digits.svg").is_file()
     assert (tmp_path / "digits.png").is_file()

@@ -17,6 +17,7 @@ from mmalign import (
     Evaluator,
     EvaluatorSpec,
     Parameters,
+    Record,
     Reward,
     RewardSpec,
     Rollout,
@@ -78,14 +79,14 @@ class Gain(Evaluator):
 
     Attributes:
         scores: of the latest evaluation, one score a prompt by reward; `reward` is the composite.
-        images: of the latest evaluation, of which the run draws a sheet: (caption, image) of the first prompts.
+        images: of the latest evaluation, of which the run draws a sheet: (record, image) of the first prompts.
         outputs: of the latest evaluation, one PIL image a prompt.
     """
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
         self.scores: dict[str, list[float]] = {}
-        self.images: list[tuple[str, Any]] = []
+        self.images: list[tuple[Record, Any]] = []
         self.outputs: list[Any] = []
         self._start: dict[str, list[float]] = {}
 
@@ -95,7 +96,7 @@ class Gain(Evaluator):
         groups = context.generate(prompts, 1)
         rollouts = [Rollout.build(prompt, group) for prompt, group in zip(prompts, groups, strict=True)]
         self.outputs = [rollout.responses[0].output for rollout in rollouts]
-        self.images = [(one.record.prompt_text, image) for one, image in zip(rollouts[:10], self.outputs, strict=False)]
+        self.images = [(one.record, image) for one, image in zip(rollouts[:10], self.outputs, strict=False)]
         rewards = backend.score_rollouts(rollouts).cpu()  # [N, K]
         self.scores = {"reward": backend.compose(rewards).tolist()}
         self.scores |= dict(zip(backend.reward_names, rewards.T.tolist(), strict=True))
