@@ -21,7 +21,7 @@ TEXT = [path for path in CONFIGS if path.parent.name == "text"]
 
 
 def test_there_are_as_many_configurations_as_are_tested() -> None:
-    assert len(CONFIGS) == 81
+    assert len(CONFIGS) == 83
     assert len(TEXT) == 63
 
 
