@@ -18,6 +18,7 @@ from mmalign import Record
 from mmalign_diffusion.config import DiffusionConfig, DiffusionPathConfig, Noising, Timesteps
 from mmalign_diffusion.families import FAMILIES, find_family
 from mmalign_diffusion.testing import build_tiny_class_unet
+from mmalign_diffusion.testing_pipelines import build_tiny_pipeline
 
 PAGE = (Path(__file__).parents[1] / "docs" / "diffusion.md").read_text(encoding="utf-8")
 PIPELINES = ("stable_diffusion", "sdxl", "sd3", "flux", "pixart")
@@ -38,15 +39,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     build_tiny_class_unet("unet")
     write_image_pairs(tmp_path, 4)
+    build_tiny_pipeline("pipeline", "stable_diffusion")
+    rows = [json.loads(line) for line in Path("pairs.jsonl").read_text().splitlines()]
+    users = [json.dumps({**row, "meta": json.dumps({"user": "ann"})}) for row in rows]
+    Path("users.jsonl").write_text("\n".join(users), encoding="utf-8")
     Path("reward.py").write_text(REWARD, encoding="utf-8")
     prompts = [{"id": str(index), "prompt": str(index % 3)} for index in range(4)]
     Path("prompts.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in prompts), encoding="utf-8")
     return tmp_path
 
 
-@pytest.mark.parametrize("index", [0, 1, 2, 3])
+@pytest.mark.parametrize("index", range(5))
 def test_the_configurations_train(folder: Path, index: int) -> None:
-    Path("page.yaml").write_text(blocks("yaml")[index], encoding="utf-8")
+    Path("page.yaml").write_text([block for block in blocks("yaml") if "output:" in block][index], encoding="utf-8")
     run = mmalign.train("page.yaml")
     assert run.finished
 

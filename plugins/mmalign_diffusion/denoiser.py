@@ -45,12 +45,14 @@ class Request:
         place: its own place among the responses to it.
         seed: of its noise.
         group: a seed that the responses to a prompt have in common.
+        draw: likewise, of what is drawn to score them; another one in every call.
     """
 
     prompt: int
     place: int
     seed: int
     group: int
+    draw: int
 
 
 @dataclass(eq=False)
@@ -77,7 +79,9 @@ class DenoiserModality(Modality):
             self.network_family = self.family
         else:
             self.network_family = find_family(self.family.name)(self.model, size, **self.family.own)
-        self.adapter = self.lora is not None
+        self.adapter = self.lora is not None or self.network_family.adapter
+        if self.lora is not None and self.network_family.adapter:
+            raise ConfigError("modality.lora: what this family trains is an adapter already; drop it")
         self._check_guidance(self.guidance, "modality.guidance")
 
     def denoising(self, network: nn.Module) -> Denoising:
@@ -118,7 +122,7 @@ class DenoiserModality(Modality):
     def save_merged(self, model: Model, directory: str) -> None:
         """Writes the whole denoiser with the adapter merged in. Needs memory for a second copy."""
         network: Any = model.network
-        if self.adapter:
+        if self.lora is not None:
             # Merging and taking apart again would round the weights that go on training.
             network = copy.deepcopy(network).merge_and_unload()
         with quiet_loading(local=True):
@@ -196,9 +200,11 @@ class DenoiserModality(Modality):
         for prompt, record in enumerate(records):
             # Prompt by prompt, so that a call that is cut between prompts draws the same.
             group = draw_seed() if decoding.seed is None else digest_seed(decoding.seed, record_seed(record))
+            # Noise that is repeated must not repeat the levels that are trained at.
+            draw = group if decoding.seed is None else draw_seed()
             for place in range(count):
                 seed = draw_seed() if decoding.seed is None else digest_seed(group, place)
-                requests.append(Request(prompt, place, seed, group))
+                requests.append(Request(prompt, place, seed, group, draw))
         return requests
 
     def _check_guidance(self, guidance: float, key: str) -> None:

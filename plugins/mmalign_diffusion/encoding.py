@@ -107,7 +107,7 @@ def encode_record(family: Family, record: Record, draws: Draws, limits: MediaLim
 
 def choose_tokens(family: Family, record: Record, draws: Draws) -> Tensors:
     """Reads the prompt, which is checked even where it is left out."""
-    tokens = family.tokenise(record)
+    tokens = family.draw_tokens(family.tokenise(record), seeded(draws.part))
     return (family.null_tokens or tokens) if draws.dropped else tokens
 
 

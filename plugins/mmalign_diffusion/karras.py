@@ -58,4 +58,5 @@ def log_logistic_sigmas(count: int, *, low: float, high: float, median: float, s
     bounds = (torch.tensor([low, high], dtype=torch.float64).log() - torch.tensor(median).double().log()) / scale
     first, last = bounds.sigmoid()
     shares = first + (last - first) * (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    return median * (scale * shares.logit()).exp()
+    levels: Tensor = median * (scale * shares.logit()).exp()
+    return levels

@@ -149,9 +149,9 @@ class Diffusion(DenoiserModality):
         ]
 
     def _encode_sampled(self, record: Record, latents: Tensor, request: Request) -> EncodedResponse:
-        draws = self.drawing.draw(record, request.place + 1, request.group)
+        draws = self.drawing.draw(record, request.place + 1, request.draw)
         tokens = choose_tokens(self.network_family, record, draws)
-        content = {"latents": latents, "draw": torch.tensor(request.group)}
+        content = {"latents": latents, "draw": torch.tensor(request.draw)}
         return build_encoded(self.network_family, content, latents.shape, tokens, draws, request.place)
 
 

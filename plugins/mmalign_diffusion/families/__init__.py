@@ -15,6 +15,7 @@ FAMILIES = {
     "custom": "mmalign_diffusion.families.custom:Custom",
     "flux": "mmalign_diffusion.families.flux:Flux",
     "masked_tokens": "mmalign_diffusion.families.masked_tokens:MaskedTokens",
+    "personal": "mmalign_diffusion.families.personal:Personal",
     "pixart": "mmalign_diffusion.families.pixart:PixArt",
     "sd3": "mmalign_diffusion.families.sd3:SD3",
     "sdxl": "mmalign_diffusion.families.sdxl:SDXL",

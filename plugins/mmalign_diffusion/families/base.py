@@ -34,9 +34,11 @@ class Family(ABC):
         parameters: the model that validates a family's own keys in the YAML.
         model: folder, hub id or whatever else the family's weights come from; None where the family needs none.
         size: (height, width) in pixels that images are brought to; None for the model's own.
+        adapter: True if what `load` returns is frozen but for something that its `disable_adapter()` switches off.
     """
 
     parameters: ClassVar[type[Parameters]] = Parameters
+    adapter: ClassVar[bool] = False
 
     def __init__(self, model: str | None, size: tuple[int, int] | None = None) -> None:
         self.model = model
@@ -104,6 +106,10 @@ class Family(ABC):
     @abstractmethod
     def null_tokens(self) -> dict[str, Tensor] | None:
         """Tokens of the null condition, for guidance and for dropped prompts; None where the model has none."""
+
+    def draw_tokens(self, tokens: Tensors, generator: Generator) -> Tensors:
+        """Changes tokens at random for a record that is scored, the same for all of its responses; here not at all."""
+        return tokens
 
     def embed(self, tokens: Sequence[Tensors]) -> list[dict[str, Tensor]]:
         """Turns tokens into what the denoiser reads, by the frozen encoders; where there are none, tokens as they are.

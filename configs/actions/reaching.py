@@ -1,8 +1,8 @@
 """A toy of goal-conditioned action policies: a denoiser of sequences of moves that reach a goal. A plugin file.
 
-    python examples/action_policies/reaching.py       writes the data
-    mmalign train examples/action_policies/imitate.yaml
-    mmalign train examples/action_policies/prefer.yaml
+    python configs/actions/reaching.py       writes the data
+    mmalign train configs/actions/imitate.yaml
+    mmalign train configs/actions/prefer.yaml
 
 A response is eight moves in the plane as JSON, the prompt one of two goals, [-1, 0] or [1, 0]. Demonstrations go there
 above or below a straight line, one as often as the other; preferences are for above.
