@@ -64,7 +64,8 @@ def train(method: str, seed: int, options: argparse.Namespace) -> None:
         "train.seed": seed,
         "output": str(folder),
     }
-    mmalign.train(CONFIGS / f"{config}.yaml", changes)
+    if mmalign.train(CONFIGS / f"{config}.yaml", changes).interrupted:
+        raise KeyboardInterrupt
     (folder / FINISHED).touch()
 
 

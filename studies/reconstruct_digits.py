@@ -1,6 +1,6 @@
 """Brings held-out real digits to a noise level and samples them back: by inversion, and by noise drawn at random.
 
-    python studies/reconstruct_digits.py        # about two minutes on two CPU cores
+    python studies/reconstruct_digits.py        # minutes on two CPU cores
 
 The embedded denoiser of `mmalign_diffusion` has not seen these digits. Both ways end at the same level and go back with
 the same deterministic sampler over the same levels, so they differ in the noisy image alone. It writes the table of
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Restores the digits from every level in every way and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=10, help="steps to the last level")
-    parser.add_argument("--digits", type=int, default=200, help="held-out digits")
+    parser.add_argument("--digits", type=int, default=100, help="held-out digits")
     parser.add_argument("--shown", type=int, default=599, choices=LEVELS, help="level of the picture")
     options = parser.parse_args(arguments)
     held_out = load_parts().held_out
