@@ -87,7 +87,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of data order, noise and timesteps")
-    parser.add_argument("--steps", type=int, default=119, help="optimiser steps of 32 pairs")
+    parser.add_argument("--steps", type=int, default=60, help="optimiser steps of 32 pairs")
     parser.add_argument("--every", type=int, default=15, help="steps between evaluations")
     parser.add_argument("--output", default="runs/digits-study", help="folder of the runs")
     return parser.parse_args(arguments)
