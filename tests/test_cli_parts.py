@@ -204,7 +204,7 @@ def test_explain_says_that_a_name_is_an_alias(monkeypatch: pytest.MonkeyPatch, c
 def test_explain_as_json_shows_limits(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     assert run(monkeypatch, "explain", "alpha_po", "--json") == 0
     (part,) = json.loads(capsys.readouterr().out)
-    assert part["needs met by"] == ["stored responses"]
+    assert part["needs met by"] == ["stored responses", "sampled responses"]
     assert (part["batch-coupled"], part["golden vectors"]) == ([], [])
 
 
