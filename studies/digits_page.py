@@ -131,8 +131,8 @@ def draw_sheet(curves: Curves) -> None:
     first = next(iter(curves.values()))[0]
     columns = [("start", first, 0)]
     for name, runs in curves.items():
-        columns += [(f"{name}\nstep {runs[0].stop.step}", runs[0], runs[0].stop.step)]
-        columns += [(f"{name}\nstep {runs[0].points[-1].step}", runs[0], runs[0].points[-1].step)]
+        columns += [(f"{name}, step {runs[0].stop.step}", runs[0], runs[0].stop.step)]
+        columns += [(f"{name}, step {runs[0].points[-1].step}", runs[0], runs[0].points[-1].step)]
     across = 5
     down = -(-len(columns) // across)
     figure, panels = plt.subplots(down, across, figsize=(2.4 * across, 2.7 * down), layout="constrained")
@@ -140,6 +140,6 @@ def draw_sheet(curves: Curves) -> None:
         panel.axis("off")
     for panel, (title, curve, step) in zip(panels.flat, columns, strict=False):
         panel.imshow(plt.imread(curve.folder / "images" / f"step-{step:05d}.png"), cmap="gray_r", vmin=0, vmax=1)
-        panel.set_title(title, fontsize=8)
+        panel.set_title(title, fontsize=7)
     figure.savefig(SHEET, dpi=110)
     plt.close(figure)

@@ -19,6 +19,7 @@ LARGE = [path for path in CONFIGS if "_sd" in path.stem]
 SMALL = [path for path in CONFIGS if path not in LARGE]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SMALL, ids=lambda path: path.stem)
 def test_a_digit_recipe_trains(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)

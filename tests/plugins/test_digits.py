@@ -104,6 +104,7 @@ def test_equal_seeds_and_steps_give_equal_weights() -> None:
     assert not torch.equal(first["conv_in.weight"], other["conv_in.weight"])
 
 
+@pytest.mark.slow
 @needs_digits
 def test_the_command_writes_what_loads(tmp_path: Path) -> None:
     folder = tmp_path / "digits"

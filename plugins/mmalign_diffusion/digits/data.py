@@ -79,7 +79,7 @@ def load_parts() -> Parts:
     for digit in range(CLASSES):
         own = torch.nonzero(digits.labels == digit).flatten()
         own = own[torch.randperm(len(own), generator=generator)]
-        for name, share in zip(_PER_CLASS, own.split(list(_PER_CLASS.values())), strict=True):
+        for name, share in zip(_PER_CLASS, torch.split(own, list(_PER_CLASS.values())), strict=True):
             rows[name].append(share)
     return Parts(**{name: digits.rows(torch.cat(shares)) for name, shares in rows.items()})
 

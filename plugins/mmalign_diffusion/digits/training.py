@@ -82,7 +82,7 @@ def train_denoiser(digits: Digits, budget: Budget, seed: int) -> Trained:
         with _autocast():
             loss = _denoising_error(network, digits, levels)
         optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
         losses.append(loss.item())
@@ -127,7 +127,7 @@ def train_classifier(digits: Digits, steps: int, seed: int) -> DigitClassifier:
         batch = digits.rows(torch.randint(len(digits), (_BATCH,)))
         loss = functional.cross_entropy(network(_vary(batch.pixels)), batch.labels)
         optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimiser.step()
         schedule.step()
     return network.eval()
