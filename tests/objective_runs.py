@@ -55,6 +55,7 @@ PENALTIES = {
 
 OF_TEXT = {
     "rationale_dpo": "record 'p[0-9]+', response 'rationale': expected one image part",
+    "rationale": "record 'p[0-9]+', response 'rationale': expected one image part",
     "in_context_ranking": "objective 'in_context_ranking' trains on responses, but the first batch has none",
     "srpo": "record 'p[0-9]+': expected the prompt to name one class",
 }
