@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmalign.config import TrainConfig
-from mmalign.policy import Policy
+from mmalign.compute.policy import Policy
+from mmalign.config.run_config import TrainConfig
 
 _FACTOR = "learning_rate_factor"
 """Key of a parameter group: its learning rate is this times that of the network."""

@@ -15,19 +15,19 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from mmalign.assembly import Assembly
-from mmalign.backend import Backend
-from mmalign.batch import Batch
-from mmalign.config import RunConfig
-from mmalign.data import Source
+from mmalign.compute.backend import Backend
+from mmalign.compute.batch import Batch
+from mmalign.compute.policy import Policy
+from mmalign.config.run_config import RunConfig
+from mmalign.data.records import Record
+from mmalign.data.sources import Source
+from mmalign.data.stream import RecordStream
 from mmalign.errors import CheckpointError
-from mmalign.media_checks import MediaSkips
-from mmalign.metrics_log import MetricsLog
-from mmalign.objectives import Objective
-from mmalign.policy import Policy
-from mmalign.records import Record
-from mmalign.reference import MovingReference
-from mmalign.sources import RecordStream
+from mmalign.losses.objectives import Objective
+from mmalign.media.checks import MediaSkips
+from mmalign.monitoring.metrics_log import MetricsLog
+from mmalign.planning.assembly import Assembly
+from mmalign.references.reference import MovingReference
 from mmalign.values import Model
 
 logger = logging.getLogger(__name__)

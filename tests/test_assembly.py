@@ -11,8 +11,8 @@ import torch
 
 from mmalign import ConfigError, DataError, MmalignError, PlanError, PluginError, RunConfig, StepContext, TrainingError
 from mmalign.api import load_assembly, load_run
-from mmalign.assembly import Assembly
-from mmalign.inspection import inspect_run
+from mmalign.planning.assembly import Assembly
+from mmalign.planning.inspection import inspect_run
 from mmalign.run import Run
 from mmalign.values import Rollout
 

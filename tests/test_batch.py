@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmalign import Record
-from mmalign.batch import Batch, build_batch
+from mmalign.compute.batch import Batch, build_batch
 from mmalign.values import EncodedResponse
 
 

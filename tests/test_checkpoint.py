@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from mmalign import CheckpointError
-from mmalign.checkpoint import find_latest, load_checkpoint, save_checkpoint
+from mmalign.results.checkpoint import find_latest, load_checkpoint, save_checkpoint
 
 WEIGHTS = {"policy": {"w": torch.arange(6.0).view(2, 3)}}
 
@@ -193,7 +193,7 @@ SAVE_LOOP = """
 import sys
 from pathlib import Path
 import torch
-from mmalign.checkpoint import save_checkpoint
+from mmalign.results.checkpoint import save_checkpoint
 root, step = Path(sys.argv[1]), 1
 print("ready", flush=True)
 while True:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from mmalign import ConfigError, cache_folder
-from mmalign.cli import main
-from mmalign.cli_cache import clear
-from mmalign.row_store import RowStore
+from mmalign.caches.row_store import RowStore
+from mmalign.cli.cache import clear
+from mmalign.cli.main import main
 
 
 @pytest.fixture

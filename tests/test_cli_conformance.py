@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from mmalign.cli_conformance import conformance
+from mmalign.cli.conformance import conformance
 
 DPO_INPUTS = {
     "policy_chosen_logps": [-10.0],

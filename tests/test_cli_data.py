@@ -12,10 +12,10 @@ from image_files import png, put
 from rich.console import Console
 from typer.testing import CliRunner
 
-from mmalign.cli_data import app
-from mmalign.data_show import paint, print_record
+from mmalign.cli.data import app
+from mmalign.data.records import Record
+from mmalign.data.show import paint, print_record
 from mmalign.errors import ConfigError, DataError
-from mmalign.records import Record
 
 EXAMPLES = Path(__file__).parent / "data" / "example_records.jsonl"
 

@@ -16,11 +16,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mmalign import ConfigError, DataError, MediaError, Record, load_run, open_image
-from mmalign.cli import app
-from mmalign.data import DataConfig, open_source
+from mmalign.cli.main import app
+from mmalign.data.sources import DataConfig, open_source
 from mmalign.feedback import Sampled, sample_outputs, sample_records
-from mmalign.media_checks import check_media
-from mmalign.sample_writing import write_samples
+from mmalign.media.checks import check_media
+from mmalign.results.sample_writing import write_samples
 
 PLUGIN = Path(__file__).with_name("image_toy_plugin.py")
 Build = Callable[..., dict[str, Any]]

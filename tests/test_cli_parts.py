@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from mmalign import __version__
-from mmalign.cli import COMMANDS, main
-from mmalign.cli_context import current_registry
-from mmalign.cli_parts import PLURALS
-from mmalign.config import COMPONENT_KINDS, RunConfig
+from mmalign.cli.context import current_registry
+from mmalign.cli.main import COMMANDS, main
+from mmalign.cli.parts import PLURALS
+from mmalign.config.run_config import COMPONENT_KINDS, RunConfig
+from mmalign.config.schema import json_schema
 from mmalign.registry import Registry
-from mmalign.schema import json_schema
 
 PLUGIN_FILE = """
 import mmalign
@@ -47,7 +47,7 @@ def odd_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     file = tmp_path / "odd_rewards.py"
     file.write_text(PLUGIN_FILE)
     registry = current_registry([file])
-    monkeypatch.setattr("mmalign.cli_parts.current_registry", lambda: registry)
+    monkeypatch.setattr("mmalign.cli.parts.current_registry", lambda: registry)
     monkeypatch.setenv("COLUMNS", "200")
     return registry
 
@@ -63,8 +63,8 @@ Capture = pytest.CaptureFixture[str]
 
 
 def test_help_lists_every_command_and_imports_none() -> None:
-    code = "import sys, mmalign.cli as c; sys.argv[1:] = ['--help']\ntry: c.main()\nexcept SystemExit: pass\n"
-    check = "sys.exit(bool({'torch', 'pydantic', 'mmalign.cli_parts', 'mmalign.cli_train'} & set(sys.modules)))"
+    code = "import sys, mmalign.cli.main as c; sys.argv[1:] = ['--help']\ntry: c.main()\nexcept SystemExit: pass\n"
+    check = "sys.exit(bool({'torch', 'pydantic', 'mmalign.cli.parts', 'mmalign.cli.train'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code + check], capture_output=True, text=True, check=False)
     assert result.returncode == 0
     for name, command in COMMANDS.items():
@@ -113,7 +113,7 @@ def test_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("mmalign.cli_parts.current_registry", fail)
+    monkeypatch.setattr("mmalign.cli.parts.current_registry", fail)
     monkeypatch.setattr(sys, "argv", ["mmalign", "plugins"])
     with pytest.raises(ZeroDivisionError):
         main()

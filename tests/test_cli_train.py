@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from mmalign.cli import app, main
-from mmalign.metrics_log import read_metrics
-from mmalign.records import Record
+from mmalign.cli.main import app, main
+from mmalign.data.records import Record
+from mmalign.monitoring.metrics_log import read_metrics
 
 Build = Callable[..., dict[str, Any]]
 SAMPLE = ["generate", "{config}", "--prompt", "x", "--collector"]
@@ -154,7 +154,7 @@ def test_a_mistake_is_one_message_and_exit_code_2(
 SLOW_TRAINING = """
 import sys, time
 from mmalign import loop
-from mmalign.cli import main
+from mmalign.cli.main import main
 
 original = loop.optimiser_step
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from mmalign import Record
-from mmalign.batch import Batch, build_batch
-from mmalign.companions import add_record_quantities
-from mmalign.quantities import Plan, Provider, plan_quantities, take_row
+from mmalign.compute.batch import Batch, build_batch
+from mmalign.planning.companions import add_record_quantities
+from mmalign.planning.quantities import Plan, Provider, plan_quantities, take_row
 from mmalign.values import EncodedResponse
 
 NAN = pytest.approx(math.nan, nan_ok=True)

@@ -10,7 +10,7 @@ from image_files import noise
 from PIL import Image
 
 from mmalign import DataError
-from mmalign.contact_sheet import ContactSheet, save_png
+from mmalign.media.contact_sheet import ContactSheet, save_png
 
 RED, BLUE = (Image.new("RGB", (192, 192), colour) for colour in ("red", "blue"))
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import mmalign
-from mmalign.metrics_log import read_metrics
+from mmalign.monitoring.metrics_log import read_metrics
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs/diffusion").glob("*.yaml"))
@@ -47,8 +47,8 @@ def test_a_digit_recipe_trains(path: Path, tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("path", LARGE, ids=lambda path: path.stem)
 def test_a_recipe_of_a_large_model_is_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmalign.config.validation import validate_parameters
     from mmalign.registry import load_registry
-    from mmalign.validation import validate_parameters
     from mmalign_diffusion.config import DiffusionConfig
     from mmalign_diffusion.families import FAMILIES
 

@@ -14,8 +14,8 @@ import torch
 import yaml
 
 import mmalign
-from mmalign.checkpoint import find_latest, load_checkpoint
-from mmalign.metrics_log import read_metrics
+from mmalign.monitoring.metrics_log import read_metrics
+from mmalign.results.checkpoint import find_latest, load_checkpoint
 
 # A response of very different length in each half: local means would differ from the global one.
 ROWS = [

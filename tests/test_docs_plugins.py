@@ -14,12 +14,12 @@ from feedback_records import write_feedback
 from safetensors.torch import load_file
 
 import mmalign
-from mmalign.config import Component, RunConfig
-from mmalign.metrics_log import read_metrics
+from mmalign.config.run_config import Component, RunConfig
+from mmalign.config.validation import validate_parameters
+from mmalign.monitoring.metrics_log import read_metrics
 from mmalign.plugin_discovery import HOOKS
 from mmalign.plugins import Status
 from mmalign.registry import HOOK_OF, load_object, load_registry
-from mmalign.validation import validate_parameters
 
 PAGE = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text(encoding="utf-8")
 

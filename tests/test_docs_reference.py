@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 import mmalign
-from mmalign import cli_cache
-from mmalign.config import ReferenceConfig
+from mmalign.cli import cache as cli_cache
+from mmalign.config.run_config import ReferenceConfig
 
 PAGE = (Path(__file__).parents[1] / "docs" / "reference.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)

@@ -10,12 +10,12 @@ import pytest
 import yaml
 
 from mmalign import Record, Sample
-from mmalign.assembly import assemble
-from mmalign.components import RewardComponent
-from mmalign.config import RunConfig
+from mmalign.config.components import RewardComponent
+from mmalign.config.run_config import RunConfig
+from mmalign.config.validation import validate
+from mmalign.planning.assembly import assemble
 from mmalign.registry import load_object, load_registry
-from mmalign.rewards import BoundReward, RewardScorer
-from mmalign.validation import validate
+from mmalign.rewards.scorer import BoundReward, RewardScorer
 from mmalign_rewards.python_function import PythonFunction
 
 PAGE = (Path(__file__).parents[1] / "docs" / "rewards.md").read_text(encoding="utf-8")

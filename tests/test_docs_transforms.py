@@ -17,8 +17,8 @@ from transforming import compared, rated
 import mmalign
 from mmalign import Note, Record, Response, Score
 from mmalign.api import load_assembly
-from mmalign.data import Source
-from mmalign.metrics_log import read_metrics
+from mmalign.data.sources import Source
+from mmalign.monitoring.metrics_log import read_metrics
 from mmalign.registry import load_registry
 from mmalign.startup import open_data
 

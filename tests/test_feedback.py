@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from mmalign import Collector, Generate, Record, Rollout, Sample, TrainingError, load_run
-from mmalign.components import CompositionConfig, RewardComponent
+from mmalign.config.components import CompositionConfig, RewardComponent
 from mmalign.feedback import sample_records
-from mmalign.reward_composition import Composition
+from mmalign.rewards.composition import Composition
 from mmalign.run import Run
 
 PROMPTS = [Record.from_text("x" * length, id=str(length)) for length in range(1, 6)]

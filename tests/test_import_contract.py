@@ -73,12 +73,12 @@ def test_an_example_uses_only_what_mmalign_exports(path: Path) -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "import mmalign.backend",
+        "import mmalign.compute.backend",
         "from mmalign.parts import Reward",
         "from mmalign import backend",
         "def f():\n    from mmalign import no_such_name",
         "import mmalign\nmmalign.backend",
-        "TARGET = 'mmalign.backend:Backend'",
+        "TARGET = 'mmalign.compute.backend:Backend'",
         "from mmalign_rewards.length import Length",
         "TARGET = 'mmalign_rewards.length:Length'",
     ],

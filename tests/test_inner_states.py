@@ -10,7 +10,7 @@ from token_models import END, IdTokens, encoded
 from torch import Tensor
 
 from mmalign import EncodedResponse, Policy
-from mmalign.inner_states import record_activations
+from mmalign.tokens.inner_states import record_activations
 from mmalign.values import Model
 
 WANT = ("hidden", "layers", "activations", "context")

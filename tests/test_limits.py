@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import TOY_PLUGIN
 
-from mmalign.limits import BOTH, SAMPLED, STORED, find_limits, golden_methods
+from mmalign.planning.limits import BOTH, SAMPLED, STORED, find_limits, golden_methods
 from mmalign.registry import Registry, load_registry
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -14,10 +14,10 @@ from image_toy_plugin import draw
 
 import mmalign
 from mmalign import ConfigError, DataError, MediaError, Record, load_run
-from mmalign.data import DataConfig, open_source
-from mmalign.media import MediaLimits
-from mmalign.media_checks import MediaCheck, MediaSkips, check_media
-from mmalign.metrics_log import read_metrics
+from mmalign.data.sources import DataConfig, open_source
+from mmalign.media.checks import MediaCheck, MediaSkips, check_media
+from mmalign.media.images import MediaLimits
+from mmalign.monitoring.metrics_log import read_metrics
 
 PLUGIN = Path(__file__).with_name("image_toy_plugin.py")
 Build = Callable[..., Path]
@@ -99,9 +99,9 @@ def test_a_shared_image_is_looked_at_once(images: Path, monkeypatch: pytest.Monk
     rows = [image_row(f"p{index}", "bright0.png", "dark0.png") for index in range(5)]
     images.write_text("".join(json.dumps(row) + "\n" for row in rows))
     looked = []
-    original = mmalign.media_checks.read_header
+    original = mmalign.media.checks.read_header
     monkeypatch.setattr(
-        mmalign.media_checks, "read_header", lambda *one, **more: (looked.append(1), original(*one, **more))[1]
+        mmalign.media.checks, "read_header", lambda *one, **more: (looked.append(1), original(*one, **more))[1]
     )
     assert len(open_source(DataConfig(path=str(images)), check_media=MediaCheck().check)) == 5
     assert len(looked) == 2
@@ -164,7 +164,7 @@ def test_an_image_that_broke_stops_the_run_with_a_checkpoint(recipe: Build, imag
 
 def whole_order(config: Path) -> list[int]:
     """The numbers of the records in the order in which a run visits them, in two epochs."""
-    from mmalign.sources import RecordStream
+    from mmalign.data.stream import RecordStream
 
     run = load_run(config)
     source = open_source(run.config.data.train)

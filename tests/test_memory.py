@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from mmalign.api import load_assembly
-from mmalign.config import RunConfig
+from mmalign.compute.memory import MicroBatchSize, is_out_of_memory
+from mmalign.config.run_config import RunConfig
 from mmalign.errors import TrainingError
 from mmalign.loop import accumulate_gradients, train
-from mmalign.memory import MicroBatchSize, is_out_of_memory
-from mmalign.metrics_log import read_metrics
+from mmalign.monitoring.metrics_log import read_metrics
 from mmalign.rounds import begin_round
 from mmalign.run import Run
 from mmalign.startup import build_run
@@ -86,11 +86,11 @@ def test_a_whole_run_goes_on_with_the_smaller_size_and_says_so_once(
     train(plain)
     weights, losses = tables(plain), [row["loss"] for row in read_metrics(plain.output)]
     limited = build(8)
-    with caplog.at_level(logging.WARNING, "mmalign.memory"), memory_for(limited.policy.network, 2):
+    with caplog.at_level(logging.WARNING, "mmalign.compute.memory"), memory_for(limited.policy.network, 2):
         train(limited)
     assert limited.step == 4
     assert limited.backend.micro_batch_size.value == 2
-    said = [record.message for record in caplog.records if record.name == "mmalign.memory"]
+    said = [record.message for record in caplog.records if record.name == "mmalign.compute.memory"]
     assert [message.partition(";")[0] for message in said] == [
         "out of memory with micro-batches of 8 responses",
         "out of memory with micro-batches of 4 responses",

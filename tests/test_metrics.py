@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from mmalign import ObjectiveSpec, PluginError
-from mmalign.metrics import MetricSums, compute_means
+from mmalign.losses.objectives import Objective, bind_objective
+from mmalign.monitoring.metrics import MetricSums, compute_means
 from mmalign.names import distinct_names
-from mmalign.objectives import Objective, bind_objective
 
 
 def make_objective(per: Any, prefix: str = "") -> Objective:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mmalign import ConfigError
-from mmalign.metrics_log import MetricsLog, check_trackers, read_metrics
+from mmalign.monitoring.metrics_log import MetricsLog, check_trackers, read_metrics
 
 
 class RecordingAccelerator:
@@ -137,11 +137,11 @@ def test_a_typo_in_a_tracker_is_named(tmp_path: Path) -> None:
 
 
 def test_a_tracker_that_is_not_installed_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmalign.metrics_log.get_available_trackers", lambda: [])
+    monkeypatch.setattr("mmalign.monitoring.metrics_log.get_available_trackers", lambda: [])
     with pytest.raises(ConfigError, match=r"trackers\.0: 'comet_ml' is not installed; .*`pip install comet-ml`"):
         check_trackers(["comet_ml"])
 
 
 def test_installed_trackers_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmalign.metrics_log.get_available_trackers", lambda: ["wandb"])
+    monkeypatch.setattr("mmalign.monitoring.metrics_log.get_available_trackers", lambda: ["wandb"])
     check_trackers(["wandb"])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import mmalign
 from mmalign import ConfigError, DataError, EncodedResponse, Generated, Record, Response, Rollout
-from mmalign.config import RunConfig
+from mmalign.config.run_config import RunConfig
 from mmalign.evaluation import measure
 from mmalign.loop import accumulate_gradients
 from mmalign.rounds import begin_round

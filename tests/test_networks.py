@@ -14,7 +14,7 @@ from toy_plugin import Toy
 
 import mmalign
 from mmalign import ConfigError, EncodedResponse, Networks, PluginError, RunConfig
-from mmalign.metrics_log import read_metrics
+from mmalign.monitoring.metrics_log import read_metrics
 
 BuildConfig = Callable[..., dict[str, Any]]
 

@@ -15,9 +15,9 @@ from scoring_server import Answer, ScoringServer, use
 
 import mmalign
 from mmalign import ConfigError, Engine, Generated, Record, TrainingError, load_run
-from mmalign.backend import Backend
-from mmalign.metrics_log import read_metrics
-from mmalign.overlap import BackgroundThread, collect_in_parts
+from mmalign.compute.backend import Backend
+from mmalign.compute.overlap import BackgroundThread, collect_in_parts
+from mmalign.monitoring.metrics_log import read_metrics
 from mmalign.run import Run
 
 Build = Callable[..., dict[str, Any]]

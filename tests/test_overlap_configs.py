@@ -9,9 +9,9 @@ import pytest
 from scoring_server import ScoringServer, use
 
 from mmalign import ConfigError, Engine
-from mmalign.assembly import assemble, load_registry_for
-from mmalign.config import RunConfig
-from mmalign.validation import validate
+from mmalign.config.run_config import RunConfig
+from mmalign.config.validation import validate
+from mmalign.planning.assembly import assemble, load_registry_for
 
 Build = Callable[..., dict[str, Any]]
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from mmalign import packed_attention as attention
-from mmalign import packing
-from mmalign.packed_attention import attend_by_flex, attend_by_segments, packed_attention
-from mmalign.packing import PackedLayout, pack
+from mmalign.tokens import packed_attention as attention
+from mmalign.tokens import packing
+from mmalign.tokens.packed_attention import attend_by_flex, attend_by_segments, packed_attention
+from mmalign.tokens.packing import PackedLayout, pack
 
 HEADS, SIZE = 4, 8
 SCALE = 0.3

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmalign.config import RunConfig
-from mmalign.passes import cut_rows, score_responses
+from mmalign.compute.passes import cut_rows, score_responses
+from mmalign.config.run_config import RunConfig
 from mmalign.rounds import begin_round
 from mmalign.values import EncodedResponse
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from mmalign import CheckpointError, Modality, Model, Policy
-from mmalign.past_reference import PastPolicies
-from mmalign.reference import PeriodicSync
+from mmalign.references.past_reference import PastPolicies
+from mmalign.references.reference import PeriodicSync
 
 
 class Weight(nn.Module):

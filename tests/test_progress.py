@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from mmalign.progress import Progress, before_after_table, examples_table, format_change
+from mmalign.monitoring.progress import Progress, before_after_table, examples_table, format_change
 
 
 def run(console: Console, total: int, *, start: int = 0, quiet: bool = False) -> str:
@@ -47,7 +47,7 @@ def test_a_resumed_run_goes_on_from_its_step() -> None:
 
 def test_speed_is_that_of_the_last_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, *(float(second) for second in range(2, 400, 2))])
-    monkeypatch.setattr("mmalign.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("mmalign.monitoring.progress.time.monotonic", lambda: next(clock))
     last = run(Console(file=io.StringIO()), 100).splitlines()[4]
     # A step takes 2 s and trains on 4 responses; 50 steps are left.
     assert last.endswith("2 responses/s  0.5 steps/s  100 s left")

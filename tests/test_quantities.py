@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mmalign import ModalitySpec, PlanError, QuantitySpec
-from mmalign.providers import data_providers, modality_providers, plugin_provider, rollout_providers
-from mmalign.quantities import Plan, Provider, find_teachers, plan_quantities, take_chosen, take_rejected
+from mmalign.planning.providers import data_providers, modality_providers, plugin_provider, rollout_providers
+from mmalign.planning.quantities import Plan, Provider, find_teachers, plan_quantities, take_chosen, take_rejected
 
 MODALITY = ModalitySpec(name="toy", summary="", target="toy:Toy", provides=("logps", "entropy"))
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from mmalign.data import DataConfig, Source, open_source
-from mmalign.data_writing import write_rows
+from mmalign.data.sources import DataConfig, Source, open_source
+from mmalign.data.writing import write_rows
 from mmalign.errors import DataError
 
 ROWS = [{"prompt": f"q{index}", "completion": f"a{index}"} for index in range(5)]

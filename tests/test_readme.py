@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import mmalign
-from mmalign.cli import COMMANDS
+from mmalign.cli.main import COMMANDS
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)

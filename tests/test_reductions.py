@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from mmalign.errors import ConfigError
-from mmalign.reductions import AGGREGATIONS, aggregation_weights, masked_mean, masked_sum, step_mask, weighted_sum
+from mmalign.losses.reductions import (
+    AGGREGATIONS,
+    aggregation_weights,
+    masked_mean,
+    masked_sum,
+    step_mask,
+    weighted_sum,
+)
 
 NAN, INF = float("nan"), float("inf")
 MASK = torch.tensor([[True, True, True], [True, False, False]])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import mmalign
 from mmalign import CheckpointError, ConfigError, EncodedResponse, Modality, Model, Policy
-from mmalign.reference import AdapterOff, Extrapolation, FrozenCopy, MovingAverage, PeriodicSync, Reference
+from mmalign.references.reference import AdapterOff, Extrapolation, FrozenCopy, MovingAverage, PeriodicSync, Reference
 
 
 class Scaled(nn.Module):

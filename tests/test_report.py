@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from mmalign.report import ModelCard, render_model_card, write_model_card
+from mmalign.results.report import ModelCard, render_model_card, write_model_card
 
 CARD = ModelCard(
     base_model="org/model-1b",

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from mmalign import ConfigError
-from mmalign.components import CompositionConfig, RewardComponent
-from mmalign.config import RunConfig
+from mmalign.config.components import CompositionConfig, RewardComponent
+from mmalign.config.run_config import RunConfig
+from mmalign.config.validation import validate
 from mmalign.errors import TrainingError
-from mmalign.reward_composition import Composition, RunningMoments
-from mmalign.validation import validate
+from mmalign.rewards.composition import Composition, RunningMoments
 
 
 def build(*components: dict[str, Any], form: str = "weighted_sum") -> Composition:

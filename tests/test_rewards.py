@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from mmalign import ConfigError, Record, Reward, Sample, TrainingError
-from mmalign.components import RewardComponent
-from mmalign.reward_scoring import ScoreCache
-from mmalign.rewards import BoundReward, RewardScorer
+from mmalign.config.components import RewardComponent
+from mmalign.rewards.scorer import BoundReward, RewardScorer
+from mmalign.rewards.scoring import ScoreCache
 
 
 class Counting(Reward):

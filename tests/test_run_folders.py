@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from mmalign import CheckpointError, ConfigError, MmalignError, TrainingError, train
-from mmalign.checkpoint import find_latest
-from mmalign.metrics_log import read_metrics
+from mmalign.monitoring.metrics_log import read_metrics
+from mmalign.results.checkpoint import find_latest
 from mmalign.run import Run
 
 Build = Callable[..., dict[str, Any]]

@@ -13,8 +13,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import mmalign
-from mmalign.report import ModelCard, render_model_card
-from mmalign.sample_grids import start_file, write_grid
+from mmalign.monitoring.sample_grids import start_file, write_grid
+from mmalign.results.report import ModelCard, render_model_card
 
 PLUGIN = Path(__file__).with_name("image_toy_plugin.py")
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from mmalign import DataError, ObjectiveSpec, Record, TrainingError
-from mmalign.batch import build_batch
-from mmalign.objectives import Objective, bind_objective
-from mmalign.sentinels import (
+from mmalign.compute.batch import build_batch
+from mmalign.losses.objectives import Objective, bind_objective
+from mmalign.monitoring.sentinels import (
     check_covered,
     check_finite,
     check_gradient,

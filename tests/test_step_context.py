@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from mmalign.api import load_assembly
-from mmalign.checkpoint import find_latest, load_checkpoint
+from mmalign.compute.step_context import StepContext
+from mmalign.data.records import Record
 from mmalign.errors import DataError
 from mmalign.loop import train
-from mmalign.records import Record
+from mmalign.results.checkpoint import find_latest, load_checkpoint
 from mmalign.startup import build_run
-from mmalign.step_context import StepContext
 
 
 def make_context(rank: int = 0, others: Tensor | None = None, processes: int = 1, **fields: Any) -> StepContext:

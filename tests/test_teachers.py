@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 import mmalign
 from mmalign import ConfigError, PlanError, build_tiny_text_model, load_run
-from mmalign.metrics_log import read_metrics
+from mmalign.monitoring.metrics_log import read_metrics
 from mmalign.startup import open_data
-from mmalign.token_logps import Decoder, DecoderOutput, score_steps
+from mmalign.tokens.logps import Decoder, DecoderOutput, score_steps
 from mmalign.values import Anchor
 
 ROWS = [

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mmalign import TensorStore, cache_folder
-from mmalign.cli_cache import count_entries
+from mmalign.cli.cache import count_entries
 
 
 @pytest.fixture(autouse=True)

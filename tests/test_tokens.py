@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
 from mmalign import Decoding, Policy, Record
-from mmalign.token_logps import SplitDecoder, WholeDecoder, find_decoder
+from mmalign.tokens.logps import SplitDecoder, WholeDecoder, find_decoder
 from mmalign.values import Model
 
 

@@ -11,10 +11,10 @@ import torch
 
 import mmalign
 from mmalign import ConfigError, Model, PlanError, QuantitySpec
-from mmalign.metrics_log import read_metrics
+from mmalign.monitoring.metrics_log import read_metrics
 from mmalign.optimisation import set_learning_rate
-from mmalign.providers import data_providers, plugin_provider
-from mmalign.quantities import Provider, plan_quantities
+from mmalign.planning.providers import data_providers, plugin_provider
+from mmalign.planning.quantities import Provider, plan_quantities
 from mmalign.registry import load_registry
 
 PLUGIN = '''

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from mmalign.data.records import Record
+from mmalign.data.trl_export import records_to_trl
+from mmalign.data.trl_formats import record_from_trl
 from mmalign.errors import DataError
-from mmalign.records import Record
-from mmalign.trl_export import records_to_trl
-from mmalign.trl_formats import record_from_trl
 
 EXAMPLES = (Path(__file__).parent / "data" / "example_records.jsonl").read_text(encoding="utf-8").splitlines()
 PNG = b"\x89PNG\r\n\x1a\n0000"

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mmalign.config import RunConfig, TrainConfig
+from mmalign.config.run_config import RunConfig, TrainConfig
+from mmalign.config.validation import ParameterRow, load_config_model, parameters_table, validate, validate_parameters
 from mmalign.errors import ConfigError, PluginError
 from mmalign.specs import Parameters, RewardSpec
-from mmalign.validation import ParameterRow, load_config_model, parameters_table, validate, validate_parameters
 
 
 class Adapter(Parameters):
@@ -106,7 +106,7 @@ def test_good_data_become_the_model() -> None:
 
 
 def test_parameters_are_checked_by_the_model_that_the_spec_names() -> None:
-    spec = RewardSpec(name="r", summary="", target="a:b", config="mmalign.config:TrainConfig")
+    spec = RewardSpec(name="r", summary="", target="a:b", config="mmalign.config.run_config:TrainConfig")
     assert validate_parameters(spec, {"steps": 3}, "rewards[0]") == TrainConfig(steps=3)
     with pytest.raises(ConfigError, match=r"^f\.yaml: rewards\[0\]\.stps: unknown key 'stps'; did you mean 'steps'"):
         validate_parameters(spec, {"stps": 3}, "rewards[0]", "f.yaml")
@@ -114,7 +114,9 @@ def test_parameters_are_checked_by_the_model_that_the_spec_names() -> None:
 
 def test_config_that_is_no_model_is_an_error_of_the_plugin() -> None:
     with pytest.raises(PluginError, match=r"reward 'r': config 'mmalign\.config:dump_config' is .* subclass of"):
-        load_config_model(RewardSpec(name="r", summary="", target="a:b", config="mmalign.config:dump_config"))
+        load_config_model(
+            RewardSpec(name="r", summary="", target="a:b", config="mmalign.config.run_config:dump_config")
+        )
 
 
 def test_parameters_table_shows_types_bounds_defaults_and_help() -> None:

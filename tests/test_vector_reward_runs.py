@@ -12,12 +12,12 @@ import torch
 
 import mmalign
 from mmalign import ConfigError, Record
-from mmalign.assembly import assemble, load_registry_for
-from mmalign.checkpoint import find_latest, load_checkpoint
-from mmalign.config import RunConfig, load_config
+from mmalign.config.run_config import RunConfig, load_config
+from mmalign.config.validation import validate
 from mmalign.feedback import sample_records
-from mmalign.metrics_log import read_metrics
-from mmalign.validation import validate
+from mmalign.monitoring.metrics_log import read_metrics
+from mmalign.planning.assembly import assemble, load_registry_for
+from mmalign.results.checkpoint import find_latest, load_checkpoint
 
 Build = Callable[..., dict[str, Any]]
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from mmalign import Record, Reward, Sample, TrainingError
-from mmalign.components import CompositionConfig, RewardComponent
-from mmalign.rewards import BoundReward, RewardScorer
+from mmalign.config.components import CompositionConfig, RewardComponent
+from mmalign.rewards.scorer import BoundReward, RewardScorer
 
 Build = Callable[..., dict[str, Any]]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mmalign import cli
+from mmalign.cli import main as cli
 
 Change = Callable[[dict[str, Any]], None]
 REWARDS = [{"name": "length", "target": 5}]

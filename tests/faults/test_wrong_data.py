@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mmalign import cli
-from mmalign.data_writing import write_rows
+from mmalign.cli import main as cli
+from mmalign.data.writing import write_rows
 
 GOOD = {"id": "a", "schema": "mmalign/1", "prompt": [{"role": "user", "content": [{"type": "text", "text": "q"}]}]}
 RESPONSES = [{"rid": "r0", "messages": [{"role": "assistant", "content": [{"type": "text", "text": "x"}]}]}]

@@ -21,7 +21,7 @@ from image_files import SIZE, animation, bomb, encode, half_transparent, noise, 
 from PIL import Image
 
 from mmalign import Media, MediaError, cli, open_image
-from mmalign.media import read_header
+from mmalign.media.images import read_header
 
 PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 SIXTEEN = Image.fromarray((np.arange(192).reshape(12, 16) * 341).astype(np.uint16))
