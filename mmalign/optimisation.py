@@ -1,4 +1,4 @@
-"""The optimiser and its learning rate, as functions of the step: nothing here has state beside AdamW's moments."""
+"""The optimiser and its learning rate, as functions of the step: nothing here has state beside the moments."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _FACTOR = "learning_rate_factor"
 """Key of a parameter group: its learning rate is this times that of the network."""
 
 
-def build_optimiser(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Builds AdamW over the trainable parameters; weight decay acts on matrices only.
+def build_optimiser(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Builds the optimiser over the trainable parameters; weight decay acts on matrices only.
 
     Parameters of the heads of a policy have groups of their own if they have a learning rate of their own.
     """
@@ -29,6 +29,10 @@ def build_optimiser(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW
         *_by_decay([p for p in trainable if id(p) not in heads], config.weight_decay, 1.0),
         *_by_decay([p for p in trainable if id(p) in heads], config.weight_decay, _head_factor(config)),
     ]
+    if config.optimiser == "adafactor":
+        from transformers.optimization import Adafactor
+
+        return Adafactor(groups, lr=config.learning_rate, scale_parameter=False, relative_step=False)
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.adam_betas)
 
 

@@ -62,8 +62,11 @@ class TrainConfig(Parameters):
     """Online: passes over the rollouts of a round."""
     overlap_parts: int = Field(default=1, ge=1)
     """Online: parts of a round; slow rewards score one while the next is sampled."""
+    optimiser: Literal["adamw", "adafactor"] = "adamw"
+    """adafactor: second moments of rows and columns alone, for full training where AdamW's do not fit; its rate is
+    `learning_rate`, whatever the size of the weights."""
     learning_rate: float = Field(default=1e-5, gt=0)
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
     head_learning_rate: float | None = Field(default=None, gt=0)
     """Peak learning rate of what is trained beside the network: score and value heads, trained quantities; default
     `learning_rate`."""
@@ -74,7 +77,7 @@ class TrainConfig(Parameters):
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay on matrices."""
     adam_betas: tuple[float, float] = (0.9, 0.999)
-    """Decay rates of AdamW's moments."""
+    """adamw: decay rates of its moments."""
     max_grad_norm: float | None = Field(default=1.0, gt=0)
     """Gradients are clipped to this global norm; null switches clipping off."""
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
@@ -87,6 +90,12 @@ class TrainConfig(Parameters):
     """Seeds data order, sampling, dropout and initialisation."""
     log_every: int = Field(default=1, ge=1)
     """Steps between lines of the metrics log."""
+
+    @model_validator(mode="after")
+    def _check_betas(self) -> TrainConfig:
+        if self.optimiser != "adamw" and self.adam_betas != type(self).model_fields["adam_betas"].default:
+            raise ValueError(f"adam_betas: optimiser {self.optimiser!r} takes none; drop it")
+        return self
 
 
 class ReferenceConfig(Parameters):

@@ -25,8 +25,8 @@ from mmalign.values import EncodedResponse
 _SAMPLE = 1000
 """Records that are encoded for the statistics."""
 
-_TRAINED_BYTES = 12
-"""Bytes a trained parameter needs beside its own place: its gradient and AdamW's two moments, in float32."""
+_TRAINED_BYTES = {"adamw": 12, "adafactor": 4}
+"""Bytes a trained parameter needs beside its own place, by optimiser: its gradient and its moments, in float32."""
 
 
 @dataclass(frozen=True)
@@ -160,4 +160,4 @@ def _estimate_memory(assembly: Assembly, parameters: tuple[int, int], dtype: tor
         reference = every * dtype.itemsize
     counts = [teacher.parameter_counts() for teacher in assembly.teachers.values()]
     frozen = every + sum(count[0] for count in counts if count)
-    return frozen * dtype.itemsize + reference + trained * _TRAINED_BYTES
+    return frozen * dtype.itemsize + reference + trained * _TRAINED_BYTES[assembly.config.train.optimiser]

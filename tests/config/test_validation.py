@@ -113,7 +113,9 @@ def test_parameters_are_checked_by_the_model_that_the_spec_names() -> None:
 
 
 def test_config_that_is_no_model_is_an_error_of_the_plugin() -> None:
-    with pytest.raises(PluginError, match=r"reward 'r': config 'mmalign\.config:dump_config' is .* subclass of"):
+    with pytest.raises(
+        PluginError, match=r"reward 'r': config 'mmalign\.config\.run_config:dump_config' is .* subclass of"
+    ):
         load_config_model(
             RewardSpec(name="r", summary="", target="a:b", config="mmalign.config.run_config:dump_config")
         )

@@ -75,9 +75,9 @@ def test_an_example_uses_only_what_mmalign_exports(path: Path) -> None:
     [
         "import mmalign.compute.backend",
         "from mmalign.parts import Reward",
-        "from mmalign import backend",
+        "from mmalign import compute",
         "def f():\n    from mmalign import no_such_name",
-        "import mmalign\nmmalign.backend",
+        "import mmalign\nmmalign.compute",
         "TARGET = 'mmalign.compute.backend:Backend'",
         "from mmalign_rewards.length import Length",
         "TARGET = 'mmalign_rewards.length:Length'",

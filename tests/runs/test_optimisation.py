@@ -59,6 +59,26 @@ def test_settings_reach_the_optimiser() -> None:
     assert [group["lr"] for group in optimiser.param_groups] == [0.7, 0.7]
 
 
+def test_adafactor_moves_by_the_rate_whatever_the_size_of_the_weights() -> None:
+    module = nn.Linear(4, 3, bias=False)
+    nn.init.constant_(module.weight, 100.0)
+    optimiser = build_optimiser(module, TrainConfig(steps=1, optimiser="adafactor", learning_rate=0.5))
+    module.weight.sum().backward()
+    optimiser.step()
+    # Gradients of 1 over their own root mean square: every weight moves by the rate, not by a share of itself.
+    torch.testing.assert_close(module.weight.detach(), torch.full((3, 4), 99.5))
+    (state,) = optimiser.state.values()
+    assert {key: state[key].shape for key in ("exp_avg_sq_row", "exp_avg_sq_col")} == {
+        "exp_avg_sq_row": (3,),
+        "exp_avg_sq_col": (4,),
+    }
+
+
+def test_decay_rates_that_adafactor_would_not_read_are_refused() -> None:
+    with pytest.raises(ValueError, match="optimiser 'adafactor' takes none; drop it"):
+        TrainConfig(steps=1, optimiser="adafactor", adam_betas=(0.9, 0.95))
+
+
 def test_a_network_without_matrices_has_one_group() -> None:
     assert len(build_optimiser(nn.LayerNorm(3), TrainConfig(steps=1)).param_groups) == 1
 

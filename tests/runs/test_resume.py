@@ -41,6 +41,7 @@ VARIANTS = {
     "trained_quantities": {"objective": {"name": "sparsepo"}, "train": {"head_learning_rate": 0.1}},
     "streamed": {**OFFLINE, "streaming": True},
     "full": {**OFFLINE, "lora": None},
+    "adafactor": {**OFFLINE, "lora": None, "train": {"optimiser": "adafactor"}},
     "grpo": ONLINE,
     "hypo": MIXED,
     "learned_composition": {
