@@ -30,10 +30,16 @@ def build_optimiser(module: nn.Module, config: TrainConfig) -> torch.optim.Optim
         *_by_decay([p for p in trainable if id(p) in heads], config.weight_decay, _head_factor(config)),
     ]
     if config.optimiser == "adafactor":
-        from transformers.optimization import Adafactor
-
-        return Adafactor(groups, lr=config.learning_rate, scale_parameter=False, relative_step=False)
+        return _build_adafactor(groups, config.learning_rate)
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.adam_betas)
+
+
+def _build_adafactor(groups: list[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
+    from transformers.optimization import Adafactor
+
+    # PyTorch's own scales the rate by the size of the weights, which published recipes switch off.
+    optimiser: torch.optim.Optimizer = Adafactor(groups, lr=rate, scale_parameter=False, relative_step=False)
+    return optimiser
 
 
 def _by_decay(parameters: Sequence[nn.Parameter], weight_decay: float, factor: float) -> list[dict[str, Any]]:

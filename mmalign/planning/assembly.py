@@ -10,11 +10,21 @@ from typing import Any, cast
 from mmalign.compute.overlap import check_overlap
 from mmalign.config.components import Component, RewardComponent
 from mmalign.config.run_config import RunConfig
-from mmalign.errors import ConfigError, PlanError, PluginError, suggest
+from mmalign.errors import ConfigError, PluginError, suggest
 from mmalign.losses.objectives import Objective, bind_axes, bind_objective, label_metrics
 from mmalign.modality import Modality
 from mmalign.names import distinct_names
 from mmalign.parts import Collector, Decoding, Engine, Evaluator, Reward, Transform
+from mmalign.planning.checks import (
+    check_consulted,
+    check_exports,
+    check_log_prob_kind,
+    check_online,
+    check_reference,
+    check_sampled_network,
+    check_temperature,
+    keeps_stored,
+)
 from mmalign.planning.plan import BoundAdvantage, Builder, place, plan_run
 from mmalign.planning.quantities import Plan
 from mmalign.registry import Registry, load_object
@@ -54,7 +64,7 @@ class Assembly:
     @property
     def keeps_stored(self) -> bool:
         """True if the policy is sampled beside the responses of the data, which are trained on, too."""
-        return _keeps_stored(self.config, self.registry)
+        return keeps_stored(self.config, self.registry)
 
     @property
     def samples_policy(self) -> bool:
@@ -90,19 +100,19 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
     builder = Builder(registry, source)
     objectives = _bind_objectives(builder, config)
     modality_spec = cast(ModalitySpec, builder.find("modality", config.modality, "modality"))
-    _check_log_prob_kind(objectives, modality_spec)
+    check_log_prob_kind(objectives, modality_spec)
     advantage = _bind_advantage(builder, config)
-    _check_online(config, source)
+    check_online(config, builder.prefix)
     plan = plan_run(builder, objectives, modality_spec, advantage, config)
     axes = {provider.name: provider.axes for provider in plan.providers}
     objectives = tuple(bind_axes(objective, axes) for objective in objectives)
     modality = builder.build("modality", config.modality, "modality")
-    _check_consulted(config, modality, source)
-    _check_reference(config, plan, modality, source)
-    _check_exports(config, modality, source)
+    check_consulted(config, modality, builder.prefix)
+    check_reference(config, plan, modality, builder.prefix)
+    check_exports(config, modality, builder.prefix)
     modality.media_limits = config.data.media_limits
     decoding = builder.build("decoding", config.decoding, "decoding")
-    _check_temperature(config, registry, decoding, source)
+    check_temperature(config, registry, decoding, builder.prefix)
     assembly = Assembly(
         config=config,
         registry=registry,
@@ -119,9 +129,9 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
         papers=builder.papers,
         teachers=_build_teachers(builder, config, modality, plan),
     )
-    _check_sampled_network(assembly, source)
+    check_sampled_network(assembly, builder.prefix)
     if config.train.overlap_parts > 1:
-        check_overlap(assembly, f"{source}: train.overlap_parts" if source else "train.overlap_parts")
+        check_overlap(assembly, f"{builder.prefix}train.overlap_parts")
     return assembly
 
 
@@ -177,11 +187,11 @@ def _build_reward(builder: Builder, component: RewardComponent, where: str) -> R
     if reserved:
         raise PluginError(f"reward {spec.name!r} has a parameter {reserved[0]!r}, a key that all rewards have")
     reward: Reward = load_object(cast(TargetSpec, spec).target)(**parameters)
-    prefix = f"{builder.source}: " if builder.source else ""
-    _check_dimensions(spec, reward.dimensions, component, prefix + where)
+    key = builder.prefix + where
+    _check_dimensions(spec, reward.dimensions, component, key)
     if component.cache and not reward.deterministic:
         raise ConfigError(
-            f"{prefix}{where}.cache: reward {spec.name!r} is not declared deterministic, so its scores may not be kept"
+            f"{key}.cache: reward {spec.name!r} is not declared deterministic, so its scores may not be kept"
         )
     return reward
 
@@ -208,19 +218,19 @@ def _build_teachers(builder: Builder, config: RunConfig, modality: Modality, pla
     policy = {k: v for k, v in config.modality.parameters.items() if k not in modality.adapter_parameters}
     for name, own in config.teachers.items():
         where = f"teachers.{name}"
-        prefix = f"{builder.source}: " if builder.source else ""
+        key = builder.prefix + where
         if not plan.needs_anchor(name) and name not in modality.consults:
-            raise ConfigError(f"{prefix}{where}: nothing in this run needs a quantity of {name!r}; drop it")
+            raise ConfigError(f"{key}: nothing in this run needs a quantity of {name!r}; drop it")
         if trained := sorted(own.keys() & modality.adapter_parameters):
-            raise ConfigError(f"{prefix}{where}.{trained[0]}: a teacher is frozen and trains no adapter; drop it")
+            raise ConfigError(f"{key}.{trained[0]}: a teacher is frozen and trains no adapter; drop it")
         if "name" in own:
-            raise ConfigError(f"{prefix}{where}.name: a teacher is of the policy's modality; drop it")
+            raise ConfigError(f"{key}.name: a teacher is of the policy's modality; drop it")
         component = Component.model_validate({**policy, **own, "name": config.modality.name})
         try:
             teachers[name] = builder.build("modality", component, where)
         except ConfigError as error:
             told = str(error)
-            raise ConfigError(told if where in told else f"{prefix}{where}: {told}") from error
+            raise ConfigError(told if where in told else f"{key}: {told}") from error
     return teachers
 
 
@@ -230,71 +240,3 @@ def _build_evaluators(builder: Builder, components: Sequence[Component]) -> dict
         name: builder.build("evaluator", component, place("evaluation.evaluators", index, components))
         for index, (name, component) in enumerate(zip(names, components, strict=True))
     }
-
-
-def _check_log_prob_kind(objectives: Sequence[Objective], modality: ModalitySpec) -> None:
-    for objective in objectives:
-        if modality.log_prob_kind not in objective.spec.log_prob_kinds:
-            raise PlanError(
-                f"objective {objective.spec.name!r} needs {' or '.join(objective.spec.log_prob_kinds)} log-probs, but "
-                f"modality {modality.name!r} gives {modality.log_prob_kind} ones; choose another objective"
-            )
-
-
-def _check_online(config: RunConfig, source: str) -> None:
-    prefix = f"{source}: " if source else ""
-    if config.collector is not None and not config.rewards and config.advantage is not None:
-        raise ConfigError(f"{prefix}rewards: missing; advantage {config.advantage.name!r} is computed from rewards")
-    if config.collector is None and config.advantage is not None:
-        raise ConfigError(
-            f"{prefix}advantage: {config.advantage.name!r} works in online runs only; add `collector: {{name: group}}`"
-        )
-
-
-def _check_consulted(config: RunConfig, modality: Modality, source: str) -> None:
-    for name in sorted(modality.consults - {"policy", "reference"} - config.teachers.keys()):
-        prefix = f"{source}: " if source else ""
-        raise ConfigError(
-            f"{prefix}teachers.{name}: missing; modality {config.modality.name!r} asks for a network of that name"
-            f"{suggest(name, ('policy', 'reference', *config.teachers))}"
-        )
-
-
-def _keeps_stored(config: RunConfig, registry: Registry) -> bool:
-    collector = config.collector
-    return collector is not None and registry.find("collector", collector.name, "collector.name").spec.stored
-
-
-def _check_temperature(config: RunConfig, registry: Registry, decoding: Decoding, source: str) -> None:
-    """Log-probs are those of the sampled distribution; at another temperature pairs would train another model."""
-    if _keeps_stored(config, registry) and decoding.temperature != 1:
-        prefix = f"{source}: " if source else ""
-        raise ConfigError(
-            f"{prefix}decoding.temperature: got {decoding.temperature:g}, but stored responses are scored at the "
-            "temperature that the policy is sampled at; expected 1 where a run trains on both"
-        )
-
-
-def _check_sampled_network(assembly: Assembly, source: str) -> None:
-    """Samples of another network than the policy are made in this process, and at once."""
-    if assembly.samples_policy:
-        return
-    prefix = f"{source}: " if source else ""
-    if not assembly.engine.follows_policy:
-        raise ConfigError(f"{prefix}engine.name: {assembly.config.engine.name!r} cannot sample the reference; drop it")
-    if assembly.config.train.overlap_parts > 1:
-        raise ConfigError(f"{prefix}train.overlap_parts: samples of the reference do not overlap; drop it")
-
-
-def _check_reference(config: RunConfig, plan: Plan, modality: Modality, source: str) -> None:
-    strategy = config.reference.strategy
-    asked = plan.needs_reference or "reference" in modality.consults or bool(config.evaluation.evaluators)
-    if strategy != "auto" and not asked:
-        prefix = f"{source}: " if source else ""
-        raise ConfigError(f"{prefix}reference.strategy: {strategy!r}, but no objective compares with a reference")
-
-
-def _check_exports(config: RunConfig, modality: Modality, source: str) -> None:
-    if config.checkpoint.merged and type(modality).save_merged is Modality.save_merged:
-        prefix = f"{source}: " if source else ""
-        raise ConfigError(f"{prefix}checkpoint.merged: modality {config.modality.name!r} has no merged export; drop it")

@@ -35,10 +35,14 @@ class Builder:
         self.source = source
         self.papers: dict[str, str] = {}
 
+    @property
+    def prefix(self) -> str:
+        """The file the configuration came from, as errors begin with it; empty if it came from Python."""
+        return f"{self.source}: " if self.source else ""
+
     def find(self, kind: str, component: Component, where: str) -> Spec:
         """Finds the spec that a component names."""
-        prefix = f"{self.source}: " if self.source else ""
-        spec: Spec = self.registry.find(kind, component.name, f"{prefix}{where}.name").spec
+        spec: Spec = self.registry.find(kind, component.name, f"{self.prefix}{where}.name").spec
         return spec
 
     def bind(self, kind: str, component: Component, where: str) -> tuple[Spec, dict[str, Any]]:
