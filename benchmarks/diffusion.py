@@ -29,8 +29,8 @@ from workloads import ROOT, write_rows
 
 import mmalign
 from mmalign import EncodedResponse, LoRAParameters, Model, Networks, Record
-from mmalign.config import RunConfig
-from mmalign.metrics_log import read_metrics
+from mmalign.config.run_config import RunConfig
+from mmalign.monitoring.metrics_log import read_metrics
 from mmalign_diffusion.config import FamilyComponent
 from mmalign_diffusion.modality import Diffusion
 from mmalign_diffusion.testing_pipelines import build_tiny_pipeline

@@ -24,7 +24,7 @@ from torch.nn.functional import logsigmoid
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import mmalign
-from mmalign.config import RunConfig
+from mmalign.config.run_config import RunConfig
 from mmalign.testing import build_tiny_text_model
 
 SYSTEMS = ("naive", "mmalign-padded", "mmalign")

@@ -12,7 +12,7 @@ from measuring import GROUP_SIZE, LEARNING_RATE, LORA_ALPHA, LORA_RANK, RESPONSE
 from workloads import build_case_pairs, write_rows
 
 import mmalign
-from mmalign.config import RunConfig
+from mmalign.config.run_config import RunConfig
 
 MICRO_BATCH_TOKENS = 1024
 """Bound of a training pass on a CPU, between time and memory; a GPU gets all of a step at once."""

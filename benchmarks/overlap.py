@@ -27,8 +27,8 @@ import torch
 from workloads import write_rows
 
 import mmalign
-from mmalign.config import RunConfig
-from mmalign.metrics_log import read_metrics
+from mmalign.config.run_config import RunConfig
+from mmalign.monitoring.metrics_log import read_metrics
 
 PROMPTS, GROUP_SIZE, STEPS = 16, 8, 64
 SAMPLED_TOGETHER = 32  # responses, so a round is four batches

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmalign.limits import find_limits, golden_methods
+from mmalign.config.validation import load_config_model, parameters_table
+from mmalign.planning.limits import find_limits, golden_methods
 from mmalign.registry import KINDS, Entry, Registry, load_registry
 from mmalign.specs import AdvantageSpec, ObjectiveSpec, Spec
-from mmalign.validation import load_config_model, parameters_table
 
 METHODS = Path(__file__).resolve().parent / "methods.md"
 

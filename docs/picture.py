@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mmalign.progress import before_after_table, examples_table
+from mmalign.monitoring.progress import before_after_table, examples_table
 
 PICTURE = Path(__file__).resolve().parent / "quickstart.svg"
 

@@ -10,17 +10,30 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmalign.adapters import LoRAParameters as LoRAParameters
-    from mmalign.adapters import add_lora as add_lora
     from mmalign.api import check as check
     from mmalign.api import evaluate as evaluate
     from mmalign.api import load_run as load_run
     from mmalign.api import train as train
-    from mmalign.batch import Batch as Batch
-    from mmalign.caches import cache_folder as cache_folder
-    from mmalign.config import RunConfig as RunConfig
-    from mmalign.config import load_config as load_config
+    from mmalign.caches.folders import cache_folder as cache_folder
+    from mmalign.caches.tensor_store import TensorStore as TensorStore
+    from mmalign.compute.adapters import LoRAParameters as LoRAParameters
+    from mmalign.compute.adapters import add_lora as add_lora
+    from mmalign.compute.batch import Batch as Batch
+    from mmalign.compute.networks import Networks as Networks
+    from mmalign.compute.policy import Policy as Policy
+    from mmalign.compute.step_context import StepContext as StepContext
+    from mmalign.config.run_config import RunConfig as RunConfig
+    from mmalign.config.run_config import load_config as load_config
     from mmalign.conformance import ConformanceSpec as ConformanceSpec
+    from mmalign.data.records import Label as Label
+    from mmalign.data.records import Media as Media
+    from mmalign.data.records import Message as Message
+    from mmalign.data.records import Note as Note
+    from mmalign.data.records import Part as Part
+    from mmalign.data.records import Record as Record
+    from mmalign.data.records import Response as Response
+    from mmalign.data.records import Score as Score
+    from mmalign.data.records import Variant as Variant
     from mmalign.errors import CheckpointError as CheckpointError
     from mmalign.errors import ConfigError as ConfigError
     from mmalign.errors import DataError as DataError
@@ -38,12 +51,16 @@ if TYPE_CHECKING:
     from mmalign.json_requests import RequestFailed as RequestFailed
     from mmalign.json_requests import Url as Url
     from mmalign.json_requests import read_key as read_key
-    from mmalign.media import MediaLimits as MediaLimits
-    from mmalign.media import is_image as is_image
-    from mmalign.media import open_image as open_image
+    from mmalign.losses.objectives import Objective as Objective
+    from mmalign.losses.reductions import aggregation_weights as aggregation_weights
+    from mmalign.losses.reductions import masked_mean as masked_mean
+    from mmalign.losses.reductions import masked_sum as masked_sum
+    from mmalign.losses.reductions import step_mask as step_mask
+    from mmalign.losses.reductions import weighted_sum as weighted_sum
+    from mmalign.media.images import MediaLimits as MediaLimits
+    from mmalign.media.images import is_image as is_image
+    from mmalign.media.images import open_image as open_image
     from mmalign.modality import Modality as Modality
-    from mmalign.networks import Networks as Networks
-    from mmalign.objectives import Objective as Objective
     from mmalign.parts import Collector as Collector
     from mmalign.parts import Decoding as Decoding
     from mmalign.parts import Engine as Engine
@@ -52,22 +69,7 @@ if TYPE_CHECKING:
     from mmalign.parts import Generate as Generate
     from mmalign.parts import Reward as Reward
     from mmalign.parts import Transform as Transform
-    from mmalign.policy import Policy as Policy
     from mmalign.quiet import quiet_loading as quiet_loading
-    from mmalign.records import Label as Label
-    from mmalign.records import Media as Media
-    from mmalign.records import Message as Message
-    from mmalign.records import Note as Note
-    from mmalign.records import Part as Part
-    from mmalign.records import Record as Record
-    from mmalign.records import Response as Response
-    from mmalign.records import Score as Score
-    from mmalign.records import Variant as Variant
-    from mmalign.reductions import aggregation_weights as aggregation_weights
-    from mmalign.reductions import masked_mean as masked_mean
-    from mmalign.reductions import masked_sum as masked_sum
-    from mmalign.reductions import step_mask as step_mask
-    from mmalign.reductions import weighted_sum as weighted_sum
     from mmalign.specs import AdvantageSpec as AdvantageSpec
     from mmalign.specs import CollectorSpec as CollectorSpec
     from mmalign.specs import DecodingSpec as DecodingSpec
@@ -79,10 +81,8 @@ if TYPE_CHECKING:
     from mmalign.specs import QuantitySpec as QuantitySpec
     from mmalign.specs import RewardSpec as RewardSpec
     from mmalign.specs import TransformSpec as TransformSpec
-    from mmalign.step_context import StepContext as StepContext
-    from mmalign.tensor_store import TensorStore as TensorStore
     from mmalign.testing import build_tiny_text_model as build_tiny_text_model
-    from mmalign.tokens import TokenModality as TokenModality
+    from mmalign.tokens.modality import TokenModality as TokenModality
     from mmalign.values import EncodedResponse as EncodedResponse
     from mmalign.values import Generated as Generated
     from mmalign.values import Model as Model
@@ -93,12 +93,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 _EXPORTS = {
-    "adapters": ("LoRAParameters", "add_lora"),
     "api": ("check", "evaluate", "load_run", "train"),
-    "batch": ("Batch",),
-    "caches": ("cache_folder",),
-    "config": ("RunConfig", "load_config"),
+    "caches.folders": ("cache_folder",),
+    "caches.tensor_store": ("TensorStore",),
+    "compute.adapters": ("LoRAParameters", "add_lora"),
+    "compute.batch": ("Batch",),
+    "compute.networks": ("Networks",),
+    "compute.policy": ("Policy",),
+    "compute.step_context": ("StepContext",),
+    "config.run_config": ("RunConfig", "load_config"),
     "conformance": ("ConformanceSpec",),
+    "data.records": ("Label", "Media", "Message", "Note", "Part", "Record", "Response", "Score", "Variant"),
     "errors": (
         "CheckpointError",
         "ConfigError",
@@ -113,9 +118,9 @@ _EXPORTS = {
     "hardware": ("has_fast_bfloat16",),
     "hookspecs": ("API_VERSION", "hookimpl"),
     "json_requests": ("JsonPoster", "RequestConfig", "RequestFailed", "Url", "read_key"),
-    "media": ("MediaLimits", "is_image", "open_image"),
-    "networks": ("Networks",),
-    "objectives": ("Objective",),
+    "losses.objectives": ("Objective",),
+    "losses.reductions": ("aggregation_weights", "masked_mean", "masked_sum", "step_mask", "weighted_sum"),
+    "media.images": ("MediaLimits", "is_image", "open_image"),
     "modality": ("Modality",),
     "parts": (
         "Collector",
@@ -127,14 +132,7 @@ _EXPORTS = {
         "Reward",
         "Transform",
     ),
-    "policy": ("Policy",),
     "quiet": ("quiet_loading",),
-    "records": ("Label", "Media", "Message", "Note", "Part", "Record", "Response", "Score", "Variant"),
-    "reductions": ("aggregation_weights", "masked_mean", "masked_sum", "step_mask", "weighted_sum"),
-    "step_context": ("StepContext",),
-    "tensor_store": ("TensorStore",),
-    "testing": ("build_tiny_text_model",),
-    "tokens": ("TokenModality",),
     "specs": (
         "AdvantageSpec",
         "CollectorSpec",
@@ -148,6 +146,8 @@ _EXPORTS = {
         "RewardSpec",
         "TransformSpec",
     ),
+    "testing": ("build_tiny_text_model",),
+    "tokens.modality": ("TokenModality",),
     "values": (
         "EncodedResponse",
         "Generated",

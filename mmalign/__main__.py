@@ -1,5 +1,5 @@
 """`python -m mmalign`, the same as the command `mmalign`."""
 
-from mmalign.cli import main
+from mmalign.cli.main import main
 
 main()

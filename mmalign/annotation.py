@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmalign.compute.policy import evaluation_mode
+from mmalign.data.records import Record, Score
 from mmalign.errors import ConfigError, DataError, suggest
-from mmalign.policy import evaluation_mode
-from mmalign.quantities import Provider
-from mmalign.records import Record, Score
+from mmalign.planning.quantities import Provider
 from mmalign.run import Run
 
 logger = logging.getLogger(__name__)

@@ -6,19 +6,19 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmalign.assembly import Assembly, assemble, load_registry_for
-from mmalign.checkpoint import find_latest, load_checkpoint
-from mmalign.config import Overrides, RunConfig, dump_config, read_config
+from mmalign.config.run_config import Overrides, RunConfig, dump_config, read_config
+from mmalign.config.validation import validate
 from mmalign.errors import CheckpointError, ConfigError
 from mmalign.evaluation import measure
-from mmalign.export import MERGED, MODEL, export_run
-from mmalign.inspection import Inspection, inspect_run
 from mmalign.loop import train as run_loop
-from mmalign.provenance import check_same_plugins, write_provenance
+from mmalign.monitoring.sample_grids import SAMPLES
+from mmalign.planning.assembly import Assembly, assemble, load_registry_for
+from mmalign.planning.inspection import Inspection, inspect_run
+from mmalign.results.checkpoint import find_latest, load_checkpoint
+from mmalign.results.export import MERGED, MODEL, export_run
+from mmalign.results.provenance import check_same_plugins, write_provenance
 from mmalign.run import Run
-from mmalign.sample_grids import SAMPLES
 from mmalign.startup import build_run
-from mmalign.validation import validate
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"

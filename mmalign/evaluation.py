@@ -8,15 +8,15 @@ import torch
 from accelerate.utils import set_seed
 from torch import Tensor
 
-from mmalign.batch import Batch
+from mmalign.compute.batch import Batch
+from mmalign.compute.policy import evaluation_mode
+from mmalign.data.records import Record, Response
 from mmalign.distribution import take_share
-from mmalign.metrics import MetricSums
+from mmalign.losses.weighting import weighted_loss
+from mmalign.monitoring.metrics import MetricSums
+from mmalign.monitoring.sample_grids import write_grid
 from mmalign.parts import EvaluationContext
-from mmalign.policy import evaluation_mode
-from mmalign.records import Record, Response
 from mmalign.run import Run
-from mmalign.sample_grids import write_grid
-from mmalign.weighting import weighted_loss
 
 Example = tuple[str, str]
 

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mmalign.media import is_image
+from mmalign.data.records import Label, Record, Response, Score
+from mmalign.media.images import is_image
 from mmalign.parts import Collector
-from mmalign.records import Label, Record, Response, Score
-from mmalign.rewards import decode_generated
+from mmalign.rewards.scorer import decode_generated
 from mmalign.run import Run
 from mmalign.values import Rollout
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from mmalign.batch import Batch
+    from mmalign.compute.batch import Batch
     from mmalign.conformance import ConformanceSpec
     from mmalign.run import Run
     from mmalign.specs import (

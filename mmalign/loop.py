@@ -15,17 +15,14 @@ from contextlib import nullcontext
 
 from torch import Tensor
 
-from mmalign.batch import Batch
-from mmalign.checkpoint import save_checkpoint
+from mmalign.compute.batch import Batch
 from mmalign.errors import MediaError, TrainingError
 from mmalign.evaluation import evaluate
 from mmalign.interruption import Interruption
-from mmalign.metrics import MetricSums
-from mmalign.optimisation import learning_rate, set_learning_rate
-from mmalign.progress import Progress
-from mmalign.rounds import begin_round, iter_minibatches
-from mmalign.run import Run
-from mmalign.sentinels import (
+from mmalign.losses.weighting import weighted_loss
+from mmalign.monitoring.metrics import MetricSums
+from mmalign.monitoring.progress import Progress
+from mmalign.monitoring.sentinels import (
     check_covered,
     check_differentiable,
     check_finite,
@@ -33,7 +30,10 @@ from mmalign.sentinels import (
     check_same_sampler,
     check_same_start,
 )
-from mmalign.weighting import weighted_loss
+from mmalign.optimisation import learning_rate, set_learning_rate
+from mmalign.results.checkpoint import save_checkpoint
+from mmalign.rounds import begin_round, iter_minibatches
+from mmalign.run import Run
 
 
 def train(run: Run) -> None:
@@ -122,7 +122,7 @@ def optimiser_step(run: Run, batch: Batch, *, fresh: bool = False) -> dict[str, 
 def accumulate_gradients(run: Run, batch: Batch, *, fresh: bool = False) -> MetricSums:
     """Adds up the gradient of the mean loss over the global batch, micro-batch by micro-batch.
 
-    Where memory runs out, all starts again with smaller micro-batches; see `mmalign.memory`.
+    Where memory runs out, all starts again with smaller micro-batches; see `mmalign.compute.memory`.
     """
     batch = run.backend.prepare_step(batch)
     totals = [run.backend.sum_over_processes(objective.totals(batch)) for objective in run.objectives]

@@ -9,16 +9,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mmalign.media import DEFAULT_LIMITS, MediaLimits
+from mmalign.media.images import DEFAULT_LIMITS, MediaLimits
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from mmalign.networks import Networks
+    from mmalign.compute.networks import Networks
+    from mmalign.compute.policy import Policy
+    from mmalign.data.records import Record, Response
     from mmalign.parts import Decoding
-    from mmalign.policy import Policy
-    from mmalign.records import Record, Response
     from mmalign.values import Anchor, EncodedResponse, Generated, Model, Vocabulary
 
 

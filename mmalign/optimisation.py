@@ -1,4 +1,4 @@
-"""The optimiser and its learning rate, as functions of the step: nothing here has state beside AdamW's moments."""
+"""The optimiser and its learning rate, as functions of the step: nothing here has state beside the moments."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmalign.config import TrainConfig
-from mmalign.policy import Policy
+from mmalign.compute.policy import Policy
+from mmalign.config.run_config import TrainConfig
 
 _FACTOR = "learning_rate_factor"
 """Key of a parameter group: its learning rate is this times that of the network."""
 
 
-def build_optimiser(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Builds AdamW over the trainable parameters; weight decay acts on matrices only.
+def build_optimiser(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Builds the optimiser over the trainable parameters; weight decay acts on matrices only.
 
     Parameters of the heads of a policy have groups of their own if they have a learning rate of their own.
     """
@@ -29,7 +29,17 @@ def build_optimiser(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW
         *_by_decay([p for p in trainable if id(p) not in heads], config.weight_decay, 1.0),
         *_by_decay([p for p in trainable if id(p) in heads], config.weight_decay, _head_factor(config)),
     ]
+    if config.optimiser == "adafactor":
+        return _build_adafactor(groups, config.learning_rate)
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.adam_betas)
+
+
+def _build_adafactor(groups: list[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
+    from transformers.optimization import Adafactor
+
+    # PyTorch's own scales the rate by the size of the weights, which published recipes switch off.
+    optimiser: torch.optim.Optimizer = Adafactor(groups, lr=rate, scale_parameter=False, relative_step=False)
+    return optimiser
 
 
 def _by_decay(parameters: Sequence[nn.Parameter], weight_decay: float, factor: float) -> list[dict[str, Any]]:

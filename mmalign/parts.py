@@ -18,9 +18,9 @@ from mmalign.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mmalign.backend import Backend
+    from mmalign.compute.backend import Backend
+    from mmalign.data.records import Record, Response
     from mmalign.modality import Modality
-    from mmalign.records import Record, Response
     from mmalign.values import Generated, Rollout, Sample
 
 

@@ -14,16 +14,16 @@ import torch
 from accelerate.utils import set_seed
 from torch import Tensor
 
-from mmalign.batch import Batch
+from mmalign.compute.batch import Batch
+from mmalign.compute.overlap import collect_in_parts
+from mmalign.data.records import Record
 from mmalign.distribution import take_share
 from mmalign.errors import DataError
-from mmalign.metrics import compute_means
-from mmalign.overlap import collect_in_parts
+from mmalign.monitoring.metrics import compute_means
+from mmalign.monitoring.sentinels import flat_groups
 from mmalign.parts import Collector
-from mmalign.records import Record
-from mmalign.rewards import Scoring
+from mmalign.rewards.scorer import Scoring
 from mmalign.run import Run
-from mmalign.sentinels import flat_groups
 
 logger = logging.getLogger(__name__)
 

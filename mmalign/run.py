@@ -15,19 +15,19 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from mmalign.assembly import Assembly
-from mmalign.backend import Backend
-from mmalign.batch import Batch
-from mmalign.config import RunConfig
-from mmalign.data import Source
+from mmalign.compute.backend import Backend
+from mmalign.compute.batch import Batch
+from mmalign.compute.policy import Policy
+from mmalign.config.run_config import RunConfig
+from mmalign.data.records import Record
+from mmalign.data.sources import Source
+from mmalign.data.stream import RecordStream
 from mmalign.errors import CheckpointError
-from mmalign.media_checks import MediaSkips
-from mmalign.metrics_log import MetricsLog
-from mmalign.objectives import Objective
-from mmalign.policy import Policy
-from mmalign.records import Record
-from mmalign.reference import MovingReference
-from mmalign.sources import RecordStream
+from mmalign.losses.objectives import Objective
+from mmalign.media.checks import MediaSkips
+from mmalign.monitoring.metrics_log import MetricsLog
+from mmalign.planning.assembly import Assembly
+from mmalign.references.reference import MovingReference
 from mmalign.values import Model
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Run:
         accelerator: device, precision and processes.
         model: the loaded policy network and what is known of it.
         policy: the trained module, unwrapped; `backend.policy` is the one to call.
-        optimiser: AdamW over the trainable parameters.
+        optimiser: over the trainable parameters.
         backend: computes quantities.
         stream: the training records, in their order.
         held_out: records to evaluate on; empty if there are none.
@@ -157,7 +157,7 @@ class Run:
         anchor = [f"reference.{key}" for key in ("strategy", "decay", "every", "momentum", "keep")]
         # What decides which records come next; the content of the files is in the fingerprint.
         order = [f"data.train.{key}" for key in ("limit", "shuffle", "columns", "transforms")]
-        self._check_same(state, (*parts, *anchor, *order, "train.seed"))
+        self._check_same(state, (*parts, *anchor, *order, "train.seed", "train.optimiser"))
         if self.source.fingerprint != state["data"]:
             raise CheckpointError(f"{self.output}: the training data have changed since the checkpoint was written")
         self.restore_weights(tensors, state)
@@ -193,7 +193,7 @@ class Run:
         for entry, value in moments.items():
             name, _, key = entry.rpartition("|")
             parameter = by_name[name]
-            # AdamW keeps its step counter on the CPU.
+            # A step counter stays on the CPU.
             device = value.device if key == "step" else parameter.device
             self.optimiser.state[parameter][key] = value.to(device)
 

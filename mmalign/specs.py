@@ -74,9 +74,9 @@ class QuantitySpec(Spec):
             rows of responses, which is what the stage `companion` gives. Letters behind these may be any.
         needs: the quantities it is computed from.
         stage: when it is computed. `data`: from the records. `companion`: which further response a pair is scored
-            with; see `mmalign.companions`. `frozen`: once a round, without gradient. `step`: once an optimiser step
-            over the whole global batch, without gradient (for batch-coupled losses). `policy`: in every micro-batch,
-            from quantities that carry gradient.
+            with; see `mmalign.planning.companions`. `frozen`: once a round, without gradient. `step`: once an
+            optimiser step over the whole global batch, without gradient (for batch-coupled losses). `policy`: in every
+            micro-batch, from quantities that carry gradient.
         compute: import string. Stages `frozen` and `policy`: `f(*needs) -> Tensor`. Stage `step`:
             `f(context: StepContext) -> Tensor`. Stage `data`: `f(batch: Batch) -> Tensor`, with axes `M` one number
             for each of `batch.comparisons()`; `batch.encode` is there. Stage `companion`:

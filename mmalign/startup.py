@@ -13,23 +13,24 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, set_seed
 from torch import Tensor
 
-from mmalign.adapters import leave_casts_to_autocast
-from mmalign.assembly import Assembly, build_transforms
-from mmalign.backend import Backend
-from mmalign.config import RunConfig
-from mmalign.data import Source, open_source
-from mmalign.data_reading import CheckMedia
+from mmalign.caches.fingerprints import describe_scoring, hash_tensors
+from mmalign.compute.adapters import leave_casts_to_autocast
+from mmalign.compute.backend import Backend
+from mmalign.compute.memory import MicroBatchSize
+from mmalign.compute.policy import Policy
+from mmalign.config.run_config import RunConfig
+from mmalign.data.reading import CheckMedia
+from mmalign.data.sources import Source, open_source
+from mmalign.data.stream import RecordStream
 from mmalign.errors import ConfigError
-from mmalign.fingerprints import describe_scoring, hash_tensors
 from mmalign.hardware import choose_dtype, choose_precision, find_device
-from mmalign.media_checks import MediaCheck, MediaSkips, repeat_choice
-from mmalign.memory import MicroBatchSize
-from mmalign.metrics_log import MetricsLog, check_trackers
+from mmalign.media.checks import MediaCheck, MediaSkips, repeat_choice
 from mmalign.modality import Modality
+from mmalign.monitoring.metrics_log import MetricsLog, check_trackers
 from mmalign.optimisation import build_optimiser
-from mmalign.past_reference import PastPolicies
-from mmalign.policy import Policy
-from mmalign.reference import (
+from mmalign.planning.assembly import Assembly, build_transforms
+from mmalign.references.past_reference import PastPolicies
+from mmalign.references.reference import (
     AdapterOff,
     Extrapolation,
     FixedReference,
@@ -39,10 +40,9 @@ from mmalign.reference import (
     PeriodicSync,
     Reference,
 )
-from mmalign.reference_cache import ReferenceCache
+from mmalign.references.reference_cache import ReferenceCache
+from mmalign.references.teachers import check_vocabularies, load_teachers
 from mmalign.run import Run
-from mmalign.sources import RecordStream
-from mmalign.teachers import check_vocabularies, load_teachers
 from mmalign.values import Model
 
 

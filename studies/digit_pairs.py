@@ -19,9 +19,9 @@ from typing import Any
 from accelerate.utils import set_seed
 
 import mmalign
-from mmalign.data import DataConfig, open_source
+from mmalign.data.records import Media, Message, Part, Record
+from mmalign.data.sources import DataConfig, open_source
 from mmalign.feedback import Sampled, sample_outputs
-from mmalign.records import Media, Message, Part, Record
 from mmalign.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]

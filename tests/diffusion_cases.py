@@ -8,9 +8,9 @@ from contextlib import contextmanager, nullcontext
 import torch
 
 from mmalign import EncodedResponse, Model, Networks, Policy, Record
+from mmalign.compute.networks import complete_responses
+from mmalign.compute.policy import evaluation_mode
 from mmalign.modality import Modality
-from mmalign.networks import complete_responses
-from mmalign.policy import evaluation_mode
 
 CPU = torch.device("cpu")
 

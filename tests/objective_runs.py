@@ -13,8 +13,8 @@ import torch
 from conftest import TOY_PLUGIN
 
 from mmalign.api import load_assembly
-from mmalign.config import RunConfig
-from mmalign.quantities import find_teachers
+from mmalign.config.run_config import RunConfig
+from mmalign.planning.quantities import find_teachers
 from mmalign.registry import load_registry
 from mmalign.run import Run
 from mmalign.specs import ObjectiveSpec

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 import mmalign
 from mmalign import ConfigError, DataError, Record
 from mmalign.annotation import score_records
-from mmalign.cli import app
-from mmalign.data import DataConfig, open_source
+from mmalign.cli.main import app
+from mmalign.data.sources import DataConfig, open_source
 
 RECORDS = [
     compared(

@@ -20,7 +20,7 @@ from mmalign import (
     load_run,
     train,
 )
-from mmalign.metrics_log import read_metrics
+from mmalign.monitoring.metrics_log import read_metrics
 from mmalign.run import Run
 
 Build = Callable[..., dict[str, Any]]

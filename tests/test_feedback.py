@@ -9,12 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from fixed_scorer import fix_scores
 
-from mmalign import Collector, Generate, Record, Rollout, Sample, TrainingError, load_run
-from mmalign.components import CompositionConfig, RewardComponent
+from mmalign import Collector, Generate, Record, Rollout, TrainingError, load_run
 from mmalign.feedback import sample_records
-from mmalign.reward_composition import Composition
 from mmalign.run import Run
 
 PROMPTS = [Record.from_text("x" * length, id=str(length)) for length in range(1, 6)]
@@ -24,24 +22,6 @@ PROMPTS = [Record.from_text("x" * length, id=str(length)) for length in range(1,
 def scored_run(toy_online: Callable[..., dict[str, Any]], write_config: Callable[..., Path]) -> Run:
     torch.manual_seed(0)
     return load_run(write_config(toy_online(rewards=[{"name": "zeros", "weight": 2.0}])))
-
-
-class FixedScorer:
-    """Stands in for the scorer of a run: hands out given rewards, also different ones for equal texts."""
-
-    names = ("fixed",)
-    composition = Composition(names, [RewardComponent(name="fixed")], CompositionConfig())
-
-    def __init__(self, rewards: Sequence[float]) -> None:
-        self.rewards = torch.tensor(rewards)
-
-    def score(self, samples: Sequence[Sample]) -> Tensor:
-        assert len(samples) == len(self.rewards)
-        return self.rewards[:, None]
-
-
-def fix_scores(run: Run, *rewards: float) -> None:
-    object.__setattr__(run.assembly, "scorer", FixedScorer(rewards))
 
 
 def test_every_prompt_keeps_its_place_and_gets_its_responses(scored_run: Run) -> None:

@@ -18,9 +18,9 @@ import pytest
 from scoring_server import Answer, ScoringServer, score_lengths
 
 from mmalign import Record, Reward, Sample, TrainingError
-from mmalign.components import RewardComponent
+from mmalign.config.components import RewardComponent
 from mmalign.json_requests import RequestConfig
-from mmalign.rewards import BoundReward, RewardScorer
+from mmalign.rewards.scorer import BoundReward, RewardScorer
 from mmalign_rewards.http import Http
 from mmalign_rewards.judge import Judge
 from mmalign_rewards.python_function import PythonFunction

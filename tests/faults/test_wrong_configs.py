@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mmalign import cli
+from mmalign.cli.main import main
 
 Change = Callable[[dict[str, Any]], None]
 REWARDS = [{"name": "length", "target": 5}]
@@ -107,7 +107,7 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
 def run_command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["mmalign", *arguments])
     with pytest.raises(SystemExit) as exit:
-        cli.main()
+        main()
     return int(exit.value.code or 0)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mmalign import cli
-from mmalign.data_writing import write_rows
+from mmalign.cli.main import main
+from mmalign.data.writing import write_rows
 
 GOOD = {"id": "a", "schema": "mmalign/1", "prompt": [{"role": "user", "content": [{"type": "text", "text": "q"}]}]}
 RESPONSES = [{"rid": "r0", "messages": [{"role": "assistant", "content": [{"type": "text", "text": "x"}]}]}]
@@ -103,7 +103,7 @@ def run_command(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> object
     """Runs `mmalign ARGUMENTS` in this process; returns the exit code."""
     monkeypatch.setattr(sys, "argv", ["mmalign", *arguments])
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        main()
     return stopped.value.code
 
 

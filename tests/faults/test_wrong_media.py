@@ -20,8 +20,9 @@ import pytest
 from image_files import SIZE, animation, bomb, encode, half_transparent, noise, png, put, turned
 from PIL import Image
 
-from mmalign import Media, MediaError, cli, open_image
-from mmalign.media import read_header
+from mmalign import Media, MediaError, open_image
+from mmalign.cli.main import main
+from mmalign.media.images import read_header
 
 PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 SIXTEEN = Image.fromarray((np.arange(192).reshape(12, 16) * 341).astype(np.uint16))
@@ -143,7 +144,7 @@ def test_a_wrong_image_is_one_message_of_validate(
         level = "header"
     monkeypatch.setattr(sys, "argv", ["mmalign", "data", "validate", "train.jsonl", "--check-media", level])
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        main()
     message = capsys.readouterr().err
     if not wrong:
         assert not stopped.value.code and not message

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from transforming import compared, rated
 
-from mmalign import Record, cli
+from mmalign import Record
+from mmalign.cli.main import main
 
 RATED = rated({"0": 2.0, "1": 1.0})
 PAIRED = compared(RATED, ("r0", "r1"))
@@ -52,7 +53,7 @@ def test_an_unsuitable_record_is_one_message(
     path = write_config(toy_config(data={"train": {"path": str(data), "transforms": transform}}))
     monkeypatch.setattr(sys, "argv", ["mmalign", command, str(path)])
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        main()
     message = capsys.readouterr().err
     assert stopped.value.code == 2
     assert all(words in message for words in expected), message

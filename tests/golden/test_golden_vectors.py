@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmalign.conformance import CaseResult, run_conformance
-from mmalign.limits import golden_methods
+from mmalign.planning.limits import golden_methods
 from mmalign.registry import Registry, load_registry
 
 SHARED = Path(__file__).parents[3] / "shared" / "golden"

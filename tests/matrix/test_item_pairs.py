@@ -9,8 +9,8 @@ import pytest
 from feedback_records import build_record
 from objective_runs import build_config, start
 
+from mmalign.data.records import Record
 from mmalign.loop import accumulate_gradients
-from mmalign.records import Record
 from mmalign.rounds import begin_round
 
 

@@ -30,7 +30,7 @@ from mmalign.api import load_assembly
 from mmalign.errors import DataError, PlanError
 from mmalign.loop import optimiser_step
 from mmalign.loop import train as run_loop
-from mmalign.metrics_log import read_metrics
+from mmalign.monitoring.metrics_log import read_metrics
 from mmalign.rounds import begin_round
 from mmalign.run import Run
 

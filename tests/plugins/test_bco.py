@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from mmalign import EncodedResponse, Record
-from mmalign.batch import build_batch
+from mmalign.compute.batch import build_batch
 from mmalign_objectives.bco import bco_loss, compute_density_ratios, compute_mean_log_ratio
 from mmalign_objectives.dpo import dpo_loss
 

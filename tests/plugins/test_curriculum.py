@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 import mmalign
 from mmalign import DataError, Label, Record
-from mmalign.cli import app
-from mmalign.data import DataConfig, Source, open_source
-from mmalign.metrics_log import read_metrics
-from mmalign.sources import RecordStream
+from mmalign.cli.main import app
+from mmalign.data.sources import DataConfig, Source, open_source
+from mmalign.data.stream import RecordStream
+from mmalign.monitoring.metrics_log import read_metrics
 
 
 def ranked(count: int) -> list[Record]:

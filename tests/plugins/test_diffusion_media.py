@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 import mmalign
 from mmalign import MediaError, Record
-from mmalign.cli import app
-from mmalign.metrics_log import read_metrics
+from mmalign.cli.main import app
+from mmalign.monitoring.metrics_log import read_metrics
 
 
 @pytest.fixture

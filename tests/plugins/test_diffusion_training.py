@@ -14,7 +14,7 @@ from image_records import write_image_pairs
 
 import mmalign
 from mmalign import Record, RunConfig
-from mmalign.metrics_log import read_metrics
+from mmalign.monitoring.metrics_log import read_metrics
 from mmalign_diffusion.testing import build_tiny_class_unet
 
 Build = Callable[..., RunConfig]

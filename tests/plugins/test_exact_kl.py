@@ -12,9 +12,9 @@ import yaml
 
 import mmalign
 from mmalign import ConfigError, PlanError, load_run
-from mmalign.assembly import assemble
-from mmalign.config import RunConfig
-from mmalign.metrics_log import read_metrics
+from mmalign.config.run_config import RunConfig
+from mmalign.monitoring.metrics_log import read_metrics
+from mmalign.planning.assembly import assemble
 from mmalign.registry import load_registry
 from mmalign.startup import open_data
 from mmalign_objectives.exact_kl import exact_kl_loss

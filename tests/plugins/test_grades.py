@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from mmalign import EncodedResponse, Record
-from mmalign.batch import Batch, build_batch
-from mmalign.records import Label, Score
+from mmalign.compute.batch import Batch, build_batch
+from mmalign.data.records import Label, Score
 from mmalign_objectives.grades import compute_grades, mark_graded
 
 

@@ -15,11 +15,11 @@ from scoring_server import Answer, ScoringServer, score_lengths
 
 import mmalign
 from mmalign import ConfigError, Record, Response, Sample
-from mmalign.components import RewardComponent
+from mmalign.config.components import RewardComponent
+from mmalign.config.validation import validate
 from mmalign.json_requests import RequestConfig
-from mmalign.metrics_log import read_metrics
-from mmalign.rewards import BoundReward, RewardScorer
-from mmalign.validation import validate
+from mmalign.monitoring.metrics_log import read_metrics
+from mmalign.rewards.scorer import BoundReward, RewardScorer
 from mmalign_rewards.http import Http, HttpConfig, read_scores
 
 QUICK = {"backoff": 0.01, "retries": 2, "timeout": 5.0}

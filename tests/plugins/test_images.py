@@ -12,8 +12,8 @@ import pytest
 from image_models import make_image_samples, random_images
 from PIL import Image
 
-from mmalign.components import RewardComponent
-from mmalign.rewards import BoundReward, RewardScorer
+from mmalign.config.components import RewardComponent
+from mmalign.rewards.scorer import BoundReward, RewardScorer
 from mmalign_rewards.images import read_image, score_images
 from mmalign_rewards.jpeg_size import Compressibility
 

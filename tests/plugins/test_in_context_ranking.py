@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mmalign import DataError, EncodedResponse, Record
-from mmalign.batch import Batch, build_batch
-from mmalign.records import Score
+from mmalign.compute.batch import Batch, build_batch
+from mmalign.data.records import Score
 from mmalign_objectives.dpo import dpo_loss
 from mmalign_objectives.in_context_ranking import (
     compute_item_index,

@@ -10,8 +10,8 @@ import pytest
 from scoring_server import Answer, ScoringServer
 
 from mmalign import ConfigError, Record, Sample
+from mmalign.config.validation import validate
 from mmalign.json_requests import RequestConfig
-from mmalign.validation import validate
 from mmalign_rewards.judge import PATTERN, Judge, JudgeConfig, read_score, read_scores
 
 

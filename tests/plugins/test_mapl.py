@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmalign import Record
-from mmalign.batch import build_batch
+from mmalign.compute.batch import build_batch
 from mmalign.values import EncodedResponse
 from mmalign_objectives.dpo import dpo_loss
 from mmalign_objectives.mapl import mapl_inter_loss, mark_ordered_pairs

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import mmalign
 from mmalign import ConfigError, RunConfig
-from mmalign.metrics_log import read_metrics
+from mmalign.monitoring.metrics_log import read_metrics
 from mmalign.rounds import begin_round
 from mmalign.run import Run
 from mmalign_diffusion.families.masked_tokens import MaskedTokens

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from mmalign import ConfigError, Decoding, Generated, Record, RequestConfig, TrainingError, load_run, train
 from mmalign.registry import load_object
-from mmalign.token_generation import Sampled, sample_tokens
-from mmalign.token_logps import find_decoder
+from mmalign.tokens.generation import Sampled, sample_tokens
+from mmalign.tokens.logps import find_decoder
 
 RECORDS = [Record.from_text("Count to ten.", id="a"), Record.from_text("What is the capital of France?", id="b")]
 DIGITS = "0123456789"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import mmalign
 from mmalign import ConfigError, DataError, Record, RunConfig
-from mmalign.metrics_log import read_metrics
+from mmalign.monitoring.metrics_log import read_metrics
 from mmalign.run import Run
 from mmalign_diffusion.families.personal import Personal
 from mmalign_diffusion.testing_pipelines import build_tiny_pipeline

@@ -17,7 +17,7 @@ from test_pipeline_families import FAMILIES, load_pipeline, options
 
 import mmalign
 from mmalign import RunConfig
-from mmalign.metrics_log import read_metrics
+from mmalign.monitoring.metrics_log import read_metrics
 
 Build = Callable[..., RunConfig]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from mmalign.reductions import aggregation_weights, weighted_sum
+from mmalign.losses.reductions import aggregation_weights, weighted_sum
 from mmalign_objectives.policy_gradient import (
     DAPOConfig,
     DrGRPOConfig,

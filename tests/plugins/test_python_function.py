@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from mmalign import ConfigError, Record, Response, Sample
-from mmalign.components import RewardComponent
-from mmalign.rewards import BoundReward, RewardScorer
+from mmalign.config.components import RewardComponent
+from mmalign.rewards.scorer import BoundReward, RewardScorer
 from mmalign_rewards.python_function import PythonFunction
 
 

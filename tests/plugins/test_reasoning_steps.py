@@ -10,7 +10,7 @@ import torch
 from objective_runs import build_config, start
 
 from mmalign import DataError, EncodedResponse, Record
-from mmalign.batch import Batch, build_batch
+from mmalign.compute.batch import Batch, build_batch
 from mmalign.rounds import begin_round
 from mmalign_objectives.reasoning_steps import average_states, compute_step_index, sum_by_step
 

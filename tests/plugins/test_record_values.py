@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmalign import DataError, Record
-from mmalign.batch import build_batch
+from mmalign.compute.batch import build_batch
 from mmalign.values import EncodedResponse
 from mmalign_objectives import record_values
 

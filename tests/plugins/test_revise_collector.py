@@ -11,7 +11,7 @@ import torch
 from feedback_records import write_feedback
 
 from mmalign import DataError, EncodedResponse, Generated, Record, Response, train
-from mmalign.metrics_log import read_metrics
+from mmalign.monitoring.metrics_log import read_metrics
 from mmalign_collectors.revise import ReviseCollector
 
 PROMPTS = [Record.from_text("one", ["an old answer"], id="1"), Record.from_text("two", id="2")]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import mmalign
-from mmalign.metrics_log import read_metrics
+from mmalign.monitoring.metrics_log import read_metrics
 from mmalign_objectives.dpo import dpo_loss
 from mmalign_objectives.sparsepo import MaPOConfig, SparsePOConfig, mapo_loss, sparsepo_loss
 from mmalign_objectives.tdpo import tdpo_loss

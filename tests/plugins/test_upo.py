@@ -10,7 +10,7 @@ from pair_cases import PAIRS, margins
 from torch import Tensor
 
 from mmalign import Record, Score
-from mmalign.batch import build_batch
+from mmalign.compute.batch import build_batch
 from mmalign.values import EncodedResponse
 from mmalign_objectives.dpo import dpo_loss
 from mmalign_objectives.record_values import compute_label_smoothing

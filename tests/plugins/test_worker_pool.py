@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from mmalign import ConfigError, Record, Response, Sample
-from mmalign.components import RewardComponent
+from mmalign.config.components import RewardComponent
+from mmalign.config.validation import validate
 from mmalign.plugin_discovery import Candidate
-from mmalign.rewards import BoundReward, RewardScorer
-from mmalign.validation import validate
+from mmalign.rewards.scorer import BoundReward, RewardScorer
 from mmalign_rewards.python_function import PythonFunction, PythonFunctionConfig
 
 SOURCE = """

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from objective_runs import BEYOND_LOGPS, SPECS, build_config, is_bound, is_online, move_away
 from torch import Tensor
 
-from mmalign.batch import Batch
+from mmalign.compute.batch import Batch
+from mmalign.compute.memory import MicroBatchSize
 from mmalign.loop import accumulate_gradients
-from mmalign.memory import MicroBatchSize
 from mmalign.rounds import begin_round
 from mmalign.run import Run
 

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from mmalign.objectives import ENGINE_PARAMETERS
-from mmalign.reductions import AGGREGATIONS, aggregation_weights, step_mask, weighted_sum
+from mmalign.losses.objectives import ENGINE_PARAMETERS
+from mmalign.losses.reductions import AGGREGATIONS, aggregation_weights, step_mask, weighted_sum
 from mmalign.registry import load_object, load_registry
 from mmalign.specs import ObjectiveSpec, Parameters
 

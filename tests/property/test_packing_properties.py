@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mmalign.packing_support import can_pack
-from mmalign.policy import Policy
+from mmalign.compute.policy import Policy
 from mmalign.testing import build_tiny_text_model
+from mmalign.tokens.packing_support import can_pack
 from mmalign.values import EncodedResponse
 from mmalign_text.modality import TextModality
 

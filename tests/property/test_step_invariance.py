@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmalign.api import load_assembly
-from mmalign.config import RunConfig
+from mmalign.compute.memory import MicroBatchSize
+from mmalign.config.run_config import RunConfig
+from mmalign.data.records import Label, Record
 from mmalign.loop import accumulate_gradients
-from mmalign.memory import MicroBatchSize
-from mmalign.records import Label, Record
 from mmalign.run import Run
 from mmalign.startup import build_run
 from mmalign.testing import Architecture, build_tiny_text_model

@@ -1,0 +1,1 @@
+"""What is expensive to make and the same for every run, kept on the disk."""

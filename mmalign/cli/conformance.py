@@ -1,0 +1,61 @@
+"""`mmalign conformance`: evaluates golden-vector files with the installed plugins."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mmalign.cli.context import current_registry
+from mmalign.conformance import CaseResult, Status, run_conformance
+
+_STYLES: dict[Status, str] = {"passed": "green", "failed": "bold red", "not_implemented": "dim"}
+
+
+def conformance(
+    files: Annotated[list[Path], typer.Argument(help="Golden-vector files, JSON.", metavar="FILE...")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, help="Relative tolerance, instead of that of each case.")
+    ] = None,
+) -> None:
+    """Computes every case of golden-vector files with the installed plugins and compares.
+
+    Exit codes: 1 if a case failed, where one that no plugin computes has not; 2 if a file has another format.
+    """
+    registry = current_registry()
+    results = [(file, run_conformance(file, registry, tolerance=tolerance)) for file in files]
+    if as_json:
+        typer.echo(json.dumps({"cases": [_to_dict(file, case) for file, cases in results for case in cases]}, indent=1))
+    else:
+        _print_tables(results)
+    if any(case.status == "failed" for _, cases in results for case in cases):
+        raise typer.Exit(1)
+
+
+def _to_dict(file: Path, case: CaseResult) -> dict[str, Any]:
+    error = case.max_rel_err
+    # NaN is no JSON; null with the status `failed` says the same.
+    finite = error if error is not None and math.isfinite(error) else None
+    return {**asdict(case), "max_rel_err": finite, "file": str(file)}
+
+
+def _print_tables(results: Sequence[tuple[Path, Sequence[CaseResult]]]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(soft_wrap=True)
+    for file, cases in results:
+        for case in cases:
+            error = "" if case.max_rel_err is None else f"  max relative error {case.max_rel_err:.1e}"
+            reason = f"  {case.detail}" if case.status == "failed" else ""
+            status = Text(f"{case.status:16}", style=_STYLES[case.status])
+            console.print(status.append(f"{case.id}  ({case.method}){error}{reason}", style="default"))
+        counts = Counter(case.status for case in cases)
+        console.print(Text(f"{file}: " + ", ".join(f"{counts[status]} {status}" for status in _STYLES)))

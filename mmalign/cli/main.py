@@ -1,0 +1,124 @@
+"""The command line: a table of commands that are imported only when they run, so that `--help` answers at once.
+
+To add a command, write a function with typer annotations (or a `typer.Typer` of several) and name it in `COMMANDS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from typing import Annotated, Any, NamedTuple
+
+import typer
+import typer.core
+import typer.main
+
+from mmalign import __version__
+from mmalign.cli.context import set_disabled_plugins
+from mmalign.errors import MmalignError, suggest
+
+
+class LazyCommand(NamedTuple):
+    """Where a command is: a function or a `typer.Typer`, and what `--help` says of it before it is imported."""
+
+    module: str
+    attribute: str
+    help: str
+
+
+COMMANDS = {
+    "train": LazyCommand("mmalign.cli.train", "train", "Train by a configuration."),
+    "check": LazyCommand(
+        "mmalign.cli.train", "check", "Validate a configuration and print its plan, without training."
+    ),
+    "generate": LazyCommand("mmalign.cli.generate", "generate", "Sample responses of a trained model."),
+    "eval": LazyCommand("mmalign.cli.train", "evaluate", "Evaluate a trained model on held-out records."),
+    "score": LazyCommand("mmalign.cli.score", "score", "Score stored responses with a trained run."),
+    "data": LazyCommand("mmalign.cli.data", "app", "Validate, convert and show records."),
+    "plugins": LazyCommand("mmalign.cli.parts", "plugins", "List the installed plugins and what became of them."),
+    "list": LazyCommand("mmalign.cli.parts", "list_parts", "List the parts of a kind: objectives, rewards, ..."),
+    "explain": LazyCommand("mmalign.cli.parts", "explain", "Explain a part: equation, needs, parameters, paper."),
+    "schema": LazyCommand("mmalign.cli.parts", "schema", "Write the JSON Schema of run configurations."),
+    "cache": LazyCommand("mmalign.cli.cache", "app", "Show and clear what is kept between runs."),
+    "conformance": LazyCommand("mmalign.cli.conformance", "conformance", "Check the plugins against golden vectors."),
+}
+
+
+class LazyGroup(typer.core.TyperGroup):
+    """A group whose help shows stubs, and which imports a command when it is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Lists the commands in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Returns a stub that has a name and a help line."""
+        command = COMMANDS.get(cmd_name)
+        return typer.core.TyperCommand(cmd_name, help=command.help) if command else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Imports the command that is about to run."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"no such command {args[0]!r}{suggest(args[0], COMMANDS)}")
+        name, stub, rest = super().resolve_command(ctx, args)
+        return name, _load_command(stub.name) if stub and stub.name else None, rest
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    help="Align any generative model with any objective.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mmalign {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _set_options(
+    no_plugin: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out; may be given several times.")
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    set_disabled_plugins(no_plugin or ())
+
+
+def main() -> None:
+    """Runs the command line.
+
+    Exit codes: 2 after a mistake that the user can mend, printed as one message. Any other exception is a bug, and
+    keeps its traceback.
+    """
+    # Deprecations inside other libraries are for their authors, not for somebody who reads a training log.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|accelerate|torch)\.")
+    try:
+        app()
+    except MmalignError as error:
+        _print_error(str(error))
+        sys.exit(2)
+
+
+def _load_command(name: str) -> Any:
+    command = COMMANDS[name]
+    loaded = getattr(importlib.import_module(command.module), command.attribute)
+    if isinstance(loaded, typer.Typer):
+        return typer.main.get_command(loaded)
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    single.command(name)(loaded)
+    return typer.main.get_command(single)
+
+
+def _print_error(message: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True).print(Text("error: ", style="bold red").append(message, style="default"), soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Who runs the models: batches, forward passes, memory."""

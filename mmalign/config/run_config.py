@@ -1,0 +1,301 @@
+"""The run configuration: YAML, checked by models before anything heavy loads.
+
+Every component is `{name: ..., parameters}`; its parameters belong to the plugin that offers the name, and are
+checked against the plugin's own model in `mmalign.planning.assembly`. An unknown key anywhere is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import Field, field_validator, model_validator
+
+from mmalign.config.components import Component, CompositionConfig, RewardComponent, WeightedComponent
+from mmalign.config.validation import one_or_many, validate
+from mmalign.data.sources import DataSection
+from mmalign.errors import ConfigError
+from mmalign.specs import Parameters
+
+COMPONENT_KINDS = {
+    "modality": "modality",
+    "objective": "objective",
+    "collector": "collector",
+    "rewards": "reward",
+    "advantage": "advantage",
+    "quantities": "quantity",
+    "decoding": "decoding",
+    "engine": "engine",
+    "data.train.transforms": "transform",
+    "data.eval.transforms": "transform",
+    "evaluation.evaluators": "evaluator",
+}
+"""Key path of every component and the plugin kind that its `name` is looked up in."""
+
+
+_TEACHER = re.compile(r"[a-z][a-z0-9_]*")
+_TAKEN = ("policy", "reference", "behaviour", "chosen", "rejected")
+_INTERPOLATION = re.compile(r"(\\*)\$\{")
+
+
+class TrainConfig(Parameters):
+    """Optimisation."""
+
+    steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps; or give `epochs`. To go on exactly later, stop an online run at the end of a round."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the training prompts, if `steps` is not given."""
+    batch_size: int = Field(default=16, ge=1)
+    """Prompts per optimiser step, over all processes and micro-batches."""
+    micro_batch_size: int = Field(default=8, ge=1)
+    """Responses per forward pass on one device; changes memory and speed, never the result."""
+    micro_batch_tokens: int | None = Field(default=None, ge=1)
+    """Also at most so many tokens (or other positions) per training pass; a prompt counts once for its responses."""
+    prompts_per_round: int | None = Field(default=None, ge=1)
+    """Online: prompts sampled before each round of updates; default one batch."""
+    epochs_per_round: int = Field(default=1, ge=1)
+    """Online: passes over the rollouts of a round."""
+    overlap_parts: int = Field(default=1, ge=1)
+    """Online: parts of a round; slow rewards score one while the next is sampled."""
+    optimiser: Literal["adamw", "adafactor"] = "adamw"
+    """adafactor: second moments of rows and columns alone, for full training where AdamW's do not fit; its rate is
+    `learning_rate`, whatever the size of the weights."""
+    learning_rate: float = Field(default=1e-5, gt=0)
+    """Peak learning rate."""
+    head_learning_rate: float | None = Field(default=None, gt=0)
+    """Peak learning rate of what is trained beside the network: score and value heads, trained quantities; default
+    `learning_rate`."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Decay of the learning rate after the warm-up, to zero at the last step."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps of linear warm-up."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled weight decay on matrices."""
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    """adamw: decay rates of its moments."""
+    max_grad_norm: float | None = Field(default=1.0, gt=0)
+    """Gradients are clipped to this global norm; null switches clipping off."""
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    """Autocast of forward passes while weights stay as they are; auto: bf16 over frozen bfloat16 weights, else no."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Weights of the frozen network; auto: bfloat16 where the hardware multiplies it fast, if an adapter is trained."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seeds data order, sampling, dropout and initialisation."""
+    log_every: int = Field(default=1, ge=1)
+    """Steps between lines of the metrics log."""
+
+    @model_validator(mode="after")
+    def _check_betas(self) -> TrainConfig:
+        if self.optimiser != "adamw" and self.adam_betas != type(self).model_fields["adam_betas"].default:
+            raise ValueError(f"adam_betas: optimiser {self.optimiser!r} takes none; drop it")
+        return self
+
+
+class ReferenceConfig(Parameters):
+    """What the policy is compared with, where an objective asks for it."""
+
+    strategy: Literal["auto", "ema", "sync", "momentum", "past"] = "auto"
+    """auto: the start, by adapter off or a frozen copy; ema: a moving average; sync: a recent policy;
+    momentum: likewise, and the policy then goes on in the direction in which it went; past: drawn for every round
+    among several earlier policies, the start included."""
+    decay: float | None = Field(default=None, gt=0, lt=1)
+    """ema: share of the average that stays at every optimiser step, e.g. 0.99."""
+    every: int | None = Field(default=None, ge=1)
+    """sync, momentum: optimiser steps after which the reference becomes the policy; past: from one earlier policy to
+    the next."""
+    momentum: float | None = Field(default=None, ge=0, le=1)
+    """momentum: how far the policy goes on after every `every` steps, in what it went since the last time; e.g. 0.3."""
+    keep: int | None = Field(default=None, ge=1)
+    """past: how many of the latest earlier policies are drawn from, in memory and in checkpoints; e.g. 7."""
+    cache: bool = True
+    """Keep log-probs of stored responses under a reference that never changes on the disk; other runs share them."""
+
+    @model_validator(mode="after")
+    def _check_parameters(self) -> ReferenceConfig:
+        own = {"decay": ("ema",), "every": ("sync", "momentum", "past"), "momentum": ("momentum",), "keep": ("past",)}
+        for name, strategies in own.items():
+            given = getattr(self, name) is not None
+            if given != (self.strategy in strategies):
+                raise ValueError(f"strategy {self.strategy!r} {'takes no' if given else 'needs'} `{name}`")
+        return self
+
+
+class EvaluationConfig(Parameters):
+    """Held-out evaluation; always before and after training, if there are held-out data."""
+
+    every: int = Field(default=0, ge=0)
+    """Steps between evaluations during training; 0 for none."""
+    evaluators: tuple[Component, ...] = ()
+    """Evaluators beside the objective's own held-out loss and metrics."""
+    examples: int = Field(default=3, ge=0)
+    """Held-out responses shown side by side, before and after."""
+
+    _accept_one = field_validator("evaluators", mode="before")(one_or_many)
+
+
+class CheckpointConfig(Parameters):
+    """What is saved, and when."""
+
+    every: int = Field(default=0, ge=0)
+    """Steps between checkpoints; 0 saves at the end and on Ctrl-C only."""
+    keep: int = Field(default=2, ge=1)
+    """Newest checkpoints that are kept."""
+    merged: bool = False
+    """Also export the whole network with adapters merged in."""
+
+
+class RunConfig(Parameters):
+    """One run."""
+
+    modality: Component
+    """The model family and the model."""
+    data: DataSection
+    """Training and held-out records."""
+    objective: tuple[WeightedComponent, ...] = Field(min_length=1)
+    """The loss: one component or a list of them, summed with their weights. There is no default."""
+    collector: Component | None = None
+    """Online runs: how prompts become rollouts."""
+    rewards: tuple[RewardComponent, ...] = ()
+    """Scorers of responses."""
+    composition: CompositionConfig = CompositionConfig()
+    """How the rewards become one number, the composite reward."""
+    advantage: Component | None = None
+    """Online runs: how rewards become advantages."""
+    quantities: tuple[Component, ...] = ()
+    """Parameters of quantities that plugins compute, e.g. which scores of the records they read."""
+    decoding: Component = Component(name="sample")
+    """How responses are sampled, in training and evaluation."""
+    engine: Component = Component(name="hf")
+    """Where responses are sampled: in this process, or by a server."""
+    reference: ReferenceConfig = ReferenceConfig()
+    """What the policy is compared with."""
+    teachers: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Frozen further models by name; each sets keys of `modality` anew, e.g. `{teacher: {model: ...}}`."""
+    train: TrainConfig = TrainConfig()
+    """Optimisation."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Held-out evaluation."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """What is saved, and when."""
+    trackers: tuple[str, ...] = ()
+    """Experiment trackers beside `metrics.jsonl`: tensorboard, wandb, trackio, ..."""
+    plugins: tuple[str, ...] = ()
+    """Plugin files that are not installed, e.g. `./my_loss.py`."""
+    output: str
+    """Folder of the run."""
+
+    _accept_one = field_validator("objective", "rewards", "quantities", mode="before")(one_or_many)
+
+    @field_validator("teachers")
+    @classmethod
+    def _check_names(cls, teachers: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name in teachers:
+            if not _TEACHER.fullmatch(name) or name in _TAKEN:
+                raise ValueError(
+                    f"{name!r} cannot name a teacher: quantities begin with it, as in `teacher_logps`; expected small "
+                    f"letters, digits and _, and none of {', '.join(_TAKEN)}"
+                )
+        return teachers
+
+    @model_validator(mode="after")
+    def _check_length(self) -> RunConfig:
+        if self.train.steps is None and self.train.epochs is None:
+            raise ValueError("train.steps or train.epochs is needed")
+        return self
+
+    @model_validator(mode="after")
+    def _check_composition(self) -> RunConfig:
+        self.composition.check(self.rewards)
+        return self
+
+
+Overrides = Mapping[str, Any] | Sequence[str]
+
+
+def load_config(path: str | Path, overrides: Overrides = ()) -> RunConfig:
+    """Reads and checks a run configuration.
+
+    Args:
+        path: a YAML file.
+        overrides: `["train.steps=10"]` or `{"train.steps": 10}`; dotted keys, lists by index (`rewards.0.weight`).
+            A mapping changes the keys that it names, but one with a `name` is another component and replaces all.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key is unknown, missing or of a wrong type; all errors at once.
+    """
+    return validate(RunConfig, read_config(path, overrides), "", str(path))
+
+
+def read_config(path: str | Path, overrides: Overrides = ()) -> dict[str, Any]:
+    """Reads a YAML mapping and applies overrides, without checking keys."""
+    try:
+        config = OmegaConf.load(path)
+        if not OmegaConf.is_dict(config):
+            raise ConfigError(f"{path}: expected a mapping of keys to values at the top level")
+        for key, value in _iter_overrides(overrides):
+            OmegaConf.update(config, key, value, merge=_changes_keys(config, key, value), force_add=True)
+        return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file{_nearest_file(Path(path))}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a text file in UTF-8") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except (OmegaConfBaseException, ValueError, TypeError, IndexError) as error:
+        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
+
+
+def _changes_keys(config: Any, key: str, value: Any) -> bool:
+    # The parameters of the component that was there must not stay behind with a new one.
+    return isinstance(value, Mapping) and "name" not in value and OmegaConf.is_dict(OmegaConf.select(config, key))
+
+
+def _iter_overrides(overrides: Overrides) -> list[tuple[str, Any]]:
+    if isinstance(overrides, Mapping):
+        return list(overrides.items())
+    pairs = []
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"override {override!r}: expected key.path=value, e.g. train.learning_rate=1e-5")
+        pairs.append((key, _parse_value(value)))
+    return pairs
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return cast(Mapping[str, Any], OmegaConf.to_container(OmegaConf.create(f"value: {text}")))["value"]
+    except yaml.YAMLError:
+        return text
+
+
+def _nearest_file(path: Path) -> str:
+    import difflib
+
+    names = [entry.name for entry in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f"; did you mean {str(path.parent / close[0])!r}?" if close else ""
+
+
+def dump_config(config: RunConfig) -> str:
+    """Writes the configuration as YAML that loads to the same configuration."""
+    # Not yaml.safe_dump: by its rules a text such as 1e-5 needs no quotes, by those of the reader it is a number.
+    return OmegaConf.to_yaml(OmegaConf.create(_escape(config.model_dump(mode="json"))))
+
+
+def _escape(value: Any) -> Any:
+    """Keeps `${...}` in texts, e.g. in a chat template, from being read as an interpolation."""
+    if isinstance(value, str):
+        return _INTERPOLATION.sub(lambda match: 2 * match[1] + r"\${", value)
+    if isinstance(value, Mapping):
+        return {key: _escape(one) for key, one in value.items()}
+    return [_escape(one) for one in value] if isinstance(value, list) else value

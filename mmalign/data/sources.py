@@ -1,0 +1,278 @@
+"""Data sources: where records come from, and what happens to bad lines.
+
+`open_source` reads everything once and keeps it, so that a mistake in the last line shows before training starts;
+a streamed source keeps nothing and is checked as it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from mmalign.config.validation import one_or_many
+from mmalign.data.files import QUARANTINE_SUFFIX, RawRow, Rows, find_rows
+from mmalign.data.reading import CheckMedia, Reading, read_rows
+from mmalign.data.records import Record
+from mmalign.errors import ConfigError, DataError
+from mmalign.media.checks import Level
+from mmalign.media.images import DEFAULT_LIMITS, LARGEST_PIXELS, MediaLimits
+from mmalign.parts import Transform
+from mmalign.specs import Parameters
+
+_log = logging.getLogger(__name__)
+
+OnError = Literal["raise", "quarantine"]
+
+
+class DataConfig(Parameters):
+    """Where records come from."""
+
+    path: str
+    """A .jsonl, .jsonl.gz or .parquet file, a glob of them, a saved Hugging Face dataset, or a hub id `owner/name`."""
+    split: str | None = None
+    """Split of a Hugging Face dataset; default train."""
+    name: str | None = None
+    """Configuration of a dataset on the hub."""
+    format: Literal["auto", "mmalign", "trl"] = "auto"
+    """Records, or the columns that TRL reads; auto tells them apart row by row."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Columns to rename before anything else, `{theirs: ours}`."""
+    streaming: bool = False
+    """Read while training instead of before; the source then has no length and keeps the order of the file."""
+    shuffle: bool = True
+    """Visit records in a new random order every epoch; inside a stage, where a transform makes stages."""
+    limit: int | None = Field(default=None, ge=1)
+    """Use only the first so many good rows."""
+    on_error: OnError = "raise"
+    """Stop at a bad line, or move it to a side file with the reason and go on."""
+    quarantine_dir: str | None = None
+    """Folder of the side file; default beside the data."""
+    transforms: tuple[dict[str, Any], ...] = ()
+    """Transforms of the records, in order: components with a `name`."""
+
+    _accept_one = field_validator("transforms", mode="before")(one_or_many)
+
+    @field_validator("transforms")
+    @classmethod
+    def _check_names(cls, transforms: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+        for component in transforms:
+            if not isinstance(component.get("name"), str):
+                raise ValueError("every transform needs a name, e.g. {name: my_transform}")
+        return transforms
+
+
+class DataSection(Parameters):
+    """Where records come from."""
+
+    train: DataConfig
+    """Records to train on; prompts, in online runs."""
+    eval: DataConfig | None = None
+    """Held-out records; without them nothing is evaluated."""
+    check_media: Level = "header"
+    """Images, when the data are read: header reads what each file says of itself, full decodes it; off."""
+    allow_remote_media: bool = False
+    """Fetch images from http and https addresses, each time one is used."""
+    max_image_pixels: int = Field(default=DEFAULT_LIMITS.pixels, ge=1, le=LARGEST_PIXELS)
+    """Width times height of the largest image that is decoded."""
+    max_image_bytes: int = Field(default=DEFAULT_LIMITS.size, ge=1)
+    """Size of the largest image file that is read."""
+
+    @property
+    def media_limits(self) -> MediaLimits:
+        """Which images are accepted."""
+        return MediaLimits(self.max_image_pixels, self.max_image_bytes, self.allow_remote_media)
+
+
+class Source:
+    """Records to iterate over; one that is not streamed has a length and an index, too.
+
+    Attributes:
+        name: the path or hub id, for messages.
+        fingerprint: names the content.
+        quarantined: bad rows left out, in the last pass if the source is streamed.
+        left_out: ids of those of them that are bad only in their media.
+        stages: how many records belong to each stage of training, in order; their sum is the length.
+    """
+
+    def __init__(self, name: str, fingerprint: str, iterate: Callable[[Source], Iterator[Record]]) -> None:
+        self.name = name
+        self.fingerprint = fingerprint
+        self.quarantined = 0
+        self.left_out: list[str] = []
+        self.stages: tuple[int, ...] = ()
+        self._iterate = iterate
+        self._records: tuple[Record, ...] | None = None
+
+    def load(self, stage: Callable[[Record], Any] = lambda record: 0) -> None:
+        """Reads everything and keeps it, sorted by `stage`; records of one stage stay in their order."""
+        self._records = tuple(sorted(self._iterate(self), key=stage))
+        self.stages = tuple(len(list(group)) for _, group in groupby(self._records, key=stage))
+
+    def __iter__(self) -> Iterator[Record]:
+        return self._iterate(self) if self._records is None else iter(self._records)
+
+    def __len__(self) -> int:
+        return len(self._loaded())
+
+    def __getitem__(self, index: int) -> Record:
+        return self._loaded()[index]
+
+    def _loaded(self) -> tuple[Record, ...]:
+        if self._records is None:
+            raise TypeError(f"{self.name} is streamed: it has no length and no index; iterate over it")
+        return self._records
+
+
+def open_source(
+    config: DataConfig,
+    transforms: Sequence[Transform] = (),
+    *,
+    where: str = "data.train",
+    check_media: CheckMedia | None = None,
+) -> Source:
+    """Opens what `config.path` names and checks it: all of it, or the first record if it is streamed.
+
+    Args:
+        transforms: the built transforms of `config.transforms`.
+        where: key path of `config`, for messages.
+        check_media: raises MediaError for a record whose media are bad, which makes it a bad row; None checks nothing.
+
+    Raises:
+        ConfigError: a transform needs all records, and they are streamed.
+        DataError: nothing there, nothing in it, or a bad row while `on_error` is `raise`.
+    """
+    if config.streaming:
+        _check_streamable(transforms, where)
+    rows = find_rows(config, where)
+
+    def iterate(source: Source) -> Iterator[Record]:
+        records: Iterable[Record] = _iter_good(config, read_rows(rows, config, check_media=check_media), source)
+        for transform in transforms:
+            records = _apply(transform, records, config.path)
+        return iter(records)
+
+    source = Source(config.path, _fingerprint(rows, by_content=not config.streaming), iterate)
+    if config.streaming:
+        if config.shuffle:
+            _log.warning("%s: streamed records come in the order of the file; shuffle has no effect", where)
+        next(iter(source), None)
+    else:
+        source.load(lambda record: tuple(transform.stage(record) for transform in transforms))
+        if not len(source):
+            raise DataError(f"{config.path}: no record is left after the transforms")
+    return source
+
+
+class _PlacedError(DataError):
+    """An error that says which file it is about."""
+
+
+def _apply(transform: Transform, records: Iterable[Record], path: str) -> Iterator[Record]:
+    """Applies a transform, whose errors name the record, not the file; those of what it reads pass as they are."""
+    try:
+        yield from transform.apply(records)
+    except _PlacedError:
+        raise
+    except DataError as error:
+        raise _PlacedError(f"{path}: {error}") from None
+
+
+def _check_streamable(transforms: Sequence[Transform], where: str) -> None:
+    for index, transform in enumerate(transforms):
+        if transform.whole or type(transform).stage is not Transform.stage:
+            raise ConfigError(
+                f"{where}.transforms[{index}]: looks at all records before training starts, which streaming cannot; "
+                f"set {where}.streaming: false"
+            )
+
+
+def _fingerprint(rows: Sequence[Rows], *, by_content: bool) -> str:
+    names = "\n".join(part.fingerprint(by_content=by_content) for part in rows)
+    return hashlib.sha256(names.encode()).hexdigest()
+
+
+def _iter_good(config: DataConfig, readings: Iterable[Reading], source: Source) -> Iterator[Record]:
+    quarantine = Quarantine(config)
+    source.quarantined = 0
+    source.left_out = []
+    good = 0
+    for reading in _take_good(readings, config.limit):
+        if reading.record is not None:
+            good += 1
+            yield reading.record
+        elif config.on_error == "raise":
+            raise _PlacedError(f"{reading.row.place}: {reading.reason}")
+        else:
+            quarantine.add(reading.row, reading.reason)
+            source.quarantined += 1
+            source.left_out += [reading.without_media] if reading.without_media else []
+    if not good:
+        raise _PlacedError(quarantine.describe_nothing())
+    if quarantine.count:
+        _log.warning("%s: %d bad rows left out; see %s", config.path, quarantine.count, quarantine.path)
+
+
+def _take_good(readings: Iterable[Reading], limit: int | None) -> Iterator[Reading]:
+    """Yields readings up to the `limit`-th good one."""
+    good = 0
+    for reading in readings:
+        yield reading
+        good += reading.record is not None
+        if good == limit:
+            return
+
+
+class Quarantine:
+    """The side file of bad rows: one JSON object each with `file`, `line`, `reason` and `text`.
+
+    Attributes:
+        path: the side file of the first bad row's data file.
+        first: the first bad row, for messages.
+    """
+
+    def __init__(self, config: DataConfig) -> None:
+        self.count = 0
+        self._source = config.path
+        self.path: Path | None = None
+        self.first = ""
+        self._folder = config.quarantine_dir
+        self._started: set[Path] = set()
+
+    def add(self, row: RawRow, reason: str) -> None:
+        """Appends a row; the first one replaces the side file of an earlier pass."""
+        path = self._side_file(row.file)
+        self.path = self.path or path
+        self.first = self.first or f"{row.place}: {reason}"
+        self.count += 1
+        # Every process of a distributed run reads the same rows; one of them writes.
+        if os.environ.get("RANK", "0") == "0":
+            self._write(path, {"file": row.file, "line": row.number, "reason": reason, "text": row.show()})
+
+    def describe_nothing(self) -> str:
+        """Words that a source has no good row."""
+        if not self.count:
+            return f"{self._source}: empty; expected at least one record"
+        return f"{self._source}: all {self.count} rows are bad, e.g. {self.first}; the rest is in {self.path}"
+
+    def _side_file(self, file: str) -> Path:
+        data = Path(file)
+        folder = Path(self._folder) if self._folder else data.parent if data.exists() else Path()
+        stem = data.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".parquet")
+        return folder / f"{stem}{QUARANTINE_SUFFIX}"
+
+    def _write(self, path: Path, line: dict[str, Any]) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a" if path in self._started else "w", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise DataError(f"{path}: cannot write bad rows: {error.strerror}; set quarantine_dir") from None
+        self._started.add(path)

@@ -1,0 +1,1 @@
+"""How losses of elements become one number over the global batch."""

@@ -1,0 +1,1 @@
+"""Images of records, read as if whoever made the file meant harm."""

@@ -1,0 +1,137 @@
+"""The images of records: checked when data are read, and skipped or refused when one becomes unreadable later.
+
+When data are read, a record with a bad image is a bad row: `on_error` decides. While a run goes on, an image may still
+turn out to be cut off, or vanish with its disk; the same setting decides. A skipped record keeps its place in the order
+of the data, so that whatever comes after it is what would have come without it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+from mmalign.data.records import Media, Record
+from mmalign.errors import DataError, MediaError
+from mmalign.media.fetching import is_web_address
+from mmalign.media.images import DEFAULT_LIMITS, MediaLimits, open_image, read_header
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+Level = Literal["header", "full", "off"]
+
+
+def check_media(record: Record, *, level: Level = "header", limits: MediaLimits = DEFAULT_LIMITS) -> None:
+    """Checks the images of a record; video, audio and latents are left to whoever reads them.
+
+    Args:
+        level: `header` reads what each file says of itself, and leaves alone what would have to be fetched; `full`
+            decodes everything.
+
+    Raises:
+        MediaError: the first image that cannot be read; the message begins with its place in the record.
+    """
+    MediaCheck(level, limits).check(record)
+
+
+@dataclass
+class MediaCheck:
+    """Checks images as `check_media` does; what many records share is looked at once."""
+
+    level: Level = "header"
+    limits: MediaLimits = DEFAULT_LIMITS
+    _known: dict[Media, str] = field(default_factory=dict)
+
+    def check(self, record: Record) -> None:
+        """Raises MediaError as `check_media` does."""
+        for index, media in enumerate(record.media):
+            if self.level == "off" or media.type != "image":
+                continue
+            key = media.model_copy(update={"mid": ""})
+            if key not in self._known:
+                self._known[key] = self._find_problem(media)
+            if self._known[key]:
+                raise MediaError(f"media[{index}].uri: {self._known[key]}")
+
+    def _find_problem(self, media: Media) -> str:
+        if self.level == "header" and self.limits.remote and is_web_address(media.uri):
+            return ""
+        try:
+            (open_image if self.level == "full" else read_header)(media, where="", limits=self.limits)
+        except MediaError as error:
+            return str(error).removeprefix(": ")
+        return ""
+
+
+def repeat_choice(left_out: Collection[str]) -> Callable[[Record], None]:
+    """Returns a check that leaves out the records with these ids and no others.
+
+    A resumed run must see the records that it began with, in the same order, whatever became of their images.
+    """
+
+    def check(record: Record) -> None:
+        if record.id in left_out:
+            raise MediaError("left out, as at the start of this run")
+
+    return check
+
+
+@dataclass
+class MediaSkips:
+    """What happens to records whose images cannot be read while a run goes on.
+
+    Attributes:
+        quarantine: True to skip the record and count it, False to stop.
+        limits: of images.
+        skipped: ids of the records that were skipped so far, in this process.
+        flags: 1 for a record that was skipped, 0 for one that was used, since they were last taken.
+    """
+
+    quarantine: bool
+    limits: MediaLimits = DEFAULT_LIMITS
+    skipped: set[str] = field(default_factory=set)
+    flags: list[float] = field(default_factory=list)
+
+    def apply(self, records: Sequence[Record], function: Callable[[Record], T]) -> list[tuple[Record, T]]:
+        """Applies a function that may read images to every record; leaves out those that it cannot read.
+
+        Raises:
+            MediaError: an image cannot be read, and records are not skipped.
+            DataError: no record is left. Then most likely not the images are broken, but the way to them.
+        """
+        kept: list[tuple[Record, T]] = []
+        for record in records:
+            try:
+                kept.append((record, function(record)))
+            except MediaError as error:
+                self._skip(record, error)
+                last = error
+        self.flags += [1.0] * (len(records) - len(kept)) + [0.0] * len(kept)
+        if records and not kept:
+            raise DataError(f"none of {len(records)} records has images that can be read; the last one: {last}")
+        return kept
+
+    def keep_readable(self, records: Iterable[Record]) -> list[Record]:
+        """Returns the records whose images can be decoded; all of them, unlooked at, where none may be skipped."""
+        if not self.quarantine:
+            return list(records)
+        return [record for record, _ in self.apply(list(records), self._decode)]
+
+    def take_flags(self) -> list[float]:
+        """Returns `flags` and forgets them."""
+        flags, self.flags = self.flags, []
+        return flags
+
+    def _decode(self, record: Record) -> None:
+        for media in record.media:
+            if media.type == "image":
+                open_image(media, where=f"record {record.id!r}", limits=self.limits)
+
+    def _skip(self, record: Record, error: MediaError) -> None:
+        if not self.quarantine:
+            raise error
+        if record.id not in self.skipped:
+            self.skipped.add(record.id)
+            logger.warning("skipped, and counted in the metric `unreadable`: %s", error)

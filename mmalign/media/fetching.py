@@ -1,0 +1,152 @@
+"""The bytes behind the URI of a `Media` row: a file, a `data:` URI, or, where that is allowed, another machine."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import difflib
+import hashlib
+import time
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+from typing import IO, TYPE_CHECKING
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from mmalign.errors import MediaError
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from mmalign.data.record_rows import Media
+    from mmalign.media.images import MediaLimits
+
+_SHOWN = 40  # characters of a long URI that a message quotes
+_LISTED = 10_000  # files of a folder that are looked through for a similar name
+_REDIRECTS = 5
+_WEB = ("http", "https")
+
+
+def read_bytes(media: Media, limits: MediaLimits) -> bytes:
+    """Reads all bytes and compares their sha256 with that of the record, if it has one.
+
+    Raises:
+        MediaError: nothing is there, too much is there, or it is something else; the message lacks the place.
+    """
+    with open_bytes(media, limits) as file:
+        content = file.read(limits.size + 1)
+    _check_size(len(content), limits)
+    digest = hashlib.sha256(content).hexdigest()
+    if media.sha256 is not None and digest != media.sha256.lower():
+        raise MediaError(
+            f"another file than the record means: its sha256 is {digest[:12]}..., not {media.sha256[:12]}..."
+        )
+    return content
+
+
+def open_bytes(media: Media, limits: MediaLimits) -> IO[bytes]:
+    """Opens the bytes for reading; a local file is not read yet. Raises as `read_bytes` does."""
+    if media.uri.startswith("data:"):
+        return BytesIO(_decode_data(media.uri, limits))
+    if "://" in media.uri:
+        return BytesIO(_fetch(media.uri, limits))
+    return _open_file(Path(media.uri), limits)
+
+
+def has_scheme(uri: str) -> bool:
+    """Tells whether a URI is neither a path nor a `data:` URI."""
+    return "://" in uri and not uri.startswith("data:")
+
+
+def is_web_address(uri: str) -> bool:
+    """Tells whether a URI is of http or https."""
+    return urlsplit(uri).scheme in _WEB
+
+
+def show_uri(uri: str) -> str:
+    """Words a URI for messages: without what may be secret in an address, and not the content of a `data:` URI."""
+    if uri.startswith("data:"):
+        return uri if len(uri) <= _SHOWN else f"{uri[:_SHOWN]}... ({len(uri)} characters)"
+    if has_scheme(uri):
+        parts = urlsplit(uri)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return uri
+
+
+def _check_size(size: int, limits: MediaLimits) -> None:
+    if size == 0:
+        raise MediaError("the file is empty")
+    if size > limits.size:
+        raise MediaError(f"the file has more than data.max_image_bytes, {limits.size:,}")
+
+
+def _open_file(path: Path, limits: MediaLimits) -> IO[bytes]:
+    try:
+        status = path.stat()
+        if S_ISDIR(status.st_mode):
+            raise MediaError("a folder; expected an image file")
+        if not S_ISREG(status.st_mode):
+            raise MediaError("not a regular file")  # reading a pipe or a device may never end
+        _check_size(status.st_size, limits)
+        return path.open("rb")
+    except FileNotFoundError:
+        raise MediaError(f"no such file{_nearest(path)}") from None
+    except (OSError, ValueError) as error:  # a null byte is a ValueError
+        raise MediaError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _nearest(path: Path) -> str:
+    try:
+        names = [entry.name for entry in islice(path.parent.iterdir(), _LISTED)]
+    except OSError:
+        return f"; there is no folder {str(path.parent)!r}"
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f"; did you mean {str(path.parent / close[0])!r}?" if close else ""
+
+
+def _decode_data(uri: str, limits: MediaLimits) -> bytes:
+    kind, comma, text = uri.removeprefix("data:").partition(",")
+    if not comma:
+        raise MediaError("a data: URI without a comma; expected data:image/png;base64,...")
+    if len(text) > 4 * limits.size:  # three characters a byte at most, and line breaks
+        _check_size(len(text), limits)
+    content = unquote_to_bytes(text)
+    if kind.endswith(";base64"):
+        try:
+            content = base64.b64decode(b"".join(content.split()), validate=True)
+        except binascii.Error:
+            raise MediaError("a data: URI that is not base64") from None
+    _check_size(len(content), limits)
+    return content
+
+
+def _fetch(url: str, limits: MediaLimits) -> bytes:
+    if not is_web_address(url):
+        raise MediaError(f"{urlsplit(url).scheme}:// is not read; expected a path, a data: URI, http:// or https://")
+    if not limits.remote:
+        raise MediaError("on another machine; save it beside the data, or set data.allow_remote_media: true")
+    import httpx2
+
+    try:
+        with httpx2.Client(timeout=limits.timeout, follow_redirects=True, max_redirects=_REDIRECTS) as client:
+            # A compressed answer could unpack to more than the limit before it is counted.
+            with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
+                return _receive(response, limits)
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+        raise MediaError(f"cannot be fetched: {type(error).__name__}: {error}") from None
+
+
+def _receive(response: httpx2.Response, limits: MediaLimits) -> bytes:
+    deadline = time.monotonic() + limits.timeout
+    if not response.is_success:
+        raise MediaError(f"cannot be fetched: HTTP {response.status_code}")
+    content = bytearray()
+    for chunk in response.iter_raw():
+        content += chunk
+        if len(content) > limits.size:
+            break
+        if time.monotonic() > deadline:
+            raise MediaError(f"cannot be fetched: not done within {limits.timeout:g} s")
+    _check_size(len(content), limits)
+    return bytes(content)

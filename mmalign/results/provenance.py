@@ -1,0 +1,53 @@
+"""What a run was made with: versions, plugins, seeds and data fingerprints, in `run.json`."""
+
+from __future__ import annotations
+
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import gather_object
+
+from mmalign.caches.fingerprints import hash_tensors
+from mmalign.errors import PluginError
+from mmalign.plugins import provenance
+from mmalign.run import Run
+from mmalign.versions import installed_versions
+
+
+def write_provenance(run: Run) -> None:
+    """Writes `run.json` into the run's folder."""
+    text = json.dumps(collect_provenance(run), indent=2, ensure_ascii=False)
+    Path(run.output, "run.json").write_text(text + "\n", encoding="utf-8")
+
+
+def collect_provenance(run: Run) -> dict[str, Any]:
+    """Collects what somebody needs to repeat the run, as JSON values."""
+    return {
+        "versions": {"python": platform.python_version(), **installed_versions()},
+        "plugins": provenance(run.assembly.registry.plugin_set),
+        "seed": run.config.train.seed,
+        "model": run.model.name,
+        "teachers": {name: hash_tensors(teacher.weights()) for name, teacher in run.backend.teachers.items()},
+        "encoding": run.assembly.modality.fingerprint(),
+        "rewards": list(run.backend.reward_names),
+        "data": {"train": run.source.fingerprint, "quarantined": run.source.quarantined},
+        "processes": run.accelerator.num_processes,
+        "device": str(run.accelerator.device),
+        "papers": dict(run.assembly.papers),
+    }
+
+
+def check_same_plugins(run: Run) -> None:
+    """Checks that all processes loaded the same plugins in the same versions.
+
+    Raises:
+        PluginError: they did not; a run would compute different things on different machines.
+    """
+    if run.accelerator.num_processes == 1:
+        return
+    mine = [(item["name"], item["version"]) for item in provenance(run.assembly.registry.plugin_set)]
+    everyone = gather_object([mine])
+    if any(other != everyone[0] for other in everyone):
+        raise PluginError(f"processes loaded different plugins: {everyone}; install the same versions everywhere")

@@ -1,0 +1,1 @@
+"""Who scores responses, and how several scores become one."""

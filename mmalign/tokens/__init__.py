@@ -1,0 +1,1 @@
+"""What all token modalities share: packed scoring in chunks, sampling of groups."""

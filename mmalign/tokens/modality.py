@@ -1,0 +1,286 @@
+"""The part that all token modalities share: text, vision-language and audio-token models.
+
+A subclass says how a record becomes token ids (`encode`, `encode_prompt`) and ids a response (`build_response`), and
+loads the network. Padding, scoring and sampling are here; `collate` and `score` are the seam for other batch layouts.
+
+Encoded tensors: `prompt_ids` [P], `response_ids` [R] and `response_mask` [R] bool, the response tokens that are scored
+(multi-turn: assistant turns only). Rows of [N, T] outputs hold the scored steps only, left-aligned.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import gcd
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from mmalign.compute.policy import Heads, Policy, evaluation_mode
+from mmalign.data.records import Record, Response
+from mmalign.modality import Modality
+from mmalign.parts import Decoding
+from mmalign.tokens.generation import Sampled, sample_tokens
+from mmalign.tokens.group_sampling import sample_groups
+from mmalign.tokens.logps import find_decoder
+from mmalign.tokens.outputs import Reading, read_outputs
+from mmalign.tokens.packing import pack
+from mmalign.tokens.packing_support import can_pack, packed_inputs
+from mmalign.values import Anchor, EncodedResponse, Generated
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Responses in rows of L positions: one a row and padded, or all in one row. S is the number of scored steps.
+
+    Attributes:
+        inputs: what the network reads: `input_ids`, `attention_mask`, `position_ids` [rows, L], a modality's own, and
+            the `layout` of a packed row.
+        mask: [N, T] bool, the scored steps of each response, left-aligned.
+        places: [S], where in the flattened rows [rows x L] the state is that predicts each scored step; steps in the
+            order of `mask`.
+        targets: [S], the token of each scored step.
+        last: [N], where in the flattened rows the last scored token is.
+        prompts: N ranges, where in the flattened rows the prompts are.
+    """
+
+    inputs: Mapping[str, Any]
+    mask: Tensor
+    places: Tensor
+    targets: Tensor
+    last: Tensor
+    prompts: tuple[range, ...]
+
+    def to(self, device: torch.device) -> TokenBatch:
+        """Returns this batch on `device`."""
+        return replace(
+            self,
+            inputs={name: value.to(device) for name, value in self.inputs.items()},
+            mask=self.mask.to(device),
+            places=self.places.to(device),
+            targets=self.targets.to(device),
+            last=self.last.to(device),
+        )
+
+
+class TokenModality(Modality):
+    """A modality whose steps are tokens of one causal decoder.
+
+    Attributes:
+        generation_batch_size: sequences that are sampled at the same time.
+        chunk_size: positions whose logits exist at the same time.
+        packing: `auto` scores without padding, a prompt once for all its responses, where the network's attention
+            allows it; `off` pads. It changes no result.
+        padding_side: where padding goes when scoring in padded rows; it changes no result.
+    """
+
+    generation_batch_size: int = 64
+    chunk_size: int = 128
+    packing: Literal["auto", "off"] = "auto"
+    padding_side: ClassVar[Literal["left", "right"]] = "right"
+
+    @property
+    @abstractmethod
+    def pad_id(self) -> int:
+        """The token that fills rows up; masked everywhere, so it may be any, the end token too."""
+
+    @property
+    @abstractmethod
+    def end_ids(self) -> frozenset[int]:
+        """The tokens that end a response; the one that did is its last scored step."""
+
+    @abstractmethod
+    def encode_prompt(self, record: Record) -> tuple[dict[str, Tensor], int]:
+        """Encodes the prompt alone, as `encode` does.
+
+        Returns:
+            `prompt_ids` [P], P at least 1, with whatever else the network reads; and the number of tokens cut off.
+        """
+
+    @abstractmethod
+    def build_response(self, rid: str, ids: Sequence[int]) -> Response:
+        """Turns sampled token ids into a response; special tokens are left out."""
+
+    # -- scoring
+
+    def step_log_probs(self, network: nn.Module, responses: Sequence[EncodedResponse]) -> tuple[Tensor, Tensor]:
+        """Scores responses; see `Modality.step_log_probs`."""
+        outputs = self.score(network, self._collate_for(network, responses), ("logps",))
+        return outputs["logps"], outputs["step_mask"]
+
+    def step_outputs(
+        self,
+        policy: Policy,
+        responses: Sequence[EncodedResponse],
+        want: Collection[str],
+        anchors: Mapping[str, Anchor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Computes any of the outputs, float32 but for `states`; see `Modality.step_outputs`."""
+        return self.score(policy.network, self._collate_for(policy.network, responses), want, policy.heads, anchors)
+
+    def head(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
+        """Returns the output layer, with the model's own scaling of logits; see `Modality.head`."""
+        return find_decoder(network).plain_logits
+
+    def _collate_for(self, network: nn.Module, responses: Sequence[EncodedResponse]) -> TokenBatch:
+        packed = self.packing == "auto" and can_pack(network)
+        return self.collate_packed(responses) if packed else self.collate(responses)
+
+    def collate_packed(self, responses: Sequence[EncodedResponse]) -> TokenBatch:
+        """Packs responses into one row on the CPU."""
+        masks = [response.tensors["response_mask"] for response in responses]
+        ids = [response.tensors["response_ids"] for response in responses]
+        row = pack([response.tensors["prompt_ids"] for response in responses], ids)
+        scored = [mask.nonzero().flatten() for mask in masks]
+        # The first response token is predicted by the prompt's last, the others by the token before them.
+        before = [
+            torch.cat([end[None], start + torch.arange(len(own) - 1)])
+            for end, start, own in zip(row.prompt_ends, row.starts, ids, strict=True)
+        ]
+        steps = torch.tensor([len(own) for own in scored])
+        return TokenBatch(
+            inputs=packed_inputs(row),
+            mask=torch.arange(int(steps.max())) < steps[:, None],
+            places=torch.cat([at[own] for at, own in zip(before, scored, strict=True)]),
+            targets=torch.cat([own[steps] for own, steps in zip(ids, scored, strict=True)]),
+            last=torch.stack([start + own[-1] for start, own in zip(row.starts, scored, strict=True)]),
+            prompts=tuple(
+                range(end + 1 - len(response.tensors["prompt_ids"]), end + 1)
+                for end, response in zip(row.prompt_ends.tolist(), responses, strict=True)
+            ),
+        )
+
+    def collate(self, responses: Sequence[EncodedResponse]) -> TokenBatch:
+        """Pads responses into a batch on the CPU."""
+        prompts = [len(response.tensors["prompt_ids"]) for response in responses]
+        rows = [torch.cat([r.tensors["prompt_ids"], r.tensors["response_ids"]]) for r in responses]
+        scored = [
+            prompt + response.tensors["response_mask"].nonzero().flatten()
+            for prompt, response in zip(prompts, responses, strict=True)
+        ]
+        inputs = pad_tokens(rows, self.pad_id, self.padding_side)
+        width = inputs["input_ids"].shape[1]
+        starts = [width - len(row) if self.padding_side == "left" else 0 for row in rows]
+        firsts = [row * width + start for row, start in enumerate(starts)]
+        places = [first + own for first, own in zip(firsts, scored, strict=True)]
+        steps = torch.tensor([len(own) for own in scored])
+        return TokenBatch(
+            inputs=inputs,
+            mask=torch.arange(int(steps.max())) < steps[:, None],
+            places=torch.cat(places) - 1,
+            targets=torch.cat([row[own] for row, own in zip(rows, scored, strict=True)]),
+            last=torch.stack([own[-1] for own in places]),
+            prompts=tuple(range(first, first + count) for first, count in zip(firsts, prompts, strict=True)),
+        )
+
+    def score(
+        self,
+        network: nn.Module,
+        batch: TokenBatch,
+        want: Collection[str],
+        heads: Heads | None = None,
+        anchors: Mapping[str, Anchor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Runs the network once over a batch.
+
+        Args:
+            want: what to compute; see `Modality.step_outputs`.
+            heads: `values` and `scores`, if these are wanted; a score is read where the last scored token is.
+            anchors: what the policy is compared with, by name, if that is wanted.
+
+        Returns:
+            the wanted outputs and `step_mask`, on the network's device.
+        """
+        reading = Reading(self.temperature, self.chunk_size, heads, anchors or {})
+        return read_outputs(network, find_decoder(network), batch.to(_device(network)), want, reading)
+
+    # -- sampling
+
+    def generate(
+        self, network: nn.Module, records: Sequence[Record], decoding: Decoding, count: int
+    ) -> list[list[Generated]]:
+        """Samples responses with torch's global generator; see `Modality.generate`.
+
+        Behaviour log-probs are those of the distribution at `decoding.temperature`, before `decoding.adjust`.
+        """
+        prompts = [self.encode_prompt(record) for record in records]
+        owners = [prompt for prompt in range(len(records)) for _ in range(count)]
+        tensors = [tensors for tensors, _ in prompts]
+        # A modality that pads its prompts itself has more in them than tokens.
+        plain = type(self).collate_prompts is TokenModality.collate_prompts
+        with evaluation_mode(network):
+            in_groups = plain and self.packing == "auto" and can_pack(network)
+            sample = self._sample_in_groups if in_groups else self._sample_in_batches
+            sampled = sample(network, tensors, owners, decoding)
+        generated = [
+            self._build_generated(f"r{index % count}", *prompts[owner], one)
+            for index, (owner, one) in enumerate(zip(owners, sampled, strict=True))
+        ]
+        return [generated[start : start + count] for start in range(0, len(generated), count)]
+
+    def _sample_in_groups(
+        self, network: nn.Module, prompts: Sequence[Mapping[str, Tensor]], owners: Sequence[int], decoding: Decoding
+    ) -> list[Sampled]:
+        return sample_groups(
+            find_decoder(network),
+            [prompt["prompt_ids"] for prompt in prompts],
+            owners,
+            decoding,
+            self.end_ids,
+            capacity=self.generation_batch_size,
+            device=_device(network),
+        )
+
+    def _sample_in_batches(
+        self, network: nn.Module, prompts: Sequence[Mapping[str, Tensor]], owners: Sequence[int], decoding: Decoding
+    ) -> list[Sampled]:
+        sampled: list[Sampled] = []
+        for start in range(0, len(owners), self.generation_batch_size):
+            part = owners[start : start + self.generation_batch_size]
+            first, stop = part[0], part[-1] + 1
+            inputs = self.collate_prompts(prompts[first:stop])
+            sampled += sample_tokens(
+                find_decoder(network),
+                {name: value.to(_device(network)) for name, value in inputs.items()},
+                torch.tensor(part, device=_device(network)) - first,
+                decoding,
+                self.end_ids,
+            )
+        return sampled
+
+    def prompts_per_draw(self, count: int) -> int:
+        """Returns after how many prompts a full batch of sequences may end; see `Modality.prompts_per_draw`.
+
+        Within one call the next prompts take the places of responses that have ended; so with different lengths the
+        samples of parts are others than those of the whole, of the same distribution.
+        """
+        return self.generation_batch_size // gcd(self.generation_batch_size, count)
+
+    def collate_prompts(self, prompts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Pads prompts on the left, so that all responses start at the same place."""
+        return pad_tokens([prompt["prompt_ids"] for prompt in prompts], self.pad_id, "left")
+
+    def _build_generated(self, rid: str, prompt: Mapping[str, Tensor], truncated: int, sampled: Sampled) -> Generated:
+        ids, steps, length = sampled.ids, len(sampled.ids), len(prompt["prompt_ids"])
+        tensors = {**prompt, "response_ids": ids, "response_mask": torch.ones(steps, dtype=torch.bool)}
+        return Generated(
+            response=self.build_response(rid, ids.tolist()),
+            encoded=EncodedResponse(tensors, steps, size=length + steps, shared=length, truncated=truncated),
+            behaviour_logps=sampled.logps,
+            finished=sampled.finished,
+        )
+
+
+def pad_tokens(rows: Sequence[Tensor], pad_id: int, side: Literal["left", "right"]) -> dict[str, Tensor]:
+    """Pads token ids of several lengths; returns `input_ids`, `attention_mask` and `position_ids`, each [N, L]."""
+    ids = pad_sequence(list(rows), batch_first=True, padding_value=pad_id, padding_side=side)
+    ones = [torch.ones_like(row) for row in rows]
+    mask = pad_sequence(ones, batch_first=True, padding_side=side)
+    return {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
