@@ -10,6 +10,7 @@ from mmalign.config.run_config import Overrides, RunConfig, dump_config, read_co
 from mmalign.config.validation import validate
 from mmalign.errors import CheckpointError, ConfigError
 from mmalign.evaluation import measure
+from mmalign.hardware import flushed_subnormals
 from mmalign.loop import train as run_loop
 from mmalign.monitoring.sample_grids import SAMPLES
 from mmalign.planning.assembly import Assembly, assemble, load_registry_for
@@ -24,6 +25,7 @@ CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
 
 
+@flushed_subnormals()
 def train(
     config: str | Path | RunConfig,
     overrides: Overrides = (),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
@@ -52,3 +55,25 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     except OSError:
         return False
     return any(flag in flags for flag in _CPU_FLAGS)
+
+
+@contextmanager
+def flushed_subnormals() -> Iterator[None]:
+    """Inside, CPU cores take float32 numbers below 1e-38 for zero, where they can.
+
+    The gradient of a pair that is told apart for good is that small, and a core needs many times as long to compute
+    with it. Threads of torch take this over from the thread that starts them; those that run already stay as they are.
+    """
+    # Older numpy warns if it measures the smallest numbers while they are zero; it measures once.
+    for dtype in (np.float32, np.float64):
+        np.finfo(dtype)
+    before = _flushes_subnormals()
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+def _flushes_subnormals() -> bool:
+    return float(torch.tensor(1e-39) * 1) == 0

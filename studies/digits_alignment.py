@@ -1,4 +1,4 @@
-"""Aligns the embedded digit model with eight settings of five methods from the same start and compares what holds up.
+"""Aligns the embedded digit model with nine settings of five methods from the same start and compares what holds up.
 
     python studies/digits_alignment.py                                  # all of it; what is finished is kept
     python studies/digits_alignment.py --methods diffusion_dpo inpo     # some of it
@@ -35,6 +35,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
         {"objective": [{"name": "diffusion_dpo", "beta": 500}, {"name": "sft", "weight": 100}]},
     ),
     "inpo": ("inpo", {}),
+    "inpo, reference inverts": ("inpo", {"modality.noising.network": "reference"}),
     "smpo": ("smpo", {}),
     "mapo": ("mapo", {}),
     "diffusion_kto": ("diffusion_kto", {}),

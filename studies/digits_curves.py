@@ -51,11 +51,14 @@ class Curve:
     Attributes:
         folder: of the run.
         step_seconds: median time of an optimiser step, evaluation left out.
+        implicit_rewards: beta log(policy / reference) of the held-out chosen and rejected images at the last step, with
+            the noise that the method itself trains on; None of a method that has none.
     """
 
     folder: Path
     points: tuple[Point, ...]
     step_seconds: float
+    implicit_rewards: tuple[float, float] | None
 
     @property
     def start(self) -> Point:
@@ -89,7 +92,9 @@ def read_curve(folder: Path) -> Curve:
     start = evaluations[0]
     points = tuple(_build_point(step, evaluations[step], start) for step in sorted(evaluations))
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return Curve(folder, points, _step_seconds(rows))
+    last = [row for row in rows if row["kind"] == "eval"][-1]
+    names = ("chosen_rewards", "rejected_rewards")
+    return Curve(folder, points, _step_seconds(rows), (last[names[0]], last[names[1]]) if names[0] in last else None)
 
 
 def _build_point(step: int, row: dict[str, list[float]], start: dict[str, list[float]]) -> Point:

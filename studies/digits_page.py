@@ -37,6 +37,8 @@ def write_page(curves: Curves) -> None:
         _result_table(curves, [(name, [(one.start, one.points[-1]) for one in runs]) for name, runs in curves.items()]),
         "## Steps and seconds to a gain\n",
         _time_table(curves),
+        "## What the methods see of the held-out pairs at the last step\n",
+        _own_table(curves),
         f"![Reward, judge and winner error over training]({PICTURE.name})\n",
         f"![Samples from the same noise]({SHEET.name})\n",
     ]
@@ -92,6 +94,18 @@ def _time_to(runs: Sequence[Curve], gain: float) -> str:
     count, seconds = np.mean(steps, axis=0)
     some = "" if len(steps) == len(runs) else f" ({len(steps)} of {len(runs)} seeds)"
     return f"{count:.0f} steps, {seconds:.0f} s{some}"
+
+
+def _own_table(curves: Curves) -> str:
+    """Sets implicit rewards with a method's own noise beside the error with the noise that is the same for all."""
+    lines = ["| method | reward of chosen | reward of rejected | winner error, random noise |", "|---|---:|---:|---:|"]
+    for name, runs in curves.items():
+        own = [one.implicit_rewards for one in runs if one.implicit_rewards]
+        if own:
+            chosen, rejected = np.mean(own, axis=0)
+            error = np.mean([one.points[-1].winner_error for one in runs])
+            lines.append(_row([name, f"{chosen:+.1f}", f"{rejected:+.1f}", f"{error:+.4f}"]))
+    return "\n".join(lines) + "\n"
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -25,7 +25,8 @@ def write_run(folder: Path, judges: list[float], errors: list[float]) -> curves.
     scores = []
     for index, (judge, error) in enumerate(zip(judges, errors, strict=True)):
         step = 10 * index
-        rows.append({"kind": "eval", "step": step, "time": 100.0 * index})
+        own = {"chosen_rewards": -1.0 * index, "rejected_rewards": -2.0 * index}
+        rows.append({"kind": "eval", "step": step, "time": 100.0 * index, **own})
         rows += [{"kind": "train", "step": step + 1 + k, "time": 100 * index + 10 + 2 * k} for k in range(10)]
         seen = (np.arange(300) % 100 < round(100 * judge)).astype(float)
         ink = np.full(300, 0.1 + 0.02 * index)
@@ -90,5 +91,6 @@ def test_the_page_has_a_row_for_every_method(tmp_path: Path, monkeypatch: pytest
     assert rows[1].startswith("| falling | 2 | 20, 20 | +0.040")
     assert "-0.300" in rows[1]
     assert rows[2] == "| falling | 2.00 | never | never | never |"
+    assert rows[3] == "| falling | -2.0 | -4.0 | +0.0100 |"
     assert (tmp_path / "digits.svg").is_file()
     assert (tmp_path / "digits.png").is_file()
