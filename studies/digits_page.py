@@ -17,10 +17,14 @@ STUDIES = Path(__file__).resolve().parents[1] / "docs/studies"
 PAGE = STUDIES / "digits.md"
 PICTURE = STUDIES / "digits.svg"
 SHEET = STUDIES / "digits.png"
+BEFORE_AFTER = STUDIES / "digits_before_after.png"
 MARKER = "<!-- tables: written by studies/digits_alignment.py -->"
 
 GAINS = (0.04, 0.08, 0.12)
 """Gains of the reward whose time is reported."""
+
+SHOWN = ("diffusion_dpo", "inpo", "smpo")
+"""Methods of the small picture, where the rule stops them."""
 
 Curves = Mapping[str, Sequence[Curve]]
 
@@ -29,7 +33,10 @@ def write_page(curves: Curves) -> None:
     """Replaces what follows the marker by the tables and the picture."""
     text = PAGE.read_text(encoding="utf-8").partition(MARKER)[0]
     draw_curves(curves)
-    draw_sheet(curves)
+    draw_sheet(list_panels(curves), SHEET, across=5)
+    draw_sheet(
+        list_panels({name: curves[name] for name in SHOWN if name in curves}, last=False), BEFORE_AFTER, across=4
+    )
     sections = [
         "## Where the rule stops\n",
         _result_table(curves, [(name, [(one.start, one.stop) for one in runs]) for name, runs in curves.items()]),
@@ -140,20 +147,30 @@ def _summary(curve: Curve, point: Point) -> list[float]:
     return [*changes, point.winner_error]
 
 
-def draw_sheet(curves: Curves) -> None:
-    """Draws samples of the first seed from the same noise: the start, each method where it stops, and at the end."""
-    first = next(iter(curves.values()))[0]
-    columns = [("start", first, 0)]
+def list_panels(curves: Curves, *, last: bool = True) -> list[tuple[str, Path]]:
+    """Lists titles and pictures: samples of the first seed from the same noise at the start, where the rule stops a
+    method, and, where that is not the same, at the last step."""
+    panels = []
     for name, runs in curves.items():
-        columns += [(f"{name}, step {runs[0].stop.step}", runs[0], runs[0].stop.step)]
-        columns += [(f"{name}, step {runs[0].points[-1].step}", runs[0], runs[0].points[-1].step)]
-    across = 5
-    down = -(-len(columns) // across)
+        steps = {runs[0].stop.step: None} | ({runs[0].points[-1].step: None} if last else {})
+        if not panels:
+            panels.append(("start", _picture(runs[0], 0)))
+        panels += [(f"{name}, step {step}", _picture(runs[0], step)) for step in steps if step]
+    return panels
+
+
+def _picture(curve: Curve, step: int) -> Path:
+    return curve.folder / "images" / f"step-{step:05d}.png"
+
+
+def draw_sheet(pictures: Sequence[tuple[str, Path]], file: Path, *, across: int) -> None:
+    """Draws pictures side by side."""
+    down = -(-len(pictures) // across)
     figure, panels = plt.subplots(down, across, figsize=(2.4 * across, 2.7 * down), layout="constrained")
     for panel in panels.flat:
         panel.axis("off")
-    for panel, (title, curve, step) in zip(panels.flat, columns, strict=False):
-        panel.imshow(plt.imread(curve.folder / "images" / f"step-{step:05d}.png"), cmap="gray_r", vmin=0, vmax=1)
+    for panel, (title, picture) in zip(panels.flat, pictures, strict=False):
+        panel.imshow(plt.imread(picture), cmap="gray_r", vmin=0, vmax=1)
         panel.set_title(title, fontsize=7)
-    figure.savefig(SHEET, dpi=110)
+    figure.savefig(file, dpi=110)
     plt.close(figure)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import mmalign
+from mmalign import api
 from mmalign.hardware import flushed_subnormals
 
 pytestmark = pytest.mark.skipif(not torch.set_flush_denormal(False), reason="this CPU keeps subnormal numbers")
@@ -41,8 +42,6 @@ def test_a_run_trains_with_them_flushed(
     toy_config: Callable[..., dict[str, Any]], write_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
-    from mmalign import api
-
     run_loop = api.run_loop
     monkeypatch.setattr("mmalign.api.run_loop", lambda run: (seen.append(is_flushed()), run_loop(run)))
     mmalign.train(write_config(toy_config()))

@@ -74,10 +74,37 @@ def test_an_interval_is_over_images_and_seeds_are_averaged_first() -> None:
     assert (low, high) == pytest.approx((1 - 1.96 * 0.57735 / 2, 1 + 1.96 * 0.57735 / 2), abs=1e-4)
 
 
+_FILES = {
+    "PAGE": "digits.md",
+    "PICTURE": "digits.svg",
+    "SHEET": "digits.png",
+    "BEFORE_AFTER": "digits_before_after.png",
+}
+
+
+def test_panels_show_the_start_once_and_no_step_twice(tmp_path: Path) -> None:
+    runs = {
+        name: [write_run(tmp_path / name, [0.8, 0.8, judge], [0.0, 0.0, 0.01])]
+        for name, judge in (("steady", 0.8), ("falling", 0.5))
+    }
+    assert [title for title, _ in page.list_panels(runs)] == [
+        "start",
+        "steady, step 20",
+        "falling, step 10",
+        "falling, step 20",
+    ]
+    assert [title for title, _ in page.list_panels(runs, last=False)] == [
+        "start",
+        "steady, step 20",
+        "falling, step 10",
+    ]
+
+
 def test_the_page_has_a_row_for_every_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, file in (("PAGE", "digits.md"), ("PICTURE", "digits.svg"), ("SHEET", "digits.png")):
+    for name, file in _FILES.items():
         monkeypatch.setattr(page, name, tmp_path / file)
     page.PAGE.write_text(f"# Title\n\n{page.MARKER}\n\nold\n")
+    monkeypatch.setattr(page, "SHOWN", ("steady",))
     runs = {
         name: [write_run(tmp_path / f"{name}-{seed}", [0.8, 0.8, judge], [0.0, 0.0, 0.01]) for seed in range(2)]
         for name, judge in (("steady", 0.8), ("falling", 0.5))
@@ -92,5 +119,4 @@ def test_the_page_has_a_row_for_every_method(tmp_path: Path, monkeypatch: pytest
     assert "-0.300" in rows[1]
     assert rows[2] == "| falling | 2.00 | never | never | never |"
     assert rows[3] == "| falling | -2.0 | -4.0 | +0.0100 |"
-    assert (tmp_path / "digits.svg").is_file()
-    assert (tmp_path / "digits.png").is_file()
+    assert all((tmp_path / file).is_file() for file in _FILES.values())
