@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mmalign.compute.policy import Policy
-from mmalign.config.run_config import TrainConfig
+from mmalign.config.sections import TrainConfig
 
 _FACTOR = "learning_rate_factor"
 """Key of a parameter group: its learning rate is this times that of the network."""

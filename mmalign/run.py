@@ -19,6 +19,7 @@ from mmalign.compute.backend import Backend
 from mmalign.compute.batch import Batch
 from mmalign.compute.policy import Policy
 from mmalign.config.run_config import RunConfig
+from mmalign.config.validation import validate
 from mmalign.data.records import Record
 from mmalign.data.sources import Source
 from mmalign.data.stream import RecordStream
@@ -199,8 +200,10 @@ class Run:
 
     def _check_same(self, state: Mapping[str, Any], keys: Sequence[str]) -> None:
         mine = self.config.model_dump(mode="json")
+        # Keys that came after the checkpoint had their default.
+        stored = validate(RunConfig, state["config"], "", f"{self.output}: the checkpoint").model_dump(mode="json")
         for key in keys:
-            then, now = _look_up(state["config"], key), _look_up(mine, key)
+            then, now = _look_up(stored, key), _look_up(mine, key)
             if then != now:
                 raise CheckpointError(
                     f"{self.output}: the checkpoint was trained with another `{key}`: {then}; "

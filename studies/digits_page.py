@@ -152,7 +152,7 @@ def list_panels(curves: Curves, *, last: bool = True) -> list[tuple[str, Path]]:
     method, and, where that is not the same, at the last step."""
     panels = []
     for name, runs in curves.items():
-        steps = {runs[0].stop.step: None} | ({runs[0].points[-1].step: None} if last else {})
+        steps = sorted({runs[0].stop.step, runs[0].points[-1].step if last else runs[0].stop.step})
         if not panels:
             panels.append(("start", _picture(runs[0], 0)))
         panels += [(f"{name}, step {step}", _picture(runs[0], step)) for step in steps if step]

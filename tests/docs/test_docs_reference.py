@@ -11,7 +11,7 @@ import yaml
 
 import mmalign
 from mmalign.cli import cache as cli_cache
-from mmalign.config.run_config import ReferenceConfig
+from mmalign.config.sections import ReferenceConfig
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmalign.config.run_config import TrainConfig
+from mmalign.config.sections import TrainConfig
 from mmalign.hardware import choose_dtype
 from mmalign.optimisation import build_optimiser, learning_rate, set_learning_rate
 

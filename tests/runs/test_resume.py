@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -184,6 +185,28 @@ def test_another_objective_is_refused(folder: Path) -> None:
     mmalign.train(config)
     with pytest.raises(mmalign.CheckpointError, match=r"trained with another `objective`"):
         mmalign.train(config, {"objective": {"name": "ipo"}}, resume=True)
+
+
+def test_another_optimiser_is_refused(folder: Path) -> None:
+    config = write_config(folder, "refused_optimiser", VARIANTS["dpo"], steps=2)
+    mmalign.train(config)
+    with pytest.raises(mmalign.CheckpointError, match=r"trained with another `train.optimiser`: adamw"):
+        mmalign.train(config, {"train.optimiser": "adafactor"}, resume=True)
+
+
+def test_a_checkpoint_from_before_a_key_had_its_default(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = write_config(folder, "older", VARIANTS["dpo"], steps=2)
+    dump = mmalign.RunConfig.model_dump
+
+    def dump_older(self: mmalign.RunConfig, **options: Any) -> dict[str, Any]:
+        fields = dump(self, **options)
+        del fields["train"]["optimiser"]
+        return fields
+
+    with monkeypatch.context() as older:
+        older.setattr(mmalign.RunConfig, "model_dump", dump_older)
+        mmalign.train(config)
+    assert mmalign.train(config, {"train.steps": 3}, resume=True).step == 3
 
 
 def test_changed_data_are_refused(folder: Path) -> None:
