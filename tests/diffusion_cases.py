@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 
@@ -11,6 +12,8 @@ from mmalign import EncodedResponse, Model, Networks, Policy, Record
 from mmalign.compute.networks import complete_responses
 from mmalign.compute.policy import evaluation_mode
 from mmalign.modality import Modality
+from mmalign_diffusion.config import FamilyComponent
+from mmalign_diffusion.modality import Diffusion
 
 CPU = torch.device("cpu")
 
@@ -38,3 +41,12 @@ def networks_of(modality: Modality, model: Model) -> Networks:
             yield policy
 
     return Networks(CPU, nullcontext, {"policy": active, "reference": active})
+
+
+def linear(**fields: Any) -> Diffusion:
+    family = FamilyComponent(name="custom", target="linear_denoiser:build")
+    return Diffusion(**{"family": family, "drop_condition": 0.0, **fields})
+
+
+def text_record(goal: str = "0.25", *responses: str) -> Record:
+    return Record.from_text(goal, responses or ["[1.0, -2.0]"], id="a")

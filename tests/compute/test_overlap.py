@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from overlapping import PATIENCE, PROMPTS, Build, collect, score_ones, wait_for_the_end_of_threads, watch_sampling
 from scoring_server import Answer, ScoringServer, use
 
 import mmalign
-from mmalign import ConfigError, Engine, Generated, Record, TrainingError, load_run
+from mmalign import Engine, Generated, load_run
 from mmalign.compute.backend import Backend
-from mmalign.compute.overlap import BackgroundThread, collect_in_parts
+from mmalign.compute.overlap import BackgroundThread
 from mmalign.monitoring.metrics_log import read_metrics
 from mmalign.run import Run
-
-Build = Callable[..., dict[str, Any]]
-PROMPTS = [Record.from_text("x" * (1 + index % 3), [], id=str(index)) for index in range(6)]
-PATIENCE = 20.0
-
-
-def score_ones(payload: dict[str, Any], earlier: int) -> Answer:
-    """Refuses one response in four or so; the others are worth their ones."""
-    (response,) = payload["responses"]
-    return Answer(status=400) if response.startswith("3") else Answer({"scores": [response.count("1")]})
 
 
 @pytest.fixture
@@ -37,42 +27,6 @@ def run(scoring_server: ScoringServer, toy_online: Build, write_config: Callable
     scoring_server.behave = score_ones
     torch.manual_seed(0)
     return load_run(write_config(toy_online(rewards=[use(scoring_server), {"name": "zeros"}])))
-
-
-def collect(run: Run, parts: int, seed: int = 3) -> tuple[list[Any], torch.Tensor]:
-    """Collects and scores the rollouts of the prompts in so many parts."""
-    collector, scoring = run.assembly.collector, run.backend.scorer.begin()
-    assert collector is not None
-    torch.manual_seed(seed)
-    rollouts = collect_in_parts(run.backend, collector, PROMPTS, parts, scoring)
-    return rollouts, scoring.finish()
-
-
-def wait_for_the_end_of_threads() -> bool:
-    """Tells whether no scoring thread is left before long."""
-    deadline = time.monotonic() + PATIENCE
-    while any(thread.name == "mmalign-rewards" for thread in threading.enumerate()):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-def watch_sampling(run: Run, monkeypatch: pytest.MonkeyPatch, before: Callable[[int], None]) -> list[int]:
-    """Calls `before` with the number of each call of `generate`; returns the sizes of the calls."""
-    sizes: list[int] = []
-    generate = run.assembly.modality.generate
-
-    def watched(network: Any, records: Sequence[Record], decoding: Any, count: int) -> list[list[Generated]]:
-        before(len(sizes))
-        sizes.append(len(records))
-        return generate(network, records, decoding, count)
-
-    monkeypatch.setattr(run.assembly.modality, "generate", watched)
-    return sizes
-
-
-# -- the order of events
 
 
 def test_a_part_is_scored_while_the_next_is_sampled(
@@ -225,70 +179,6 @@ def test_a_language_model_samples_the_same_in_parts(
             assert torch.equal(mine.behaviour_logps, theirs.behaviour_logps)
             assert mine.rescored == (not told)
     assert scored == ([] if told else [12, 12])
-
-
-# -- errors and interruptions
-
-
-@pytest.mark.parametrize("error", [RuntimeError("no memory"), KeyboardInterrupt()])
-def test_an_error_while_sampling_is_raised_at_once_and_scores_no_more(
-    run: Run, scoring_server: ScoringServer, monkeypatch: pytest.MonkeyPatch, error: BaseException
-) -> None:
-    """The first part is being scored, the second waits for it, the third cannot be sampled."""
-    asked, raised = threading.Event(), threading.Event()
-
-    def answer(payload: dict[str, Any], earlier: int) -> Answer:
-        asked.set()
-        assert raised.wait(PATIENCE)
-        return Answer({"scores": [1.0]})
-
-    def before(call: int) -> None:
-        if call == 2:
-            assert asked.wait(PATIENCE)
-            raise error
-
-    scoring_server.behave = answer
-    watch_sampling(run, monkeypatch, before)
-    with pytest.raises(type(error)):
-        collect(run, parts=3)
-    raised.set()
-    assert wait_for_the_end_of_threads()
-    assert {payload["prompts"][0] for payload in scoring_server.requests} <= {"x", "xx"}, "only the first two prompts"
-    assert run.backend.scorer.failures == {"http": 0, "zeros": 0}
-
-
-def test_an_error_of_a_reward_stops_the_sampling(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    failed = threading.Event()
-
-    def misconfigured(samples: Any) -> Any:
-        failed.set()
-        raise ConfigError("no such server")
-
-    def before(call: int) -> None:
-        assert call == 0 or failed.wait(PATIENCE)
-
-    monkeypatch.setattr(run.backend.scorer._rewards[0]._reward, "score", misconfigured)
-    sizes = watch_sampling(run, monkeypatch, before)
-    with pytest.raises(ConfigError, match="no such server"):
-        collect(run, parts=6)
-    assert len(sizes) < 6
-    assert wait_for_the_end_of_threads()
-
-
-def test_a_reward_that_fails_on_everything_stops_the_run(run: Run, scoring_server: ScoringServer) -> None:
-    scoring_server.behave = lambda payload, earlier: Answer(status=400)
-    with pytest.raises(TrainingError, match=r"rewards\.http: failed on all \d+ samples; first cause: .*HTTP 400"):
-        collect(run, parts=3)
-
-
-def test_a_part_that_fails_alone_stops_nothing(run: Run, scoring_server: ScoringServer) -> None:
-    first = PROMPTS[0].prompt_text
-    scoring_server.behave = lambda payload, earlier: (
-        Answer(status=400) if payload["prompts"] == [first] else Answer({"scores": [1.0]})
-    )
-    _, rewards = collect(run, parts=6)
-    missing = [record.prompt_text == first for record in PROMPTS for _ in range(4)]
-    assert rewards[:, 0].isnan().tolist() == missing
 
 
 def test_calls_are_made_in_order_by_one_thread() -> None:

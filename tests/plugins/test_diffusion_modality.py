@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UNet2DModel
-from diffusion_cases import complete, load
+from diffusion_cases import complete, linear, load, text_record
 from image_records import image_record, write_image, write_image_pairs
 from peft import PeftModel
 from torch.nn.functional import logsigmoid
@@ -36,15 +36,6 @@ def build(tiny_class_unet: Path) -> Any:
         return Diffusion(**{"family": family, "model": str(tiny_class_unet), "drop_condition": 0.0, **fields})
 
     return make
-
-
-def linear(**fields: Any) -> Diffusion:
-    family = FamilyComponent(name="custom", target="linear_denoiser:build")
-    return Diffusion(**{"family": family, "drop_condition": 0.0, **fields})
-
-
-def text_record(goal: str = "0.25", *responses: str) -> Record:
-    return Record.from_text(goal, responses or ["[1.0, -2.0]"], id="a")
 
 
 # -- log-probs
@@ -158,38 +149,7 @@ def test_images_of_two_sizes_are_scored_in_one_batch(tiny_class_unet: Path, tmp_
     torch.testing.assert_close(logps, torch.cat(alone))
 
 
-# -- what is drawn
-
-
-def test_responses_share_level_and_noise_unless_asked_not_to() -> None:
-    for noise, shared in (("shared", True), ("independent", False)):
-        modality = linear(noising=Noising(noise=noise))
-        record = text_record("0.25", "[1, 2]", "[3, 4]")
-        one, other = complete(modality, load(modality), [record])
-        assert torch.equal(one.tensors["timesteps"], other.tensors["timesteps"])
-        assert torch.allclose(one.tensors["target"], other.tensors["target"], atol=1e-5) == shared
-
-
-def test_draws_follow_the_seed_and_fixed_ones_the_record() -> None:
-    free, fixed = linear(), linear(timesteps=Timesteps(fixed=True))
-    assert free.redraws and not fixed.redraws
-    model = load(fixed)
-    record = text_record()
-
-    def noisy(modality: Diffusion, seed: int) -> Any:
-        return complete(modality, model, [record], seed=seed)[0].tensors["noisy"]
-
-    assert torch.equal(noisy(free, 1), noisy(free, 1)) and not torch.equal(noisy(free, 1), noisy(free, 2))
-    assert torch.equal(noisy(fixed, 1), noisy(fixed, 2))
-
-
-def test_what_the_policy_inverts_is_never_kept() -> None:
-    inverted = linear(timesteps=Timesteps(fixed=True), noising=Noising(strategy="ddim_inversion", steps=2))
-    assert inverted.redraws and inverted.consults == {"policy"}
-    anchored = linear(
-        timesteps=Timesteps(fixed=True), noising=Noising(strategy="renoise", steps=2, network="reference")
-    )
-    assert not anchored.redraws and anchored.consults == {"reference"}
+# -- prompts
 
 
 def test_dropped_prompts_are_dropped_for_all_responses(build: Any, records: list[Record]) -> None:

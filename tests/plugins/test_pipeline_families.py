@@ -11,47 +11,18 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from huggingface_hub.utils import filter_repo_objects
 from image_records import image_record, write_image
 from peft import PeftModel
+from pipeline_cases import CPU, FAMILIES, LENGTHS, PROMPT, build_family, build_modality, load_pipeline
 from torch import Tensor
 
-from mmalign import ConfigError, DataError, LoRAParameters, MediaLimits, Record
-from mmalign_diffusion.config import FamilyComponent
-from mmalign_diffusion.families import find_family
+from mmalign import DataError, LoRAParameters, MediaLimits, Record
 from mmalign_diffusion.families.flux import pack, unpack
-from mmalign_diffusion.families.pipeline import VARIANTS, PipelineFamily, fetched_files
-from mmalign_diffusion.modality import Diffusion
+from mmalign_diffusion.families.pipeline import PipelineFamily
 from mmalign_diffusion.prediction import Conditions, Denoising
 from mmalign_diffusion.sampler import sample, sampling_plan
 
 Build = Callable[..., Path]
-
-CPU = torch.device("cpu")
-FAMILIES = ("stable_diffusion", "sdxl", "sd3", "flux", "pixart")
-LENGTHS = {"sd3": 12, "flux": 12, "pixart": 12}
-PROMPT = "a red cat"
-
-
-def options(name: str) -> dict[str, Any]:
-    return {"text_length": LENGTHS[name]} if name in LENGTHS else {}
-
-
-def build_family(folder: Path, name: str, **more: Any) -> Any:
-    return find_family(name)(str(folder), (16, 16), **{"cache": False, **options(name), **more})
-
-
-def build_modality(folder: Path, name: str, *, family: dict[str, Any] | None = None, **fields: Any) -> Diffusion:
-    component = FamilyComponent(name=name, cache=False, **options(name), **(family or {}))
-    return Diffusion(family=component, model=str(folder), size=16, **fields)
-
-
-def load_pipeline(folder: Path) -> Any:
-    index = json.loads((folder / "model_index.json").read_text())
-    missing = {name: None for name, value in index.items() if value == [None, None]}
-    pipeline = getattr(diffusers, index["_class_name"]).from_pretrained(folder, **missing)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def prompt_arguments(name: str) -> dict[str, Any]:
@@ -294,61 +265,6 @@ def test_an_exported_adapter_and_merged_weights_predict_the_same(
     torch.testing.assert_close(predict(merged), moved, atol=1e-4, rtol=1e-3)
     again = build_family(folder, name, denoiser=str(tmp_path / "merged"))
     torch.testing.assert_close(predict(again.load(device=CPU, dtype=torch.float32)), predict(merged))
-
-
-def test_variants_are_found_and_asked_for(tiny_pipeline: Build, tmp_path: Path) -> None:
-    folder = shutil.copytree(tiny_pipeline("stable_diffusion"), tmp_path / "model")
-    halved = diffusers.UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float16)
-    halved.save_pretrained(folder / "unet", variant="fp16")
-    plain, variant = (build_family(folder, "stable_diffusion", variant=one) for one in (None, "fp16"))
-    assert plain._denoiser.stored_dtype == torch.float32 and variant._denoiser.stored_dtype == torch.float16
-    assert variant.autoencoder.dtype == torch.float32, "of the other parts there are only plain weights"
-    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
-    alone = build_family(folder, "stable_diffusion").load(device=CPU, dtype=torch.float32)
-    assert next(alone.parameters()).dtype == torch.float32
-
-
-REPOSITORY = """model_index.json v1-5-pruned.safetensors v1-5-pruned.ckpt scheduler/scheduler_config.json
-safety_checker/model.safetensors tokenizer/vocab.json tokenizer/merges.txt text_encoder/model.fp16.safetensors
-text_encoder/model.safetensors unet/diffusion_pytorch_model.safetensors unet/diffusion_pytorch_model.bin
-unet/diffusion_pytorch_model.fp16.safetensors unet/diffusion_pytorch_model.non_ema.safetensors
-vae/diffusion_pytorch_model.safetensors vae/diffusion_pytorch_model.fp16.safetensors"""
-"""Some files of Stable Diffusion 1.5 on the hub."""
-
-
-@pytest.mark.parametrize(("variant", "weights"), [(None, "safetensors"), ("fp16", "fp16.safetensors")])
-def test_only_the_wanted_weights_are_fetched(variant: str | None, weights: str) -> None:
-    files, skipped = fetched_files("unet", variant), [] if variant else VARIANTS
-    fetched = set(filter_repo_objects(REPOSITORY.split(), allow_patterns=files, ignore_patterns=list(skipped)))
-    parts = {"unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"}
-    assert {name for name in fetched if "safetensors" in name} == {f"{part}.{weights}" for part in parts}
-    rest = {"model_index.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt"}
-    assert {name for name in fetched if "safetensors" not in name} == rest
-
-
-# -- what is refused
-
-
-def test_what_cannot_be_loaded_is_told_by_name(tiny_pipeline: Build, tmp_path: Path) -> None:
-    folder = shutil.copytree(tiny_pipeline("stable_diffusion"), tmp_path / "model")
-    with pytest.raises(ConfigError, match=r"cannot find a model .*nowhere"):
-        build_family(tmp_path / "nowhere", "stable_diffusion")
-    with pytest.raises(ConfigError, match=r"modality.size: expected a multiple of 2, got 15"):
-        find_family("stable_diffusion")(str(folder), (15, 16))
-    with pytest.raises(ConfigError, match=r"bucket_step: expected a multiple of 4, got 6"):
-        build_family(tiny_pipeline("flux"), "flux", buckets=True, bucket_step=6)
-    with pytest.raises(ConfigError, match="bucket_step: larger than the images"):
-        build_family(folder, "stable_diffusion", buckets=True)
-    with pytest.raises(ConfigError, match=r"has nothing as text_encoder_2; expected one of CLIPTextModel"):
-        build_family(folder, "sdxl")
-    with pytest.raises(ConfigError, match=r"modality.family.denoiser: cannot find"):
-        build_family(folder, "stable_diffusion", denoiser=str(tmp_path / "nowhere"))
-    (folder / "unet" / "diffusion_pytorch_model.safetensors").rename(folder / "unet" / "diffusion_pytorch_model.bin")
-    with pytest.raises(ConfigError, match=r"unet holds no weights as safetensors; variants that are there: none"):
-        build_family(folder, "stable_diffusion").load(device=CPU, dtype=torch.float32)
-    (folder / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(ConfigError, match=r"cannot load .*vae"):
-        build_family(folder, "stable_diffusion").to_latents(torch.zeros(1, 3, 16, 16))
 
 
 def test_an_empty_prompt_is_refused(tiny_pipeline: Build) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from image_records import image_record, write_image_pairs, write_rows
 from PIL import Image
-from test_pipeline_families import FAMILIES, load_pipeline, options
+from pipeline_cases import FAMILIES, load_pipeline, options
 
 import mmalign
 from mmalign import RunConfig

@@ -1,15 +1,7 @@
-"""What must hold for every registered objective, whoever wrote it: a new one is tested by existing.
-
-Inputs are made from the names of its needs; losses are checked in float64.
-"""
+"""Properties of the losses of every registered objective, in float64: a new one is tested by existing."""
 
 from __future__ import annotations
 
-import inspect
-import subprocess
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,229 +9,24 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from objective_inputs import (
+    BY_PLACE,
+    PROMPT_INDEX,
+    SEMI_GRADIENT,
+    SPECS,
+    STEP_SPECS,
+    N,
+    evaluate,
+    inputs_of,
+    is_trained,
+    own_parameters,
+    rounding_of,
+    seeds,
+)
 from torch import Tensor
 
-from mmalign.losses.objectives import ENGINE_PARAMETERS
-from mmalign.losses.reductions import AGGREGATIONS, aggregation_weights, step_mask, weighted_sum
-from mmalign.registry import load_object, load_registry
-from mmalign.specs import ObjectiveSpec, Parameters
-
-SPECS: dict[str, ObjectiveSpec] = {
-    entry.spec.name: entry.spec for entry in load_registry().entries("objective") if not entry.unavailable
-}
-STEP_SPECS = [name for name, spec in SPECS.items() if spec.per == "step"]
-SEMI_GRADIENT = {"a_lol", "a_lol_seq", "r_lol", "reward_gold", "oreo", "sampled_kl", "tdpo2"}
-"""Objectives that hold detached functions of what is trained, so that their gradient is not that of their value."""
-CONSTANTS = {"tdpo2": {"reference_chosen_sequence_forward_kl"}}
-"""What an objective detaches of its needs that carry a gradient."""
-REQUIRED = {"horizon": 16, "lowest_rating": -2.0, "highest_rating": 2.0}
-"""Values of parameters that have no default."""
-MILD = {name: {"beta": 0.5} for name in ("diffusion_dpo", "inpo", "smpo", "seppo", "diffusion_kto")}
-MILD |= {"mapo": {"margin_scale": 10.0}}
-"""Scales that are made for denoising errors, which are a thousand times smaller than the numbers here, made smaller."""
-
-M = N = 5
-T = 4
-PROMPT_INDEX = torch.tensor([0, 0, 1, 1, 1])
-P = 2
-SPECIAL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    **dict.fromkeys(("step_mask", "chosen_step_mask", "rejected_step_mask"), lambda noise, mask: mask),
-    **dict.fromkeys(("kl_reference_point", "batch_reference_point"), lambda noise, mask: noise.abs().mean()),
-    "labels": lambda noise, mask: (noise[:, 0] > 0).double(),
-    "prompt_index": lambda noise, mask: PROMPT_INDEX,
-    "chosen_prompt_index": lambda noise, mask: PROMPT_INDEX,
-    "sampled": lambda noise, mask: torch.arange(N) % 2 == 0,
-    "trace_pairs": lambda noise, mask: (noise[:, 0] > 0).double(),
-    "preference_probabilities": lambda noise, mask: noise[:, 0].sigmoid(),
-    "win_probabilities": lambda noise, mask: noise[:, 0].sigmoid(),
-    **dict.fromkeys(
-        ("chosen_visit_counts", "rejected_visit_counts"), lambda noise, mask: (10 * noise[:, 0].abs()).round()
-    ),
-    **dict.fromkeys(("chosen_margin_rewards", "rejected_margin_rewards"), lambda noise, mask: noise[:, :1]),
-    "mean_log_ratio": lambda noise, mask: noise.mean(),
-    "density_ratios": lambda noise, mask: noise[:, 0].abs() + 0.5,
-    "values": lambda noise, mask: noise,
-    "item_relevance": lambda noise, mask: noise,
-    "pairs": lambda noise, mask: torch.stack([torch.arange(M), torch.arange(M).roll(1)], dim=1),
-    **dict.fromkeys(
-        ("reward_mask", "divergence_mask", "token_mask", "activation_mask"), lambda noise, mask: noise.abs()
-    ),
-    "removal_logits": lambda noise, mask: noise,
-    "removal_levels": lambda noise, mask: (torch.arange(N) % noise.shape[1]).double(),
-    "chosen_label_smoothing": lambda noise, mask: noise[:, 0].sigmoid() / 2,
-    "step_index": lambda noise, mask: torch.where(mask, torch.arange(mask.shape[1]) // 2 + 1, 0),
-    "step_embeddings": lambda noise, mask: torch.stack([noise, noise.flip(1) + 0.5], dim=2),
-    "item_index": lambda noise, mask: torch.where(mask, torch.arange(1, mask.shape[1] + 1), 0),
-}
-"""Quantities that are not one number a response: how they are made from noise and the step mask, [N, T] both."""
-HEADS = {"values", "reward_mask", "divergence_mask", "token_mask", "removal_logits", "prompt_values"}
-"""Quantities of heads, which are trained like those of the policy."""
-BY_PLACE = [name for name, spec in SPECS.items() if "pairs" in spec.needs]
-"""Objectives that get the rows of their pairs; the engine's own tests cut and reorder their batches."""
-seeds = st.integers(0, 2**32 - 1)
-every_objective = pytest.mark.parametrize("name", SPECS)
-
-
-def config_of(name: str) -> Parameters:
-    model = load_object(SPECS[name].config)
-    return model(**{key: REQUIRED[key] for key, field in model.model_fields.items() if field.is_required()})
-
-
-def inputs_of(name: str, seed: int) -> dict[str, Tensor]:
-    """Random quantities for the needs of an objective; log-probs of different models are close, as in training."""
-    generator = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(1, T + 1, (N,), generator=generator)
-    mask = step_mask(lengths, int(lengths.max()))
-    base = -3 * torch.rand(mask.shape, generator=generator, dtype=torch.float64) - 0.1
-
-    def make(need: str) -> Tensor:
-        noise = torch.randn(mask.shape, generator=generator, dtype=torch.float64)
-        if need in SPECIAL:
-            return SPECIAL[need](noise, mask)
-        if need.endswith("_logps") and ("sequence" in need or "mean" in need):
-            return (base + 0.3 * noise).clamp(max=-0.01).mean(dim=1) * (T if "sequence" in need else 1)
-        if need.endswith("_logps"):
-            return (base + 0.3 * noise).clamp(max=-0.01)
-        if need in ("reference_forward_kl", "reference_reverse_kl"):
-            return noise.abs()
-        if need.endswith("_kl"):
-            return noise[:, 0].abs()
-        return noise[:, 0]
-
-    return {need: make(need) for need in SPECS[name].needs}
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Losses, metrics, and the gradients of the summed losses for the inputs that carry one."""
-
-    losses: Tensor
-    metrics: dict[str, Tensor]
-    gradients: dict[str, Tensor]
-
-
-def evaluate(name: str, inputs: dict[str, Tensor], **changes: Any) -> Evaluation:
-    leaves = {key: value.clone() for key, value in inputs.items()}
-    trained = {key: value.requires_grad_() for key, value in leaves.items() if is_trained(key)}
-    losses, metrics = load_object(SPECS[name].loss)(*leaves.values(), **{**own_parameters(name), **changes})
-    gradients = torch.autograd.grad(losses.sum(), list(trained.values()), allow_unused=True)
-    filled = [
-        torch.zeros_like(leaf) if gradient is None else gradient
-        for leaf, gradient in zip(trained.values(), gradients, strict=True)
-    ]
-    return Evaluation(losses.detach(), dict(metrics), dict(zip(trained, filled, strict=True)))
-
-
-def is_trained(need: str) -> bool:
-    trained = ("_scores", "_kl", "_expected_logps")
-    return "policy_" in need or need.endswith(trained) or need in HEADS
-
-
-def rounding_of(name: str) -> float:
-    """Sums over the responses to a prompt, or the items of one, are rounded anew where their padding changes."""
-    return 1e-12 if SPECS[name].per == "prompt" or "item_index" in SPECS[name].needs else 0.0
-
-
-def own_parameters(name: str) -> dict[str, Any]:
-    values = {**config_of(name).model_dump(), **MILD.get(name, {})}
-    return {key: value for key, value in values.items() if key not in ENGINE_PARAMETERS}
-
-
-# -- the contract
-
-
-@every_objective
-def test_config_fields_are_the_keywords_of_the_loss(name: str) -> None:
-    """Beside those that the engine acts on, which only objectives on steps have."""
-    signature = inspect.signature(load_object(SPECS[name].loss)).parameters.values()
-    keywords = {one.name for one in signature if one.kind is one.KEYWORD_ONLY}
-    positional = [one for one in signature if one.kind is not one.KEYWORD_ONLY]
-    engine = set(ENGINE_PARAMETERS) if SPECS[name].per == "step" else set()
-    assert set(type(config_of(name)).model_fields) == keywords | engine
-    assert len(positional) == len(SPECS[name].needs)
-
-
-@every_objective
-def test_a_loss_hides_no_hyper_parameter_behind_a_default(name: str) -> None:
-    signature = inspect.signature(load_object(SPECS[name].loss)).parameters.values()
-    assert [one.name for one in signature if one.default is not one.empty] == []
-
-
-@every_objective
-def test_config_round_trips_refuses_unknown_keys_and_explains_every_field(name: str) -> None:
-    config = config_of(name)
-    assert type(config).model_validate(config.model_dump(mode="json")) == config
-    assert [key for key, field in type(config).model_fields.items() if not field.description] == []
-    with pytest.raises(ValidationError, match="bogus"):
-        type(config).model_validate({**config.model_dump(), "bogus": 1})
-
-
-@every_objective
-def test_spec_says_what_a_reader_wants_to_know(name: str) -> None:
-    spec = SPECS[name]
-    assert spec.summary.endswith(".")
-    assert spec.equation
-    assert spec.log_prob_kinds
-
-
-@pytest.mark.parametrize("name", STEP_SPECS)
-def test_aggregation_of_the_spec_is_the_default_of_its_config(name: str) -> None:
-    assert config_of(name).model_dump()["aggregation"] == SPECS[name].aggregation
-
-
-@every_objective
-def test_losses_and_metrics_have_one_value_an_element_and_metrics_no_gradient(name: str) -> None:
-    inputs = inputs_of(name, seed=0)
-    result = evaluate(name, inputs)
-    expected = {"pair": (M,), "prompt": (P,), "response": (N,), "step": (N, T)}[SPECS[name].per]
-    assert result.losses.shape == expected
-    assert {key: value.shape for key, value in result.metrics.items() if value.shape != expected} == {}
-    assert [key for key, value in result.metrics.items() if value.requires_grad] == []
-    assert result.losses.dtype == torch.float64
-
-
-@every_objective
-def test_losses_change_no_input(name: str) -> None:
-    inputs = inputs_of(name, seed=0)
-    before = {key: value.clone() for key, value in inputs.items()}
-    evaluate(name, inputs)
-    assert all(torch.equal(before[key], inputs[key]) for key in inputs)
-
-
-@every_objective
-@pytest.mark.parametrize("scale", [0.0, 1e-6, 1.0, 300.0])
-def test_float32_losses_and_gradients_are_finite_at_any_scale(name: str, scale: float) -> None:
-    inputs = {
-        key: (value * scale).float() if "logps" in key else value.float() if value.is_floating_point() else value
-        for key, value in inputs_of(name, seed=1).items()
-    }
-    # The exponential of k3 may overflow where two models are hundreds of nats apart on one step: the run stops then.
-    if name.endswith("kl_penalty") and scale > 1:
-        anchor = next(key for key in inputs if key in ("reference_logps", "behaviour_logps"))
-        inputs[anchor] = inputs["policy_logps"] + 1
-    result = evaluate(name, inputs)
-    assert torch.isfinite(result.losses).all()
-    assert all(torch.isfinite(gradient).all() for gradient in result.gradients.values())
-
-
-@every_objective
-def test_every_trained_quantity_gets_a_gradient(name: str) -> None:
-    gradients = [evaluate(name, inputs_of(name, seed)).gradients for seed in range(3)]
-    for need in gradients[0].keys() - CONSTANTS.get(name, set()):
-        assert any((one[need] != 0).any() for one in gradients), need
-
-
-def test_plugins_are_listed_without_torch() -> None:
-    code = (
-        "import sys, mmalign_objectives as o, mmalign_advantages as a;"
-        "o.register_objectives(); o.register_quantities(); o.register_conformance();"
-        "a.register_advantages(); a.register_conformance(); sys.exit('torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-# -- properties
+from mmalign.losses.reductions import AGGREGATIONS, aggregation_weights, weighted_sum
+from mmalign.registry import load_object
 
 
 @pytest.mark.parametrize("name", [name for name in SPECS if name not in SEMI_GRADIENT])
