@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmalign.compute.batch import Batch
 from mmalign.data.records import Record
-from mmalign.distribution import count_and_mean
+from mmalign.distribution import count_and_mean, gather_shares, list_following
 from mmalign.errors import DataError
 from mmalign.losses.reductions import masked_sum
 
@@ -39,9 +39,10 @@ class StepContext:
         return tuple(self.batch.records[prompt] for prompt in present)
 
     def mismatched(self) -> tuple[Tensor, Tensor]:
-        """Scores every response under the next record's prompt: policy and reference sequence log-probs [n].
+        """Scores responses under prompts that are not theirs: policy and reference sequence log-probs [n].
 
-        A response is skipped if its own prompt is the only one.
+        Every prompt of this process's share gets the responses to the next one of the global batch. A response is
+        skipped if its own prompt is the only one.
         """
         encoded = self.backend.encode_responses(self._shifted_records())
         if not encoded:
@@ -96,10 +97,11 @@ class StepContext:
         return values.new_tensor(total / count if count else 0.0)
 
     def _shifted_records(self) -> list[Record]:
-        records = self.records
-        if len(records) < 2:
+        shares = gather_shares(self.records)
+        if sum(map(len, shares)) < 2:
             return []
-        return [_answer(record, other) for record, other in zip(records, [*records[1:], records[0]], strict=True)]
+        following = list_following(shares, self.backend.process_index)
+        return [_answer(record, other) for record, other in zip(self.records, following, strict=True)]
 
 
 def _answer(record: Record, other: Record) -> Record:

@@ -103,7 +103,7 @@ def _illustrated(id: str, prompt: str, response: str) -> Record:
 def test_a_response_takes_its_media_to_another_prompt() -> None:
     records = (_illustrated("a", "asked", "drawn"), _illustrated("b", "asked", "drawn"))
     batch = SimpleNamespace(records=records, quantities={"prompt_index": torch.tensor([0, 1])})
-    context = StepContext(cast("Any", None), cast("Any", batch))
+    context = StepContext(cast("Any", SimpleNamespace(process_index=0)), cast("Any", batch))
     first, second = context._shifted_records()
     assert [one.uri for one in first.media] == ["a-asked.png", "b-drawn.png"]
     assert [one.uri for one in second.media] == ["b-asked.png", "a-drawn.png"]
@@ -113,6 +113,6 @@ def test_a_response_takes_its_media_to_another_prompt() -> None:
 def test_media_of_one_name_are_not_mixed_up() -> None:
     records = (_illustrated("a", "one", "two"), _illustrated("b", "two", "one"))
     batch = SimpleNamespace(records=records, quantities={"prompt_index": torch.tensor([0, 1])})
-    context = StepContext(cast("Any", None), cast("Any", batch))
+    context = StepContext(cast("Any", SimpleNamespace(process_index=0)), cast("Any", batch))
     with pytest.raises(DataError, match="records 'a' and 'b': prompt of one and response of the other"):
         context._shifted_records()
