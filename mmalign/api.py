@@ -10,7 +10,7 @@ from mmalign.config.run_config import Overrides, RunConfig, dump_config, read_co
 from mmalign.config.validation import validate
 from mmalign.errors import CheckpointError, ConfigError
 from mmalign.evaluation import measure
-from mmalign.hardware import flushed_subnormals
+from mmalign.hardware import flushed_subnormals, kept_memory
 from mmalign.loop import train as run_loop
 from mmalign.monitoring.sample_grids import SAMPLES
 from mmalign.planning.assembly import Assembly, assemble, load_registry_for
@@ -57,7 +57,8 @@ def train(
         run.restore(restored.tensors, restored.state)
     _open_output(run, anew=restored is None)
     run.hooks.on_run_configured(run=run)
-    run_loop(run)
+    with kept_memory(run.accelerator.device):
+        run_loop(run)
     if not run.interrupted:
         export_run(run)
     run.log.close()

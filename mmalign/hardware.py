@@ -1,7 +1,10 @@
-"""What the machine is good at."""
+"""What the machine is good at, and how it is set up while a run trains."""
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +16,12 @@ from accelerate.utils import parse_flag_from_env
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _CPU_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
+
+# Names and numbers of glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4
+_KEPT = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: -1, _M_TOP_PAD: 64 * 2**20}
+# Where glibc's own thresholds end up in a process that has freed large tensors: a value set once moves no more.
+_HANDED_BACK = {_M_MMAP_MAX: 2**16, _M_MMAP_THRESHOLD: 2**25, _M_TRIM_THRESHOLD: 2**26, _M_TOP_PAD: 2**17}
 
 
 def choose_dtype(name: str, device: torch.device, *, adapter: bool) -> torch.dtype:
@@ -77,3 +86,37 @@ def flushed_subnormals() -> Iterator[None]:
 
 def _flushes_subnormals() -> bool:
     return float(torch.tensor(1e-39) * 1) == 0
+
+
+@contextmanager
+def kept_memory(device: torch.device) -> Iterator[None]:
+    """Inside, the CPU memory that a process frees stays with it, for its next tensors; outside, it is handed back.
+
+    glibc maps every large tensor anew and the kernel clears its pages, which takes a good part of a training step.
+    Other C libraries are left alone, and so is one that the environment has set up (`MALLOC_...`, `GLIBC_TUNABLES`).
+
+    Args:
+        device: where the tensors are; nothing is kept unless that is the CPU.
+    """
+    allocator = _find_glibc() if device.type == "cpu" else None
+    if allocator is None:
+        yield
+        return
+    _set_up(allocator, _KEPT)
+    try:
+        yield
+    finally:
+        _set_up(allocator, _HANDED_BACK)
+        allocator.malloc_trim(0)
+
+
+def _find_glibc() -> ctypes.CDLL | None:
+    if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "gnu_get_libc_version") else None
+
+
+def _set_up(allocator: ctypes.CDLL, settings: dict[int, int]) -> None:
+    for name, value in settings.items():
+        allocator.mallopt(name, value)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from mmalign import Decoding
 from mmalign.registry import load_object
+from mmalign.tokens.decoders import find_decoder
 from mmalign.tokens.generation import Sampled, sample_tokens
-from mmalign.tokens.logps import find_decoder
 
 DIGITS = "0123456789"
 

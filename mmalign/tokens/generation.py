@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mmalign.parts import Decoding
-from mmalign.tokens.logps import Decoder
+from mmalign.tokens.decoders import Decoder
 
 DROP_SHARE = 0.25
 """Ended rows are dropped when they are this share of the batch; each drop copies the cache."""

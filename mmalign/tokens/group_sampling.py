@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from mmalign.parts import Decoding
+from mmalign.tokens.decoders import Decoder
 from mmalign.tokens.generation import DROP_SHARE, Sampled, Sequences, draw
 from mmalign.tokens.group_cache import GroupCache, PromptReader
-from mmalign.tokens.logps import Decoder
 from mmalign.tokens.packing import pack_texts
 from mmalign.tokens.packing_support import unmasked
 

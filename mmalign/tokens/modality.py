@@ -23,9 +23,9 @@ from mmalign.compute.policy import Heads, Policy, evaluation_mode
 from mmalign.data.records import Record, Response
 from mmalign.modality import Modality
 from mmalign.parts import Decoding
+from mmalign.tokens.decoders import find_decoder
 from mmalign.tokens.generation import Sampled, sample_tokens
 from mmalign.tokens.group_sampling import sample_groups
-from mmalign.tokens.logps import find_decoder
 from mmalign.tokens.outputs import Reading, read_outputs
 from mmalign.tokens.packing import pack
 from mmalign.tokens.packing_support import can_pack, packed_inputs

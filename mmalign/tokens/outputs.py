@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from mmalign.compute.policy import Heads
+from mmalign.tokens.decoders import Decoder, DecoderOutput
 from mmalign.tokens.inner_states import gather_context, record_activations, stack_activations
-from mmalign.tokens.logps import OWN_OUTPUTS, Decoder, DecoderOutput, score_steps
+from mmalign.tokens.logps import OWN_OUTPUTS, score_steps
 from mmalign.values import Anchor
 
 if TYPE_CHECKING:

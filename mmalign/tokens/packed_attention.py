@@ -123,7 +123,9 @@ class _Segments(torch.autograd.Function):
             _add_seen(grad_value, segment, weights.transpose(1, 2) @ own_grad)
             grad_weights = room.take(0, weights.shape)  # where the scores were
             torch.matmul(own_grad, _seen(value, segment).transpose(1, 2), out=grad_weights)
-            grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+            # A row is read before it is written, so the gradient of the scores takes the place of the weights'.
+            soften = torch.ops.aten._softmax_backward_data.out
+            grad_scores = soften(grad_weights, weights, -1, weights.dtype, grad_input=grad_weights)
             _add_seen(grad_key, segment, grad_scores.transpose(1, 2) @ own_query)
             own = grad_query[:, :, segment.start : segment.stop]
             own.copy_((grad_scores @ _seen(key, segment)).view_as(own))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmalign.compute.policy import evaluation_mode
-from mmalign.tokens.logps import SplitDecoder, find_base, find_decoder
+from mmalign.tokens.decoders import SplitDecoder, find_base, find_decoder
 from mmalign.tokens.packed_attention import ATTENTION, register_attention
 from mmalign.tokens.packing import PackedRow, pack
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmalign.tokens.logps import Decoder, DecoderOutput, score_steps
+from mmalign.tokens.decoders import Decoder, DecoderOutput
+from mmalign.tokens.logps import score_steps
 from mmalign.values import Anchor
 from mmalign_objectives.adpa import adpa_loss, dckd_loss
 from mmalign_objectives.sft import sft_loss

@@ -16,7 +16,8 @@ import mmalign
 from mmalign import ConfigError, PlanError, build_tiny_text_model, load_run
 from mmalign.monitoring.metrics_log import read_metrics
 from mmalign.startup import open_data
-from mmalign.tokens.logps import Decoder, DecoderOutput, score_steps
+from mmalign.tokens.decoders import Decoder, DecoderOutput
+from mmalign.tokens.logps import score_steps
 from mmalign.values import Anchor
 
 ROWS = [
