@@ -51,9 +51,9 @@ class Decoder(ABC):
     def logits(self, states: Tensor) -> Tensor:
         """Turns states [S, ...] into logits [S, V]."""
 
+    @abstractmethod
     def head_weights(self) -> tuple[Tensor, ...]:
-        """Lists the weights behind `logits` that are trained."""
-        return ()
+        """Lists the weights behind `logits` that are trained: others get no gradient."""
 
     @abstractmethod
     def plain_logits(self, states: Tensor) -> Tensor:
@@ -104,6 +104,10 @@ class WholeDecoder(Decoder):
     def logits(self, states: Tensor) -> Tensor:
         """Returns the states, which are the logits."""
         return states
+
+    def head_weights(self) -> tuple[Tensor, ...]:
+        """Lists none: the pass that gave the states has used them."""
+        return ()
 
     def plain_logits(self, states: Tensor) -> Tensor:
         """Returns the states, which are the logits of the network that gave them."""

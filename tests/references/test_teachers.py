@@ -210,6 +210,9 @@ class Identity(Decoder):
     def logits(self, states: Tensor) -> Tensor:
         return states
 
+    def head_weights(self) -> tuple[Tensor, ...]:
+        return ()
+
     plain_logits = logits
 
 
