@@ -94,6 +94,7 @@ def kept_memory(device: torch.device) -> Iterator[None]:
 
     glibc maps every large tensor anew and the kernel clears its pages, which takes a good part of a training step.
     Other C libraries are left alone, and so is one that the environment has set up (`MALLOC_...`, `GLIBC_TUNABLES`).
+    Once a request of the process has failed, glibc maps large tensors one by one again, whatever is asked of it.
 
     Args:
         device: where the tensors are; nothing is kept unless that is the CPU.
