@@ -92,7 +92,7 @@ def _flushes_subnormals() -> bool:
 def kept_memory(device: torch.device) -> Iterator[None]:
     """Inside, the CPU memory that a process frees stays with it, for its next tensors; outside, it is handed back.
 
-    glibc maps every large tensor anew and the kernel clears its pages, which takes a good part of a training step.
+    glibc maps every large tensor anew and the kernel clears its pages each time, up to a tenth of a training step.
     Other C libraries are left alone, and so is one that the environment has set up (`MALLOC_...`, `GLIBC_TUNABLES`).
     Once a request of the process has failed, glibc maps large tensors one by one again, whatever is asked of it.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -44,6 +46,46 @@ def test_gradients_agree_with_finite_differences(name: str, seed: int) -> None:
     # Nothing is differentiable at the kink of a hinge or a clip, so numbers that close to one are not compared.
     if not near_kink(losses_of, leaves):
         assert torch.autograd.gradcheck(losses_of, leaves, eps=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(SEMI_GRADIENT))
+@given(seed=seeds)
+@settings(max_examples=10, deadline=None)
+def test_semi_gradients_agree_with_finite_differences_of_the_rest(name: str, seed: int) -> None:
+    """What the loss detaches keeps the values that it has at the point of the gradient."""
+    inputs = inputs_of(name, seed)
+    trained = [key for key in inputs if is_trained(key)]
+
+    def losses_of(*values: Tensor, constants: list[Tensor]) -> Tensor:
+        replaced = {**inputs, **dict(zip(trained, values, strict=True))}
+        with detached_values(constants):
+            losses: Tensor = load_object(SPECS[name].loss)(*replaced.values(), **own_parameters(name))[0]
+        return losses
+
+    constants: list[Tensor] = []
+    losses_of(*(inputs[key] for key in trained), constants=constants)
+    assert constants
+    leaves = [inputs[key].clone().requires_grad_() for key in trained]
+    frozen = partial(losses_of, constants=constants)
+    if not near_kink(frozen, leaves):
+        assert torch.autograd.gradcheck(frozen, leaves, eps=1e-6, atol=1e-6)
+
+
+@contextmanager
+def detached_values(values: list[Tensor]) -> Iterator[None]:
+    """Inside, `detach` fills an empty list with its results; from a full one it takes them, in the same order."""
+    detach, left = Tensor.detach, iter(list(values))
+
+    def replay(tensor: Tensor) -> Tensor:
+        return next(left)
+
+    def record(tensor: Tensor) -> Tensor:
+        values.append(detach(tensor).clone())
+        return values[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tensor, "detach", replay if values else record)
+        yield
 
 
 def near_kink(losses_of: Any, leaves: list[Tensor]) -> bool:
