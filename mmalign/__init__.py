@@ -51,6 +51,11 @@ if TYPE_CHECKING:
     from mmalign.json_requests import RequestFailed as RequestFailed
     from mmalign.json_requests import Url as Url
     from mmalign.json_requests import read_key as read_key
+    from mmalign.language.config import LanguageParameters as LanguageParameters
+    from mmalign.language.loading import find_model as find_model
+    from mmalign.language.loading import load_processor as load_processor
+    from mmalign.language.loading import load_tokenizer as load_tokenizer
+    from mmalign.language.modality import LanguageModality as LanguageModality
     from mmalign.losses.objectives import Objective as Objective
     from mmalign.losses.reductions import aggregation_weights as aggregation_weights
     from mmalign.losses.reductions import masked_mean as masked_mean
@@ -118,6 +123,9 @@ _EXPORTS = {
     "hardware": ("has_fast_bfloat16",),
     "hookspecs": ("API_VERSION", "hookimpl"),
     "json_requests": ("JsonPoster", "RequestConfig", "RequestFailed", "Url", "read_key"),
+    "language.config": ("LanguageParameters",),
+    "language.loading": ("find_model", "load_processor", "load_tokenizer"),
+    "language.modality": ("LanguageModality",),
     "losses.objectives": ("Objective",),
     "losses.reductions": ("aggregation_weights", "masked_mean", "masked_sum", "step_mask", "weighted_sum"),
     "media.images": ("MediaLimits", "is_image", "open_image"),

@@ -16,6 +16,7 @@ from mmalign import Decoding
 from mmalign.registry import load_object
 from mmalign.tokens.decoders import find_decoder
 from mmalign.tokens.generation import Sampled, sample_tokens
+from mmalign.tokens.prompts import Prompt, pad_rows
 
 DIGITS = "0123456789"
 
@@ -79,7 +80,8 @@ class TinyServer(ThreadingHTTPServer):
         decoding = DigitDecoding(temperature=body["temperature"] or 1.0, max_steps=body["max_tokens"])
         decoding.allowed = torch.zeros(len(self.tokenizer), dtype=torch.bool)
         decoding.allowed[[*self.tokenizer.convert_tokens_to_ids(list(DIGITS)), *self.modality.end_ids]] = True
-        inputs = self.modality.collate_prompts([{"prompt_ids": torch.tensor(prompt)}])
+        read = Prompt.of(torch.tensor(prompt))
+        inputs = pad_rows([read], [read.ids[:0]], self.modality.pad_id, "left")
         owners = torch.zeros(1, dtype=torch.long)
         with self.lock, torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(body["seed"])

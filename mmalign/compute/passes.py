@@ -36,7 +36,7 @@ def score_responses(
 
 
 def cut_rows(responses: Sequence[EncodedResponse], size: int, positions: int | None) -> Iterator[list[int]]:
-    """Cuts rows into parts, a prompt's side by side; prompts of one size are taken for one.
+    """Cuts rows into parts, a prompt's side by side; responses to one prompt are those that share a tensor.
 
     Args:
         size: responses in a part.
@@ -46,7 +46,7 @@ def cut_rows(responses: Sequence[EncodedResponse], size: int, positions: int | N
     total = 0
     for row in sorted(range(len(responses)), key=lambda row: -responses[row].shared or -responses[row].size):
         response = responses[row]
-        alike = part and responses[part[-1]].shared == response.shared
+        alike = part and _share_prompt(responses[part[-1]], response)
         added = response.size - response.shared if alike else response.size
         if part and (len(part) == size or (positions is not None and total + added > positions)):
             yield part
@@ -55,6 +55,11 @@ def cut_rows(responses: Sequence[EncodedResponse], size: int, positions: int | N
         total += added
     if part:
         yield part
+
+
+def _share_prompt(one: EncodedResponse, other: EncodedResponse) -> bool:
+    known = set(map(id, one.tensors.values()))
+    return one.shared == other.shared > 0 and any(id(tensor) in known for tensor in other.tensors.values())
 
 
 def pad_rows(rows: Sequence[Tensor], padding: float = 0.0) -> Tensor:

@@ -41,7 +41,32 @@ class DecoderOutput:
 
 
 class Decoder(ABC):
-    """A causal language model, seen as a pass over ids and a head."""
+    """A causal language model, seen as a pass over ids and a head.
+
+    Args:
+        network: what reads the inputs.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's first weights are."""
+        return next(self._network.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the network's first weights that are not quantised."""
+        return next(weight.dtype for weight in self._network.parameters() if weight.is_floating_point())
+
+    def fit(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Moves inputs to the network; pixels and sounds get its precision."""
+        moved = {name: value.to(self.device) for name, value in inputs.items()}
+        return {
+            name: value.to(self.dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+            for name, value in moved.items()
+        }
 
     @abstractmethod
     def run(self, inputs: Mapping[str, Any], *, use_cache: bool = False, layers: bool = False) -> DecoderOutput:
@@ -64,14 +89,14 @@ class SplitDecoder(Decoder):
     """Body and head apart: logits exist only where they are asked for."""
 
     def __init__(self, body: nn.Module, head: nn.Module, rescale: Callable[[Tensor], Tensor]) -> None:
-        self._body = body
+        super().__init__(body)
         self._head = head
         self._rescale = rescale
 
     def run(self, inputs: Mapping[str, Any], *, use_cache: bool = False, layers: bool = False) -> DecoderOutput:
         """Runs the body."""
         options = {"output_hidden_states": True} if layers else {}
-        output = self._body(**_accepted(self._body, inputs), use_cache=use_cache, **options)
+        output = self._network(**_accepted(self._network, inputs), use_cache=use_cache, **options)
         hidden = output.last_hidden_state
         return DecoderOutput(hidden, hidden, output.get("past_key_values"), _after_layers(output) if layers else ())
 
@@ -90,9 +115,6 @@ class SplitDecoder(Decoder):
 
 class WholeDecoder(Decoder):
     """A network whose head cannot be told apart: its own logits of all positions are used, at the cost of memory."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self._network = network
 
     def run(self, inputs: Mapping[str, Any], *, use_cache: bool = False, layers: bool = False) -> DecoderOutput:
         """Runs the whole network; the states are its logits."""

@@ -91,7 +91,8 @@ def sample_tokens(
     states = states[owners]
     cache.batch_select_indices(owners)
     mask = prompts["attention_mask"][owners]  # [b, L + t]
-    positions = mask.sum(dim=1)  # [b], position of the next token
+    # [b], position of the next token: behind all of the prompt's, on all axes
+    positions = prompts["position_ids"].view(-1, *prompts["input_ids"].shape).amax(dim=(0, 2))[owners] + 1
     for step in range(decoding.max_steps):
         ids, logps = draw(decoder.logits(states), sequences.ids[rows, :step], decoding)
         sequences.append(rows, ids, logps, torch.isin(ids, ends))

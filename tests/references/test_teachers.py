@@ -223,7 +223,13 @@ def test_several_anchors_are_compared_in_one_pass() -> None:
     anchors = {"one": Anchor(one, lambda value: value), "other": Anchor(states, lambda value: value)}
     want = ("one_reverse_kl", "one_expected_logps", "other_forward_kl")
     outputs = score_steps(
-        Identity(), states, torch.zeros(3, dtype=torch.long), want, temperature=1.0, chunk=2, anchors=anchors
+        Identity(torch.nn.Identity()),
+        states,
+        torch.zeros(3, dtype=torch.long),
+        want,
+        temperature=1.0,
+        chunk=2,
+        anchors=anchors,
     )
     assert outputs.keys() == set(want)
     torch.testing.assert_close(outputs["one_reverse_kl"], torch.full((3,), 2 / 3**0.5).log())

@@ -13,6 +13,7 @@ from mmalign.tokens import packed_attention as attention
 from mmalign.tokens import packing
 from mmalign.tokens.packed_attention import attend_by_flex, attend_by_segments, packed_attention
 from mmalign.tokens.packing import PackedLayout, pack
+from mmalign.tokens.prompts import Prompt
 
 HEADS, SIZE = 4, 8
 SCALE = 0.3
@@ -20,7 +21,7 @@ KERNELS: list[Callable[..., Tensor]] = [attend_by_segments, attend_by_flex]
 
 
 def example() -> packing.PackedRow:
-    prompts = [torch.tensor(ids) for ids in ([1, 2], [7], [1, 2])]
+    prompts = [Prompt.of(torch.tensor(ids)) for ids in ([1, 2], [7], [1, 2])]
     return pack(prompts, [torch.tensor(ids) for ids in ([3], [8, 9], [4, 5])])
 
 
@@ -46,7 +47,7 @@ def seen(layout: PackedLayout) -> Tensor:
 def test_equal_prompts_are_in_the_row_once_and_positions_go_on_from_them() -> None:
     row = example()
     assert row.ids.tolist() == [1, 2, 3, 4, 5, 7, 8, 9]
-    assert row.positions.tolist() == [0, 1, 2, 2, 3, 0, 1, 2]
+    assert row.positions.tolist() == [[0, 1, 2, 2, 3, 0, 1, 2]]
     assert row.layout.group.tolist() == [0, 0, 0, 0, 0, 1, 1, 1]
     assert row.layout.branch.tolist() == [-1, -1, 0, 2, 2, -1, 1, 1]
     assert row.prompt_ends.tolist() == [1, 5, 1]
@@ -72,7 +73,7 @@ def test_attention_equals_the_longhand_sum(attend: Callable[..., Tensor]) -> Non
 def test_values_and_gradients_are_those_of_masked_attention(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where texts are longer than a segment."""
     monkeypatch.setattr(packing, "TILE", tile)
-    prompts = [torch.arange(length) for length in (5, 3, 5, 1)]
+    prompts = [Prompt.of(torch.arange(length)) for length in (5, 3, 5, 1)]
     layout = pack(prompts, [torch.arange(length) for length in (4, 1, 7, 2)]).layout
     ours, theirs = states(len(layout.group)), states(len(layout.group))
     weights = torch.randn(1, len(layout.group), HEADS, SIZE, dtype=torch.float64)
@@ -110,6 +111,6 @@ def test_the_scale_is_that_of_the_head_size_if_none_is_given() -> None:
 
 def test_memory_does_not_grow_with_the_square_of_a_text() -> None:
     """No tensor of scores is larger than one segment's."""
-    layout = pack([torch.arange(1000)], [torch.arange(1000)]).layout
+    layout = pack([Prompt.of(torch.arange(1000))], [torch.arange(1000)]).layout
     assert max(segment.stop - segment.start for segment in layout.segments) == packing.TILE
     assert attention._future(torch.device("cpu")).shape == (packing.TILE, packing.TILE)

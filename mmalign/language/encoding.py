@@ -1,59 +1,89 @@
-"""From records to token ids: prompts, scored response tokens, and limits that never cut silently."""
+"""From records to tokens: prompts with their media, scored response tokens, and limits that never cut silently."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmalign import ConfigError, DataError, EncodedResponse, Record, Response
-from mmalign_text.chat import ChatFormat
+from mmalign.data.records import Record, Response
+from mmalign.errors import ConfigError, DataError
+from mmalign.language.chat import ChatFormat
+from mmalign.values import EncodedResponse
 
 Tokens = list[tuple[int, bool]]
 """Token ids, each with whether it is scored."""
 
 
-class TextEncoder:
+ReadMedia = Callable[[Record, str], Mapping[str, Tensor]]
+"""Reads a rendered prompt with its media; returns the tensors of an encoded prompt, see `mmalign.tokens.prompts`."""
+
+
+@dataclass(frozen=True)
+class _ReadPrompt:
+    """A prompt on its way to a network.
+
+    Attributes:
+        text: rendered.
+        ids: of the text alone, as long as it was.
+        tensors: what responses share.
+        lead: prompt tokens that are scored, before those of each response.
+        truncated: tokens that were cut off.
+    """
+
+    text: str
+    ids: list[int]
+    tensors: Mapping[str, Tensor]
+    lead: Tokens
+    truncated: int
+
+    @property
+    def size(self) -> int:
+        return len(self.tensors["prompt_ids"])
+
+
+class LanguageEncoder:
     """Encodes records with a tokenizer and a chat format.
 
     Args:
-        max_prompt_tokens: longer prompts lose their beginning, all but the beginning-of-sequence token.
+        max_prompt_tokens: longer prompts lose their beginning, all but the beginning-of-sequence token; those with
+            media are refused, since a piece of an image means nothing.
         max_response_tokens: longer responses lose their end.
+        read_media: reads prompts that have more than text.
     """
 
     def __init__(
-        self, tokenizer: Any, chat: ChatFormat, max_prompt_tokens: int | None, max_response_tokens: int | None
+        self,
+        tokenizer: Any,
+        chat: ChatFormat,
+        max_prompt_tokens: int | None,
+        max_response_tokens: int | None,
+        read_media: ReadMedia | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._chat = chat
         self._max_prompt = max_prompt_tokens
         self._max_response = max_response_tokens
+        self._read_media = read_media
         self._prefix = self._find_prefix()
         self.end_ids = self._find_end_ids()
 
-    def encode_prompt(self, record: Record) -> tuple[Tensor, int]:
-        """Returns the ids of the prompt [P] and how many tokens were cut off."""
-        where = _name(record)
-        kept, truncated = self._cut_prompt(self._tokenise(self._chat.render_prompt(record.prompt, where)))
-        self._check_length(len(kept), where)
-        return torch.tensor(kept), truncated
+    def encode_prompt(self, record: Record) -> tuple[dict[str, Tensor], int]:
+        """Returns what a network reads of the prompt and how many tokens were cut off."""
+        read = self._read_prompt(record, trained=False)
+        self._check_length(read.size, _name(record))
+        return dict(read.tensors), read.truncated
 
     def encode(self, record: Record) -> list[EncodedResponse]:
-        """Encodes all responses; they share the very same prompt ids.
+        """Encodes all responses; they share the very same tensors of the prompt.
 
         Of a prompt that is trained on only the first token is one; the others are scored before each response.
         """
-        text = self._chat.render_prompt(record.prompt, _name(record))
-        whole = self._tokenise(text)
-        kept, truncated = self._cut_prompt(whole)
-        unscored = 1 if _trains_prompt(record) else len(kept)
-        lead = [(token, True) for token in kept[unscored:]]
-        prompt = torch.tensor(kept[:unscored])
-        return [
-            self._encode_response(record, response, text, whole, (prompt, truncated), lead)
-            for response in record.responses
-        ]
+        read = self._read_prompt(record, trained=_trains_prompt(record))
+        return [self._encode_response(record, response, read) for response in record.responses]
 
     def fingerprint(self) -> str:
         """Returns everything of the tokenizer and its template that changes ids, as text."""
@@ -61,11 +91,30 @@ class TextEncoder:
         vocabulary = backend.to_str() if backend is not None else sorted(self._tokenizer.get_vocab().items())
         return repr((vocabulary, self._chat.template, sorted(self.end_ids)))
 
-    def _encode_response(
-        self, record: Record, response: Response, text: str, whole: list[int], prompt: tuple[Tensor, int], lead: Tokens
-    ) -> EncodedResponse:
+    def _read_prompt(self, record: Record, *, trained: bool) -> _ReadPrompt:
+        text = self._chat.render_prompt(record.prompt, _name(record))
+        ids = self._tokenise(text)
+        if self._read_media is not None and _has_media(record):
+            if trained:
+                raise DataError(f"{_name(record)}: a prompt with media cannot be trained on; leave out its `train`")
+            tensors = self._read_media(record, text)
+            self._check_whole(len(tensors["prompt_ids"]), record)
+            return _ReadPrompt(text, ids, tensors, [], 0)
+        kept, truncated = self._cut_prompt(ids)
+        unscored = 1 if trained else len(kept)
+        lead = [(token, True) for token in kept[unscored:]]
+        return _ReadPrompt(text, ids, {"prompt_ids": torch.tensor(kept[:unscored])}, lead, truncated)
+
+    def _check_whole(self, size: int, record: Record) -> None:
+        if self._max_prompt is not None and size > self._max_prompt:
+            raise DataError(
+                f"{_name(record)}: {size} tokens with its media, more than modality.max_prompt_tokens, "
+                f"{self._max_prompt}; such prompts are not cut: raise it, or drop the record"
+            )
+
+    def _encode_response(self, record: Record, response: Response, read: _ReadPrompt) -> EncodedResponse:
         where = f"{_name(record)}, response {response.rid!r}"
-        tokens = self._tokenise_response(record, response, text, whole, where)
+        tokens = self._tokenise_response(record, response, read.text, read.ids, where)
         if not any(scored for _, scored in tokens):
             raise DataError(f"{where}: no scored step; expected an assistant turn whose `train` is not 0")
         kept = _strip_unscored(tokens[: self._max_response])
@@ -74,13 +123,13 @@ class TextEncoder:
                 f"{where}: cut to {self._max_response} of {len(tokens)} tokens it has no scored step left; "
                 "raise modality.max_response_tokens or drop the record"
             )
-        kept = lead + kept
-        size = len(prompt[0]) + len(kept)
+        kept = read.lead + kept
+        size = read.size + len(kept)
         self._check_length(size, where)
         ids, scored = zip(*kept, strict=True)
-        tensors = {"prompt_ids": prompt[0], "response_ids": torch.tensor(ids), "response_mask": torch.tensor(scored)}
-        truncated = prompt[1] + max(0, len(tokens) - (self._max_response or len(tokens)))
-        return EncodedResponse(tensors, steps=sum(scored), size=size, shared=len(prompt[0]), truncated=truncated)
+        tensors = {**read.tensors, "response_ids": torch.tensor(ids), "response_mask": torch.tensor(scored)}
+        truncated = read.truncated + max(0, len(tokens) - (self._max_response or len(tokens)))
+        return EncodedResponse(tensors, steps=sum(scored), size=size, shared=read.size, truncated=truncated)
 
     def _tokenise_response(self, record: Record, response: Response, text: str, ids: list[int], where: str) -> Tokens:
         tokens: Tokens = []
@@ -143,6 +192,10 @@ class TextEncoder:
 
 def _name(record: Record) -> str:
     return f"record {record.id!r}"
+
+
+def _has_media(record: Record) -> bool:
+    return any(part.type != "text" for message in record.prompt for part in message.content)
 
 
 def _trains_prompt(record: Record) -> bool:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from mmalign import ConfigError, quiet_loading
-from mmalign_text.gguf import cached_network, cached_tokenizer
+from mmalign.errors import ConfigError
+from mmalign.language.gguf import cached_network, cached_tokenizer
+from mmalign.quiet import quiet_loading
+
+Kind = Literal["text", "multimodal"]
+"""What a language model reads."""
+
+_CALLED: dict[Kind, str] = {"text": "causal language model", "multimodal": "multimodal language model"}
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,24 @@ def load_tokenizer(source: ModelSource, key: str) -> Any:
         raise _not_loadable(source, key, "tokenizer", error) from error
 
 
-def load_network(source: ModelSource, key: str, *, dtype: torch.dtype, attention: str | None) -> Any:
-    """Loads a causal language model in `dtype`, in training mode, without dropout, on the CPU.
+def load_processor(source: ModelSource, key: str) -> Any:
+    """Loads what turns text, images and sounds into the inputs of a model.
+
+    Raises:
+        ConfigError: there is none, it needs a library that is missing, or the hub cannot be reached.
+    """
+    from transformers import AutoProcessor
+
+    try:
+        return AutoProcessor.from_pretrained(source.place, **source.options)
+    except (OSError, ValueError, ImportError) as error:
+        raise _not_loadable(source, key, "processor", error) from error
+
+
+def load_network(
+    source: ModelSource, key: str, *, dtype: torch.dtype, attention: str | None, kind: Kind = "text"
+) -> Any:
+    """Loads a language model in `dtype`, in training mode, without dropout, on the CPU.
 
     Alignment compares log-probs of the same steps, so the base's dropout is off as in RLHF at large; an adapter has
     its own.
@@ -77,15 +99,13 @@ def load_network(source: ModelSource, key: str, *, dtype: torch.dtype, attention
     Raises:
         ConfigError: there is none, the hub cannot be reached, or it has no such attention implementation.
     """
-    from transformers import AutoModelForCausalLM
-
     folder = str(cached_network(source.gguf, dtype)) if source.gguf else source.place
     options = source.options | ({"attn_implementation": attention} if attention else {})
     try:
         with quiet_loading(local=Path(folder).exists()):
-            network = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
+            network = _auto_class(kind).from_pretrained(folder, dtype=dtype, **options)
     except (OSError, ValueError, ImportError) as error:
-        raise _not_loadable(source, key, "causal language model", error) from error
+        raise _not_loadable(source, key, _CALLED[kind], error) from error
     # Adapters and exports carry this name; the place may be a folder of this machine's cache.
     network.config._name_or_path = source.name
     network.name_or_path = source.name
@@ -93,15 +113,16 @@ def load_network(source: ModelSource, key: str, *, dtype: torch.dtype, attention
     return network.train()
 
 
-def build_skeleton(source: ModelSource, key: str) -> Any:
+def build_skeleton(source: ModelSource, key: str, kind: Kind = "text") -> Any:
     """Builds a network from its configuration alone; under `torch.device("meta")` that costs no memory.
 
     Raises:
-        ConfigError: there is no configuration, or the hub cannot be reached.
+        ConfigError: there is no configuration or it is of another kind of model, or the hub cannot be reached.
     """
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_config(load_settings(source, key))
+    try:
+        return _auto_class(kind).from_config(load_settings(source, key))
+    except ValueError as error:
+        raise _not_loadable(source, key, _CALLED[kind], error) from error
 
 
 def load_settings(source: ModelSource, key: str) -> Any:
@@ -118,6 +139,15 @@ def load_settings(source: ModelSource, key: str) -> Any:
         return AutoConfig.from_pretrained(place, **file, **source.options)
     except (OSError, ValueError) as error:
         raise _not_loadable(source, key, "configuration", error) from error
+
+
+def _auto_class(kind: Kind) -> Any:
+    import transformers
+
+    if kind == "text":
+        return transformers.AutoModelForCausalLM
+    # Before version 5 there was no class for all of them.
+    return getattr(transformers, "AutoModelForMultimodalLM", None) or transformers.AutoModelForImageTextToText
 
 
 def _switch_dropout_off(network: nn.Module) -> None:

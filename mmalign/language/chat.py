@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from jinja2 import TemplateError
 
-from mmalign import ConfigError, DataError, Message, Response
+from mmalign.data.records import Message, Part, Response
+from mmalign.errors import ConfigError, DataError
 
 Mode = Literal["closed", "opened", "continued"]
 
@@ -20,6 +21,12 @@ PLAIN_TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'Assistant:\n' }}{% endif %}"
 )
 """For base models, whose tokenizers have no template: `User:`, a line break, the text, an empty line, `Assistant:`."""
+
+TEXT = frozenset({"text"})
+"""What a model reads that reads nothing else."""
+
+Turn = dict[str, Any]
+"""A message for a template: `role`, and `content`, a list of parts with `type` and, if it is text, `text`."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +44,15 @@ class ChatFormat:
         tokenizer: of transformers.
         template: instead of the tokenizer's own.
         system: system message of conversations that have none; None leaves it to the template, empty means none at all.
+        reads: the types of content parts that a prompt may have. Where it is more than text, templates get the parts;
+            else they get the text.
     """
 
-    def __init__(self, tokenizer: Any, template: str | None, system: str | None) -> None:
+    def __init__(self, tokenizer: Any, template: str | None, system: str | None, reads: Collection[str] = TEXT) -> None:
         self._tokenizer = tokenizer
         self.template: str = template or tokenizer.chat_template or PLAIN_TEMPLATE
         self._system = system
+        self._reads = reads
         self._opening = ""
         if system == "":
             self._opening = self._find_opening()
@@ -54,7 +64,7 @@ class ChatFormat:
 
     def render_prompt(self, messages: Sequence[Message], where: str) -> str:
         """Renders a prompt up to where the response starts; a last assistant message is left open."""
-        chat = _to_chat(messages, where)
+        chat = _to_chat(messages, where, self._reads)
         return self._render(chat, where, "continued" if chat[-1]["role"] == "assistant" else "opened")
 
     def render_response(self, prompt: Sequence[Message], response: Response, where: str) -> list[Segment]:
@@ -65,20 +75,20 @@ class ChatFormat:
         Raises:
             DataError: the template does not render the prompt as a prefix of the conversation.
         """
-        history = _to_chat(prompt, where)
+        history = _to_chat(prompt, where, self._reads)
         # A prompt that ends with an assistant message is the beginning of the response's first turn.
         begun = history.pop() if history[-1]["role"] == "assistant" else None
         done = self.render_prompt(prompt, where)
         segments = []
-        for message, turn in zip(response.messages, _to_chat(response.messages, where), strict=True):
+        for message, turn in zip(response.messages, _to_chat(response.messages, where, TEXT), strict=True):
             if turn["role"] != "assistant":
                 history.append(turn)
                 continue
             opened = done if begun else self._render(history, where, "opened")
             if opened != done:
                 segments.append(Segment(_cut_prefix(opened, done, where), False))
-            history.append({**turn, "content": begun["content"] + turn["content"]} if begun else turn)
-            done = _close_turn(opened, self._render(history, where, "closed"), turn["content"], where)
+            history.append(_text_turn("assistant", _text(begun) + _text(turn)) if begun else turn)
+            done = _close_turn(opened, self._render(history, where, "closed"), _text(turn), where)
             segments.append(Segment(done[len(opened) :], message.train != 0))
             begun = None
         return segments
@@ -86,16 +96,16 @@ class ChatFormat:
     def render_turn_end(self) -> str:
         """Renders what the template puts after the content of an assistant turn."""
         marker = "zqx"
-        chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": marker}]
+        chat = [_text_turn("user", "q"), _text_turn("assistant", marker)]
         return self._render(chat, "modality.chat_template", "closed").rpartition(marker)[2]
 
-    def _render(self, chat: list[dict[str, str]], where: str, mode: Mode) -> str:
+    def _render(self, chat: list[Turn], where: str, mode: Mode) -> str:
         has_system = chat[0]["role"] == "system"
         if self._system and not has_system:
-            chat = [{"role": "system", "content": self._system}, *chat]
+            chat = [_text_turn("system", self._system), *chat]
         try:
             text: str = self._tokenizer.apply_chat_template(
-                chat,
+                chat if self._reads != TEXT else [{**turn, "content": _text(turn)} for turn in chat],
                 chat_template=self.template,
                 tokenize=False,
                 add_generation_prompt=mode == "opened",
@@ -107,7 +117,7 @@ class ChatFormat:
 
     def _find_opening(self) -> str:
         """Finds what the template puts before a first user turn beyond what it puts before a later one."""
-        user, assistant = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+        user, assistant = _text_turn("user", "q"), _text_turn("assistant", "a")
         key = "modality.system"
         first = self._render([user], key, "closed")
         before = self._render([user, assistant], key, "closed")
@@ -119,12 +129,28 @@ class ChatFormat:
         return first.removesuffix(turn).removeprefix("" if turn.startswith(bos) else bos)
 
 
-def _to_chat(messages: Sequence[Message], where: str) -> list[dict[str, str]]:
-    for message in messages:
-        for part in message.content:
-            if part.type != "text":
-                raise DataError(f"{where}: a {message.role} message has an {part.type} part; modality text reads text")
-    return [{"role": message.role, "content": message.text} for message in messages]
+def _to_chat(messages: Sequence[Message], where: str, reads: Collection[str]) -> list[Turn]:
+    return [
+        {"role": message.role, "content": [_to_content(part, message, where, reads) for part in message.content]}
+        for message in messages
+    ]
+
+
+def _to_content(part: Part, message: Message, where: str, reads: Collection[str]) -> dict[str, str]:
+    if part.type not in reads:
+        readable = " and ".join(sorted(reads))
+        raise DataError(
+            f"{where}: this {message.role} message has an {part.type} part; here the model reads {readable}"
+        )
+    return {"type": "text", "text": part.text or ""} if part.type == "text" else {"type": part.type}
+
+
+def _text_turn(role: str, text: str) -> Turn:
+    return {"role": role, "content": [{"type": "text", "text": text}]}
+
+
+def _text(turn: Turn) -> str:
+    return "".join(part["text"] for part in turn["content"] if part["type"] == "text")
 
 
 def _cut_prefix(text: str, prefix: str, where: str) -> str:

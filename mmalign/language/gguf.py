@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from mmalign import cache_folder
+from mmalign.caches.folders import cache_folder
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""What all language models of transformers share: loading, chat templates, encoding; text, image and audio readers."""

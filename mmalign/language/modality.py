@@ -1,0 +1,196 @@
+"""The base of modalities that are language models of transformers: all of them but what they read beside text.
+
+The tokenizer loads on first use and without weights, so records can be encoded and shown before a model is loaded.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+from torch import Tensor
+
+from mmalign.compute.adapters import LoRAParameters, add_lora
+from mmalign.data.records import Record, Response
+from mmalign.errors import ConfigError
+from mmalign.language.chat import TEXT, ChatFormat
+from mmalign.language.encoding import LanguageEncoder
+from mmalign.language.loading import Kind, build_skeleton, find_model, load_network, load_settings, load_tokenizer
+from mmalign.quiet import quiet_loading
+from mmalign.tokens.modality import TokenModality
+from mmalign.values import EncodedResponse, Model, Vocabulary
+
+
+@dataclass(eq=False)
+class LanguageModality(TokenModality):
+    """A language model that answers with text. The fields are those of `LanguageParameters`, which says what they mean.
+
+    Attributes:
+        kind: which of transformers' model classes loads it.
+        reads: the types of content parts that prompts may have; for more than text override `read_media`.
+    """
+
+    adapter_parameters: ClassVar[frozenset[str]] = frozenset({"lora"})
+    kind: ClassVar[Kind] = "text"
+    reads: ClassVar[frozenset[str]] = TEXT
+
+    model: str
+    chat_template: str | None = None
+    system: str | None = None
+    max_prompt_tokens: int | None = None
+    max_response_tokens: int | None = None
+    lora: LoRAParameters | None = None
+    attention: str | None = None
+    revision: str | None = None
+    trust_remote_code: bool = False
+    packing: Literal["auto", "off"] = "auto"
+    generation_batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        options: dict[str, Any] = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        self.source = find_model(self.model, "modality.model", **options)
+        self.template = _read_template(self.chat_template)
+        self.adapter = self.lora is not None
+
+    @cached_property
+    def loaded_tokenizer(self) -> Any:
+        """The tokenizer of transformers."""
+        return load_tokenizer(self.source, "modality.model")
+
+    @property
+    def processor(self) -> Any:
+        """What is saved with a model, so that it can be loaded: the tokenizer, or what includes it."""
+        return self.loaded_tokenizer
+
+    @cached_property
+    def encoder(self) -> LanguageEncoder:
+        """What encodes records: the tokenizer, the chat template, and `read_media` where there is more than text."""
+        chat = ChatFormat(self.loaded_tokenizer, self.template, self.system, self.reads)
+        read_media = None if self.reads == TEXT else self.read_media
+        return LanguageEncoder(
+            self.loaded_tokenizer, chat, self.max_prompt_tokens, self.max_response_tokens, read_media
+        )
+
+    def read_media(self, record: Record, text: str) -> Mapping[str, Tensor]:
+        """Turns a prompt that has more than text into tensors.
+
+        Args:
+            text: the prompt as the chat template renders it, with a placeholder for each medium.
+
+        Returns:
+            those of an encoded prompt; see `mmalign.tokens.prompts`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} reads nothing but text")
+
+    # -- loading and saving
+
+    def load(self, *, device: torch.device, dtype: torch.dtype) -> Model:
+        """Loads the network, with a fresh adapter if one is configured."""
+        options: dict[str, Any] = {"dtype": dtype, "attention": self.attention, "kind": self.kind}
+        network = self.adapt(load_network(self.source, "modality.model", **options))
+        settings = network.config.get_text_config()
+        sizes = {"hidden_size": settings.hidden_size, "layers": settings.num_hidden_layers}
+        return Model(network.to(device), name=self.source.name, **sizes)
+
+    def adapt(self, network: Any) -> Any:
+        """Freezes what is not trained, and adds the adapter if one is configured."""
+        return network if self.lora is None else add_lora(network, self.lora, task="CAUSAL_LM", name=self.source.name)
+
+    @cached_property
+    def skeleton(self) -> Any:
+        """The network as its configuration describes it, without weights."""
+        with torch.device("meta"):
+            return build_skeleton(self.source, "modality.model", self.kind)
+
+    def parameter_counts(self) -> tuple[int, int]:
+        """Counts (all, trained) parameters of the network as its configuration describes it, without weights."""
+        with torch.device("meta"):
+            network = self.adapt(build_skeleton(self.source, "modality.model", self.kind))
+        counts = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
+        return sum(count for count, _ in counts), sum(count for count, trained in counts if trained)
+
+    def vocabulary(self) -> Vocabulary:
+        """Hashes the tokens with their ids; the width of the logits is the one the network's configuration has."""
+        tokens = sorted(self.loaded_tokenizer.get_vocab().items())
+        size = load_settings(self.source, "modality.model").get_text_config().vocab_size
+        return Vocabulary(self.source.name, hashlib.sha256(repr(tokens).encode()).hexdigest(), size)
+
+    def save(self, model: Model, directory: str) -> None:
+        """Writes the adapter in peft's format, or the whole network, as safetensors, with what encodes for it."""
+        # peft would look the base model up on the hub to see whether its embeddings have changed; an adapter has none.
+        options = {"save_embedding_layers": False} if self.adapter else {}
+        with quiet_loading(local=True):
+            cast(Any, model.network).save_pretrained(directory, **options)
+        self.processor.save_pretrained(directory)
+
+    def save_merged(self, model: Model, directory: str) -> None:
+        """Writes the whole network with the adapter merged in, and the tokenizer. Needs memory for a second copy."""
+        network: Any = model.network
+        if self.adapter:
+            # Merging and taking apart again would round the weights that go on training.
+            network = copy.deepcopy(network).merge_and_unload()
+        with quiet_loading(local=True):
+            network.save_pretrained(directory)
+        self.processor.save_pretrained(directory)
+
+    # -- encoding and decoding
+
+    @property
+    def pad_id(self) -> int:
+        """The tokenizer's padding token, or an end token where it has none."""
+        pad = self.loaded_tokenizer.pad_token_id
+        return int(pad) if pad is not None else min(self.end_ids)
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The tokenizer's end of sequence, and the token with which the chat template ends a turn."""
+        return self.encoder.end_ids
+
+    def encode(self, record: Record) -> list[EncodedResponse]:
+        """Encodes every response of `record`; see `Modality.encode`."""
+        return self.encoder.encode(record)
+
+    def encode_prompt(self, record: Record) -> tuple[dict[str, Tensor], int]:
+        """Encodes the prompt of `record`; see `TokenModality.encode_prompt`."""
+        return self.encoder.encode_prompt(record)
+
+    def build_response(self, rid: str, ids: Sequence[int]) -> Response:
+        """Decodes sampled ids, special tokens left out."""
+        return Response.from_text(rid, self.loaded_tokenizer.decode(ids, skip_special_tokens=True))
+
+    def decode(self, record: Record, response: Response) -> str:
+        """Returns the text of the assistant turns."""
+        return response.text
+
+    def render(self, encoded: EncodedResponse) -> list[tuple[str, bool]]:
+        """Splits what the model reads into pieces of text that the loss counts or not."""
+        tensors = encoded.tensors
+        ids = torch.cat([tensors["prompt_ids"], tensors["response_ids"]]).tolist()
+        counts = [False] * len(tensors["prompt_ids"]) + tensors["response_mask"].tolist()
+        return [
+            (self.loaded_tokenizer.decode([token for token, _ in run]), counted)
+            for counted, run in groupby(zip(ids, counts, strict=True), key=lambda pair: pair[1])
+        ]
+
+    def fingerprint(self) -> str:
+        """Hashes tokenizer, template, system message and limits."""
+        parts = (self.encoder.fingerprint(), self.system, self.max_prompt_tokens, self.max_response_tokens)
+        return f"{type(self).__qualname__}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
+
+
+def _read_template(template: str | None) -> str | None:
+    if template is None or "{" in template:
+        return template
+    try:
+        return Path(template).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError(
+            f"modality.chat_template: {template!r} is neither a template (it has no braces) nor a readable text file"
+        ) from None
