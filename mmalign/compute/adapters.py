@@ -63,11 +63,14 @@ class HasOutputLayer(Protocol):
         """Returns the layer that turns hidden states into logits."""
 
 
-def add_lora(network: nn.Module, lora: LoRAParameters, *, task: str | None = None, name: str = "") -> PeftModel:
+def add_lora(
+    network: nn.Module, lora: LoRAParameters, *, task: str | None = None, name: str = "", within: str = ""
+) -> PeftModel:
     """Freezes `network` and puts a trainable float32 adapter into it; the network is changed in place.
 
     Args:
         lora: what to adapt.
+        within: name of the only part of the network that is adapted; default all of it.
         task: peft's task type, e.g. `CAUSAL_LM`; stored for `AutoPeftModel` classes.
         name: the base model's name, stored with the adapter.
 
@@ -78,13 +81,15 @@ def add_lora(network: nn.Module, lora: LoRAParameters, *, task: str | None = Non
 
     if hasattr(network, "peft_config"):
         raise ConfigError("modality.lora: the model already has an adapter; merge it into the weights first")
-    targets = _find_targets(network, lora.targets)
+    names = [one for one in _iter_linear_names(network) if one.startswith(f"{within}." if within else "")]
+    targets = _find_targets(names, lora.targets)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha if lora.alpha is not None else 2 * lora.rank,
         lora_dropout=lora.dropout,
         target_modules=targets,
-        layers_to_transform=_find_layers(network, targets, lora),
+        exclude_modules=rf"(?!{re.escape(within)}\.).*" if within else None,
+        layers_to_transform=_find_layers(names, targets, lora),
         fan_in_fan_out=_is_transposed(network),
         task_type=task,
     )
@@ -107,8 +112,8 @@ def leave_casts_to_autocast(network: nn.Module) -> None:
             module.cast_input_dtype_enabled = False
 
 
-def _find_targets(network: nn.Module, targets: str | Sequence[str]) -> list[str]:
-    present = {_leaf(name) for name in _iter_linear_names(network)}
+def _find_targets(names: Sequence[str], targets: str | Sequence[str]) -> list[str]:
+    present = {_leaf(name) for name in names}
     if targets == "auto":
         wanted = present & ATTENTION_AND_MLP
     elif targets == "all-linear":
@@ -125,11 +130,10 @@ def _find_targets(network: nn.Module, targets: str | Sequence[str]) -> list[str]
     return sorted(wanted)
 
 
-def _find_layers(network: nn.Module, targets: Sequence[str], lora: LoRAParameters) -> list[int] | None:
+def _find_layers(names: Sequence[str], targets: Sequence[str], lora: LoRAParameters) -> list[int] | None:
     if lora.layers is None and lora.last_layers is None:
         return None
-    names = (name for name in _iter_linear_names(network) if _leaf(name) in targets)
-    numbers = [int(found[-1]) for found in map(_LAYER.findall, names) if found]
+    numbers = [int(found[-1]) for found in map(_LAYER.findall, (n for n in names if _leaf(n) in targets)) if found]
     count = max(numbers, default=-1) + 1
     if lora.last_layers is not None:
         if lora.last_layers > count:

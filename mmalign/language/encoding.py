@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,7 @@ class LanguageEncoder:
             media are refused, since a piece of an image means nothing.
         max_response_tokens: longer responses lose their end.
         read_media: reads prompts that have more than text.
+        placeholder_ids: tokens that stand for an image or a sound, which no response may have.
     """
 
     def __init__(
@@ -62,12 +63,14 @@ class LanguageEncoder:
         max_prompt_tokens: int | None,
         max_response_tokens: int | None,
         read_media: ReadMedia | None = None,
+        placeholder_ids: Collection[int] = (),
     ) -> None:
         self._tokenizer = tokenizer
         self._chat = chat
         self._max_prompt = max_prompt_tokens
         self._max_response = max_response_tokens
         self._read_media = read_media
+        self._placeholder_ids = placeholder_ids
         self._prefix = self._find_prefix()
         self.end_ids = self._find_end_ids()
 
@@ -115,6 +118,10 @@ class LanguageEncoder:
     def _encode_response(self, record: Record, response: Response, read: _ReadPrompt) -> EncodedResponse:
         where = f"{_name(record)}, response {response.rid!r}"
         tokens = self._tokenise_response(record, response, read.text, read.ids, where)
+        for token in {token for token, _ in tokens}.intersection(self._placeholder_ids):
+            raise DataError(
+                f"{where}: it has {self._tokenizer.decode([token])!r}, which stands for an image or a sound"
+            )
         if not any(scored for _, scored in tokens):
             raise DataError(f"{where}: no scored step; expected an assistant turn whose `train` is not 0")
         kept = _strip_unscored(tokens[: self._max_response])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -74,8 +75,11 @@ def load_tokenizer(source: ModelSource, key: str) -> Any:
         raise _not_loadable(source, key, "tokenizer", error) from error
 
 
-def load_processor(source: ModelSource, key: str) -> Any:
+def load_processor(source: ModelSource, key: str, settings: Mapping[str, Any]) -> Any:
     """Loads what turns text, images and sounds into the inputs of a model.
+
+    Args:
+        settings: of the processor, instead of those that were saved with it.
 
     Raises:
         ConfigError: there is none, it needs a library that is missing, or the hub cannot be reached.
@@ -83,8 +87,8 @@ def load_processor(source: ModelSource, key: str) -> Any:
     from transformers import AutoProcessor
 
     try:
-        return AutoProcessor.from_pretrained(source.place, **source.options)
-    except (OSError, ValueError, ImportError) as error:
+        return AutoProcessor.from_pretrained(source.place, **source.options, **settings)
+    except (OSError, ValueError, TypeError, ImportError) as error:
         raise _not_loadable(source, key, "processor", error) from error
 
 

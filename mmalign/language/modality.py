@@ -56,7 +56,7 @@ class LanguageModality(TokenModality):
     def __post_init__(self) -> None:
         options: dict[str, Any] = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
         self.source = find_model(self.model, "modality.model", **options)
-        self.template = _read_template(self.chat_template)
+        self.given_template = _read_template(self.chat_template)
         self.adapter = self.lora is not None
 
     @cached_property
@@ -65,17 +65,25 @@ class LanguageModality(TokenModality):
         return load_tokenizer(self.source, "modality.model")
 
     @property
-    def processor(self) -> Any:
+    def loaded_processor(self) -> Any:
         """What is saved with a model, so that it can be loaded: the tokenizer, or what includes it."""
         return self.loaded_tokenizer
+
+    @property
+    def template(self) -> str | None:
+        """The chat template instead of the tokenizer's own; None to use that."""
+        return self.given_template
 
     @cached_property
     def encoder(self) -> LanguageEncoder:
         """What encodes records: the tokenizer, the chat template, and `read_media` where there is more than text."""
-        chat = ChatFormat(self.loaded_tokenizer, self.template, self.system, self.reads)
-        read_media = None if self.reads == TEXT else self.read_media
         return LanguageEncoder(
-            self.loaded_tokenizer, chat, self.max_prompt_tokens, self.max_response_tokens, read_media
+            self.loaded_tokenizer,
+            ChatFormat(self.loaded_tokenizer, self.template, self.system, self.reads),
+            self.max_prompt_tokens,
+            self.max_response_tokens,
+            None if self.reads == TEXT else self.read_media,
+            self.placeholder_ids,
         )
 
     def read_media(self, record: Record, text: str) -> Mapping[str, Tensor]:
@@ -128,7 +136,7 @@ class LanguageModality(TokenModality):
         options = {"save_embedding_layers": False} if self.adapter else {}
         with quiet_loading(local=True):
             cast(Any, model.network).save_pretrained(directory, **options)
-        self.processor.save_pretrained(directory)
+        self.loaded_processor.save_pretrained(directory)
 
     def save_merged(self, model: Model, directory: str) -> None:
         """Writes the whole network with the adapter merged in, and the tokenizer. Needs memory for a second copy."""
@@ -138,7 +146,7 @@ class LanguageModality(TokenModality):
             network = copy.deepcopy(network).merge_and_unload()
         with quiet_loading(local=True):
             network.save_pretrained(directory)
-        self.processor.save_pretrained(directory)
+        self.loaded_processor.save_pretrained(directory)
 
     # -- encoding and decoding
 

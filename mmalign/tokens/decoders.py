@@ -163,6 +163,12 @@ def find_base(network: nn.Module) -> nn.Module:
     return cast(nn.Module, cast(Any, network).get_base_model()) if hasattr(network, "get_base_model") else network
 
 
+def find_text_part(network: nn.Module) -> nn.Module:
+    """Returns the part of a network that reads tokens: without its head, and without towers for images and sounds."""
+    base: Any = find_base(network)
+    return cast(nn.Module, base.get_decoder()) if hasattr(base, "get_decoder") else base
+
+
 def _accepted(module: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
     # Models with relative positions (ALiBi) take no position ids.
     if "position_ids" in inspect.signature(module.forward).parameters:

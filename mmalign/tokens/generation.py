@@ -37,6 +37,20 @@ class Sampled:
     finished: bool
 
 
+class Excluding(Decoding):
+    """A decoding that never chooses some tokens, such as those that a network takes for the place of an image."""
+
+    def __init__(self, decoding: Decoding, ids: Collection[int]) -> None:
+        super().__init__(decoding.temperature, decoding.max_steps)
+        self._decoding = decoding
+        self._ids = torch.tensor(sorted(ids))
+
+    def adjust(self, logits: Tensor, generated: Tensor) -> Tensor:
+        """Adjusts as the decoding does, and leaves those tokens no probability."""
+        adjusted = self._decoding.adjust(logits, generated)
+        return adjusted.index_fill(1, self._ids.to(logits.device), -torch.inf)
+
+
 class Sequences:
     """What has been sampled so far.
 

@@ -23,8 +23,9 @@ from mmalign.compute.policy import Heads, Policy, evaluation_mode
 from mmalign.data.records import Record, Response
 from mmalign.modality import Modality
 from mmalign.parts import Decoding
+from mmalign.tokens.causality import require_causality
 from mmalign.tokens.decoders import Decoder, find_decoder
-from mmalign.tokens.generation import Sampled, sample_tokens
+from mmalign.tokens.generation import Excluding, Sampled, sample_tokens
 from mmalign.tokens.group_sampling import sample_groups
 from mmalign.tokens.outputs import Reading, read_outputs
 from mmalign.tokens.packing import pack
@@ -94,6 +95,11 @@ class TokenModality(Modality):
     def end_ids(self) -> frozenset[int]:
         """The tokens that end a response; the one that did is its last scored step."""
 
+    @property
+    def placeholder_ids(self) -> frozenset[int]:
+        """The tokens that the network takes for the place of an image or a sound: responses cannot have them."""
+        return frozenset()
+
     @abstractmethod
     def encode_prompt(self, record: Record) -> tuple[dict[str, Tensor], int]:
         """Encodes the prompt alone, as `encode` does.
@@ -133,6 +139,7 @@ class TokenModality(Modality):
         return self.collate_packed(responses) if packed else self.collate(responses)
 
     def _packs(self, network: nn.Module, prompts: Sequence[Prompt]) -> bool:
+        require_causality(network, prompts)
         return self.packing == "auto" and can_pack(network, prompts)
 
     def collate_packed(self, responses: Sequence[EncodedResponse]) -> TokenBatch:
@@ -218,6 +225,7 @@ class TokenModality(Modality):
         prompts = [self.encode_prompt(record) for record in records]
         owners = [prompt for prompt in range(len(records)) for _ in range(count)]
         read = [Prompt.read(tensors) for tensors, _ in prompts]
+        decoding = Excluding(decoding, self.placeholder_ids) if self.placeholder_ids else decoding
         with evaluation_mode(network):
             sample = self._sample_in_groups if self._packs(network, read) else self._sample_in_batches
             sampled = sample(find_decoder(network), read, owners, decoding)

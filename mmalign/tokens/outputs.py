@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmalign.compute.policy import Heads
-from mmalign.tokens.decoders import Decoder, DecoderOutput
+from mmalign.tokens.decoders import Decoder, DecoderOutput, find_text_part
 from mmalign.tokens.inner_states import gather_context, record_activations, stack_activations
 from mmalign.tokens.logps import OWN_OUTPUTS, score_steps
 from mmalign.values import Anchor
@@ -50,7 +50,7 @@ def read_outputs(
     """
     recording: AbstractContextManager[dict[str, Tensor]] = nullcontext({})
     if "activations" in want:
-        recording = record_activations(network)
+        recording = record_activations(find_text_part(network))
     with recording as recorded:
         output = decoder.run(batch.inputs, layers=not set(_OF_LAYERS).isdisjoint(want))
     outputs = {"step_mask": batch.mask}

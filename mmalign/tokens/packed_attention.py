@@ -42,7 +42,7 @@ def packed_attention(
     layout: PackedLayout | Layout | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Attends as `layout` says; without one, and in towers that read images or sounds, as transformers' `sdpa` does.
+    """Attends as `layout` says; without one, as transformers' own `sdpa` does.
 
     Args:
         query: [1, H, L, D].
@@ -52,8 +52,7 @@ def packed_attention(
     Returns:
         [1, L, H, D], and None for the attention weights.
     """
-    # Some networks hand everything that their decoder is given to their towers, too.
-    if layout is None or not getattr(module, "is_causal", True):
+    if layout is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         attended, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from mmalign.compute.policy import evaluation_mode
-from mmalign.tokens.decoders import SplitDecoder, find_base, find_decoder
+from mmalign.tokens.decoders import SplitDecoder, find_base, find_decoder, find_text_part
 from mmalign.tokens.packed_attention import ATTENTION, register_attention
 from mmalign.tokens.packing import PackedRow, pack
-from mmalign.tokens.prompts import Prompt, join_media, mark_row, pad_rows
+from mmalign.tokens.prompts import Prompt, first_of_kinds, join_media, mark_row, pad_rows
 
 logger = logging.getLogger(__name__)
 
@@ -43,21 +43,21 @@ def unmasked(layout: Any, device: torch.device | None = None) -> dict[str, Any]:
 def can_pack(network: nn.Module, prompts: Sequence[Prompt] = ()) -> bool:
     """Tells whether a network scores packed rows of such prompts rightly; said once in the log where it does not.
 
-    Its attention is switched to `packed_attention` (which is `sdpa` for rows that are not packed) and tried once on a
-    few tokens, and once on the first prompt with images, sounds or both: some networks let these look ahead. A network
-    with an attention of its own choice, or with windows and recurrences, is left alone.
+    The attention of the part that reads tokens is switched to `packed_attention` (which is `sdpa` for rows that are not
+    packed) and tried once on a few tokens, and once on the first prompt with images, sounds or both: some networks let
+    these look ahead. A network with an attention of its own choice, or with windows and recurrences, is left alone.
     """
     base = find_base(network)
     known = _PACKS.setdefault(base, {})
     if () not in known:
-        known[()] = _said(base, _find_obstacle(base) or _try(network, base, _TEXTS))
+        known[()] = _said(base, _find_obstacle(find_text_part(base)) or _try(network, _TEXTS))
     if not known[()]:
         return False
-    tried = {kind: prompt for prompt in reversed(prompts) if (kind := tuple(sorted(prompt.media)))}
-    for kind, prompt in tried.items():
+    kinds = first_of_kinds(prompts)
+    for kind, prompt in kinds.items():
         if kind not in known:
-            known[kind] = _said(base, _try(network, base, [prompt, prompt, _lengthen(prompt)]))
-    return all(known[kind] for kind in tried)
+            known[kind] = _said(base, _try(network, [prompt, prompt, _lengthen(prompt)]))
+    return all(known[kind] for kind in kinds)
 
 
 def _said(base: nn.Module, reason: str) -> bool:
@@ -74,17 +74,16 @@ def _lengthen(prompt: Prompt) -> Prompt:
     return Prompt(ids, torch.cat([prompt.positions, positions], dim=1), marks, prompt.media)
 
 
-def _find_obstacle(base: nn.Module) -> str:
-    config: Any = getattr(base, "config", None)
-    if config is None or not getattr(base, "_supports_attention_backend", False):
+def _find_obstacle(text: nn.Module) -> str:
+    config: Any = getattr(text, "config", None)
+    if config is None or not getattr(text, "_supports_attention_backend", False):
         return "its attention cannot be exchanged"
     if config._attn_implementation not in ("sdpa", ATTENTION):
         return f"attention {config._attn_implementation!r} was asked for"
-    text = config.get_text_config()
-    kinds = set(getattr(text, "layer_types", None) or ())
+    kinds = set(getattr(config, "layer_types", None) or ())
     if kinds - {"full_attention"}:
         return f"it has layers of other kinds than full attention: {', '.join(sorted(kinds))}"
-    if not kinds and getattr(text, "sliding_window", None) and getattr(text, "use_sliding_window", True):
+    if not kinds and getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
         return "it has sliding windows"
     return ""
 
@@ -93,21 +92,21 @@ _TEXTS = [Prompt.of(torch.tensor(ids)) for ids in ([0, 1, 2], [0, 1, 2], [2, 1])
 _RESPONSES = [torch.tensor(ids) for ids in ([1, 0], [2, 0, 1], [1])]
 
 
-def _try(network: nn.Module, base: nn.Module, prompts: Sequence[Prompt]) -> str:
-    switch: Any = cast(Any, base).set_attn_implementation
+def _try(network: nn.Module, prompts: Sequence[Prompt]) -> str:
+    text: Any = find_text_part(network)
     decoder = find_decoder(network)
     if not isinstance(decoder, SplitDecoder):
         return "its head cannot be told apart"
-    before = cast(Any, base).config._attn_implementation
+    before = text.config._attn_implementation
     register_attention()
     with evaluation_mode(network):
-        switch("sdpa")
+        text.set_attn_implementation("sdpa")
         expected = _last_logits_alone(decoder, prompts)
-        switch(ATTENTION)
+        text.set_attn_implementation(ATTENTION)
         got = _last_logits_packed(decoder, prompts)
     if torch.allclose(got, expected, rtol=0, atol=_tolerance(decoder) * float(expected.abs().max())):
         return ""
-    switch(before)
+    text.set_attn_implementation(before)
     return "a trial gave other logits than padded rows do"
 
 

@@ -58,6 +58,11 @@ class Prompt:
         """Returns a prompt of nothing but tokens [P]."""
         return cls.read({"prompt_ids": ids})
 
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """The names of its media."""
+        return tuple(sorted(self.media))
+
     def with_axes(self, count: int) -> Prompt:
         """Returns this prompt with so many axes of positions: words stand at one place on all of them."""
         return self if len(self.positions) == count else replace(self, positions=self.positions.expand(count, -1))
@@ -81,6 +86,11 @@ def align_axes(prompts: Sequence[Prompt]) -> list[Prompt]:
     """Gives all prompts as many axes of positions as the one with most."""
     count = max(len(prompt.positions) for prompt in prompts)
     return [prompt.with_axes(count) for prompt in prompts]
+
+
+def first_of_kinds(prompts: Sequence[Prompt]) -> dict[tuple[str, ...], Prompt]:
+    """Returns the first prompt of every kind that has media."""
+    return {prompt.kind: prompt for prompt in reversed(prompts) if prompt.media}
 
 
 def group_equal(prompts: Sequence[Prompt]) -> list[list[int]]:

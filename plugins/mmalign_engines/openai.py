@@ -32,6 +32,7 @@ from mmalign import (
     Url,
     read_key,
 )
+from mmalign_engines.messages import chat_messages
 from mmalign_engines.replies import Reply, parse_reply
 from mmalign_engines.steps import encode_reply, match_logps
 
@@ -48,7 +49,8 @@ class OpenAIConfig(Parameters):
     base_url: Url = "http://localhost:8000/v1"
     """Address of the server, up to the version."""
     prompts: Literal["tokens", "chat"] = "tokens"
-    """What is sent: the ids that the policy reads (`completions`), or messages for the server's template (`chat`)."""
+    """What is sent: the ids that the policy reads (`completions`), or messages for the server's template (`chat`). Only
+    messages carry images."""
     logprobs: Literal["raw", "sampled", "off"] = "raw"
     """The server's log-probs: `raw` are at temperature 1, `sampled` at the decoding's; `off` asks for none."""
     api_key_env: str | None = None
@@ -118,12 +120,11 @@ class OpenAIEngine(Engine):
     def _body(self, modality: TokenModality, record: Record, decoding: Decoding, seed: int) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.model, "seed": seed, **decoding.request_fields()}
         if self.prompts == "tokens":
-            prompt, _ = modality.encode_prompt(record)
             logprobs: dict[str, Any] = {"logprobs": 1}
-            body["prompt"] = prompt["prompt_ids"].tolist()
+            body["prompt"] = _token_ids(modality, record)
         else:
             logprobs = {"logprobs": True}
-            body["messages"] = _messages(record)
+            body["messages"] = chat_messages(record, modality.media_limits)
         return body | (logprobs if self._usable_logprobs(decoding) else {}) | dict(self.extra_body)
 
     def _usable_logprobs(self, decoding: Decoding) -> bool:
@@ -137,11 +138,9 @@ class OpenAIEngine(Engine):
         return Generated(response, encoded, logps, reply.finished)
 
 
-def _messages(record: Record) -> list[dict[str, str]]:
-    for message in record.prompt:
-        for part in message.content:
-            if part.type != "text":
-                raise DataError(
-                    f"record {record.id!r}: a {message.role} message has an {part.type} part; the engine sends text"
-                )
-    return [{"role": message.role, "content": message.text} for message in record.prompt]
+def _token_ids(modality: TokenModality, record: Record) -> list[int]:
+    prompt, _ = modality.encode_prompt(record)
+    if any(part.type != "text" for message in record.prompt for part in message.content):
+        raise DataError(f"record {record.id!r}: tokens carry no images; set engine.prompts: chat")
+    ids: list[int] = prompt["prompt_ids"].tolist()
+    return ids
