@@ -56,7 +56,7 @@ def build_tiny_text_model(
     import torch
 
     directory = Path(directory)
-    tokenizer = _build_tokenizer(vocabulary)
+    tokenizer = build_tiny_tokenizer(vocabulary)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _build_network(architecture, tokenizer, hidden_size, layers)
@@ -65,7 +65,8 @@ def build_tiny_text_model(
     return directory
 
 
-def _build_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
+def build_tiny_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
+    """Builds a byte-level tokenizer of at most so many tokens, with the ChatML template above."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

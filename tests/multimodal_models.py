@@ -13,7 +13,7 @@ from image_models import random_images
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmalign.testing import _build_tokenizer
+from mmalign.testing import build_tiny_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast, ProcessorMixin
@@ -121,7 +121,7 @@ def tiny_sound(seed: int, seconds: float) -> NDArray[np.float32]:
 
 
 def _tokenizer(family: Family) -> PreTrainedTokenizerFast:
-    tokenizer = _build_tokenizer(384)
+    tokenizer = build_tiny_tokenizer(384)
     named = _NAMED_TOKENS.get(family, {})
     tokenizer.SPECIAL_TOKENS_ATTRIBUTES = [*tokenizer.SPECIAL_TOKENS_ATTRIBUTES, *named]
     extra = _EXTRA_TOKENS.get(family, [])
@@ -261,9 +261,10 @@ def _gemma3(tokenizer: PreTrainedTokenizerFast) -> Built:
     processor = transformers.Gemma3Processor(images, tokenizer, image_seq_length=4, chat_template=template)
     layers = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 8}
     start, image, end = tokenizer.convert_tokens_to_ids(list(_NAMED_TOKENS["gemma3"].values()))
+    vision = {"model_type": "siglip_vision_model", **_TOWER, "image_size": SIDE, "patch_size": 7}
     config = transformers.Gemma3Config(
         text_config=_decoder("gemma3_text", tokenizer, head_dim=8, query_pre_attn_scalar=8, **layers),
-        vision_config={"model_type": "siglip_vision_model", **_TOWER, "image_size": SIDE, "patch_size": 7},
+        vision_config={**vision, "vision_use_head": False},
         image_token_index=image,
         boi_token_index=start,
         eoi_token_index=end,

@@ -138,10 +138,8 @@ def _to_chat(messages: Sequence[Message], where: str, reads: Collection[str]) ->
 
 def _to_content(part: Part, message: Message, where: str, reads: Collection[str]) -> dict[str, str]:
     if part.type not in reads:
-        readable = " and ".join(sorted(reads))
-        raise DataError(
-            f"{where}: this {message.role} message has an {part.type} part; here the model reads {readable}"
-        )
+        known = " and ".join(sorted(reads))
+        raise DataError(f"{where}: a part of this {message.role} message is of type {part.type}; {known} is read here")
     return {"type": "text", "text": part.text or ""} if part.type == "text" else {"type": part.type}
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     Samples = NDArray[np.float32]
 
+_WIDEST = 4  # bytes
+_RATES = (4_000, 384_000)  # others are damage; to resample them may take any amount of memory
+
 
 def open_sound(
     media: Media,
@@ -33,7 +36,7 @@ def open_sound(
     Args:
         where: the record, or the file and line, that the message of an error begins with.
         rate: samples a second of what is returned.
-        start: the clip that is wanted, in seconds; `end` likewise; default all of it.
+        start: the clip that is wanted, in seconds; `end` likewise; default all of it. A clip ends with its sound.
 
     Returns:
         [samples], float32 from -1 to 1.
@@ -47,8 +50,9 @@ def open_sound(
 
     try:
         samples, own = _read_wave(read_bytes(media, limits))
-        first, last = int((start or 0) * own), len(samples) if end is None else int(end * own)
-        if not len(samples[first:last]):
+        length = len(samples) / own
+        first, last = (round(min(place, length) * own) for place in (start or 0.0, length if end is None else end))
+        if first >= last:
             raise MediaError(f"no samples from {start or 0:g} s to {'its end' if end is None else f'{end:g} s'}")
     except MediaError as error:
         raise MediaError(f"{where}: {show_uri(media.uri)}: {error}") from None
@@ -66,8 +70,12 @@ def _read_wave(content: bytes) -> tuple[Samples, int]:
                 file.getnframes(),
             )
             frames = file.readframes(declared)
-    except (wave.Error, EOFError) as error:
-        raise MediaError(f"no WAV file of integers: {error or 'it ends early'}") from None
+    except (wave.Error, EOFError, RuntimeError) as error:  # RuntimeError: a chunk goes beyond its file
+        raise MediaError(f"no WAV file of integers: {str(error) or 'it ends early'}") from None
+    if width > _WIDEST:
+        raise MediaError(f"no WAV file of integers: {8 * width} bits")
+    if not _RATES[0] <= rate <= _RATES[1]:
+        raise MediaError(f"{rate:,} samples a second; expected {_RATES[0]:,} to {_RATES[1]:,}")
     if len(frames) < declared * width * channels:
         raise MediaError(f"cut off: {len(frames) // (width * channels)} of {declared} samples")
     return _to_floats(frames, width).reshape(-1, channels).mean(axis=1), rate
@@ -84,7 +92,7 @@ def _to_floats(frames: bytes, width: int) -> Samples:
         values = values.view("<i4").ravel() >> 8
     else:
         values = np.frombuffer(frames, f"<i{width}")
-    samples: Samples = (values / 2.0 ** (8 * width - 1)).astype(np.float32)
+    samples: Samples = values.astype(np.float32) / np.float32(2 ** (8 * width - 1))
     return samples
 
 
@@ -100,4 +108,4 @@ def _resample(samples: Samples, own: int, rate: int, where: str) -> Samples:
         ) from None
     divisor = gcd(own, rate)
     resampled: Samples = resample_poly(samples, rate // divisor, own // divisor).astype(samples.dtype)
-    return resampled
+    return resampled.clip(-1, 1)  # the filter overshoots at steps

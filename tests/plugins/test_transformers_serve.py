@@ -16,8 +16,10 @@ from urllib.request import urlopen
 
 import pytest
 import torch
+from multimodal_models import build_tiny_multimodal_model
+from multimodal_records import media_record
 
-from mmalign import Decoding, Record
+from mmalign import DataError, Decoding, Record
 from mmalign.registry import load_object
 from mmalign.testing import build_tiny_text_model
 
@@ -51,6 +53,38 @@ def test_transformers_serve(folder: Path) -> None:
     with torch.no_grad():
         logps, mask = modality.step_log_probs(network, [one.encoded for one in generated])
     assert mask.sum(dim=1).tolist() == [one.encoded.steps for one in generated] and bool((logps[mask] < 0).all())
+
+
+@pytest.mark.slow
+def test_transformers_serve_sees_the_images_of_a_chat(tmp_path: Path) -> None:
+    """Almost without chance, it answers to each image as the same weights do here."""
+    for module in ("fastapi", "uvicorn", "openai"):
+        pytest.importorskip(module)
+    folder = build_tiny_multimodal_model(tmp_path / "model", "llava")
+    settings = folder / "generation_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "do_sample": True, "top_k": 0}))
+    modality = load_object("mmalign_vision_language.modality:VisionLanguageModality")(model=str(folder))
+    network = modality.load(device=torch.device("cpu"), dtype=torch.float32).network.eval()
+    records = [media_record(tmp_path, "image", seeds, []) for seeds in ([1], [3], [1, 3], [])]
+    decoding = Decoding(temperature=1e-3, max_steps=6)
+    with running_server(folder) as url:
+        engine = load_object("mmalign_engines.openai:OpenAIEngine")(
+            model=str(folder), base_url=url, prompts="chat", logprobs="off"
+        )
+        served = engine.generate(modality, network, records, decoding, 1)
+    here = modality.generate(network, records, decoding, 1)
+    texts = [one.response.text for [one] in served]
+    assert texts == [one.response.text for [one] in here]
+    assert len(set(texts)) > 1
+
+
+def test_tokens_carry_no_images(tmp_path: Path) -> None:
+    folder = build_tiny_multimodal_model(tmp_path / "model", "llava")
+    modality = load_object("mmalign_vision_language.modality:VisionLanguageModality")(model=str(folder))
+    engine = load_object("mmalign_engines.openai:OpenAIEngine")(model="any", base_url="http://127.0.0.1:9/v1")
+    record = media_record(tmp_path, "image", [1], [])
+    with pytest.raises(DataError, match=r"tokens carry no images; set engine\.prompts: chat"):
+        engine.generate(modality, torch.nn.Identity(), [record], Decoding(), 1)
 
 
 @contextmanager
