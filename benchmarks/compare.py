@@ -69,12 +69,12 @@ def is_sensible(method: str, system: str) -> bool:
     return system != "mmalign-one-pass" or not torch.cuda.is_available()
 
 
-def measure(case: Case) -> dict[str, Any]:
+def measure(case: Case, script: str = "measure.py") -> dict[str, Any]:
     """Measures a case in a process of its own; returns the measurement's fields, or `error` with the last lines."""
     with tempfile.TemporaryDirectory() as folder:
         case_file, result_file = Path(folder, "case.json"), Path(folder, "result.json")
         case_file.write_text(json.dumps(asdict(case)), encoding="utf-8")
-        done = _run_script("measure.py", str(case_file), str(result_file))
+        done = _run_script(script, str(case_file), str(result_file))
         if done.returncode:
             return {"error": done.stderr[-500:]}
         result: dict[str, Any] = json.loads(result_file.read_text(encoding="utf-8"))

@@ -31,8 +31,12 @@ def measure(case: Case, network: Path, tokenizer: Path, folder: Path) -> Trace:
         rows = [{"prompt": row["prompt"]} for row in rows]
     data = write_rows(folder / "data.jsonl", rows)
     config = RunConfig.model_validate(build_config(case, network, tokenizer, data, folder / "run"))
-    run = mmalign.train(config)
-    lines = [json.loads(line) for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
+    return read_trace(case, mmalign.train(config))
+
+
+def read_trace(case: Case, run: Any) -> Trace:
+    """Reads what a finished run tells of itself."""
+    lines = [json.loads(line) for line in (run.output / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if line["kind"] == "train"]
     ends, losses = [line["time"] for line in steps], [line["loss"] for line in steps]
     if case.method != "grpo":

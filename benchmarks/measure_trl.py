@@ -79,7 +79,7 @@ def measure(case: Case, network: Path, tokenizer: Path, folder: Path) -> Trace:
     precomputing = [_TimedMethod(owner, "_precompute_ref_logps") for owner in (DPOTrainer, KTOTrainer)]
     trainer = build_trainer(
         model=_load(case, network, tokenise),
-        args=config(output_dir=str(folder), **_build_arguments(case)),
+        args=config(output_dir=str(folder), **build_arguments(case)),
         train_dataset=Dataset.from_list(_build_rows(case, tokenise)),
         processing_class=tokenise,
         callbacks=[clock],
@@ -105,7 +105,8 @@ def _load(case: Case, network: Path, tokenise: Any) -> Any:
     return model
 
 
-def _build_arguments(case: Case) -> dict[str, Any]:
+def build_arguments(case: Case) -> dict[str, Any]:
+    """Builds the arguments of TRL's configuration of a case."""
     rows = case.prompts * {"kto": 2, "grpo": GROUP_SIZE}.get(case.method, 1)
     arguments: dict[str, Any] = {
         "per_device_train_batch_size": rows,

@@ -91,11 +91,13 @@ class Measurement:
     operations: float = 0.0
 
 
-def build_measurement(case: Case, trace: Trace, network: Network, stored: Sequence[Step]) -> Measurement:
+def build_measurement(
+    case: Case, trace: Trace, network: Network | None = None, stored: Sequence[Step] = ()
+) -> Measurement:
     """Builds a measurement from what a system tells.
 
     Args:
-        network: sizes of the model.
+        network: sizes of the model; without them useful operations are not counted.
         stored: offline, the lengths of every step's rows.
     """
     if len(trace.ends) != case.steps + 1:
@@ -108,7 +110,7 @@ def build_measurement(case: Case, trace: Trace, network: Network, stored: Sequen
         losses=list(trace.losses),
         peak_bytes=peak_bytes(),
         generation_seconds=statistics.median(trace.generation[1:]) if trace.generation else 0.0,
-        operations=statistics.mean(count_operations(case.method, network, step) for step in steps),
+        operations=statistics.mean(count_operations(case.method, network, step) for step in steps) if network else 0.0,
     )
 
 

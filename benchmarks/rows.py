@@ -108,11 +108,11 @@ def _measured_cells(row: Row, baseline: Row | None) -> list[str]:
         f"{own.peak_bytes / trl.peak_bytes:.2f}x" if trl else "",
         f"{share:.1%}" if share is not None else "",
         f"{own.losses[0]:.4f}, {own.losses[-1]:.4f}",
-        _loss_difference(row, baseline),
+        format_loss_difference(row, baseline),
     ]
 
 
-def _loss_difference(row: Row, baseline: Row | None) -> str:
+def format_loss_difference(row: Row, baseline: Row | None) -> str:
     """Formats by how much the first and the last loss differ from TRL's, where both saw the same data."""
     same = baseline is not None and all(row[name] == baseline[name] for name in ("steps", "prompts"))
     if baseline is None or not same or row["method"] == "grpo" or row["system"] == "trl":

@@ -45,11 +45,14 @@ def build_pairs(mix: str, count: int) -> list[dict[str, str]]:
     """Builds `count` rows of prompt, chosen and rejected; always the same ones."""
     pairs = cycle(_read_pairs())
     lengths = MIXES[mix]
-    if lengths is None:
-        return [next(pairs) for _ in range(count)]
+    return [next(pairs) for _ in range(count)] if lengths is None else draw_pairs(*lengths, count)
+
+
+def draw_pairs(prompt: tuple[int, int], response: tuple[int, int], count: int) -> list[dict[str, str]]:
+    """Draws `count` rows like `build_pairs` does, with the fewest and most words of prompts and of responses."""
+    pairs = cycle(_read_pairs())
     draw = random.Random(0)
     words = [word for _ in range(100) for text in next(pairs).values() for word in text.split()]
-    prompt, response = lengths
 
     def write(bounds: tuple[int, int]) -> str:
         return " ".join(draw.choices(words, k=draw.randint(*bounds)))

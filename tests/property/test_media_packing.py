@@ -128,6 +128,22 @@ def test_sampled_responses_score_as_they_were_sampled(
     }
 
 
+def test_windows_fall_back_to_padded_rows(
+    policies: Callable[..., Policy], folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Gemma 3 has them, and wants to be told which tokens stand for an image: a response alone scores as in a batch."""
+    policy = policies("gemma3")
+    responses = encode(policy, folder, "gemma3", [(([0, 1], "Why?"), ["A cat.", "No."]), (([], "Why?"), ["No."])])
+    policy.modality.packing = "auto"
+    with caplog.at_level("INFO"), torch.no_grad():
+        together = policy(responses, ("logps",))["logps"]
+    assert "Gemma3ForConditionalGeneration is scored in padded rows: it has layers of other kinds" in caplog.text
+    with torch.no_grad():
+        for row, response in zip(together, responses, strict=True):
+            alone = policy([response], ("logps",))["logps"][0]
+            torch.testing.assert_close(row[: response.steps], alone, rtol=1e-5, atol=1e-5)
+
+
 def test_an_image_is_looked_at_once_for_all_responses_to_it(policies: Callable[..., Policy], folder: Path) -> None:
     """Eight responses to each of two images: the tower sees two; padded rows show it sixteen. So does sampling."""
     policy = policies("llava")
