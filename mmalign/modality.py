@@ -38,6 +38,8 @@ class Modality(ABC):
         consults: the networks that `complete` asks for: `policy`, `reference`, teachers by name.
         redraws: True if encoding a response twice gives two different results, e.g. another noise; what is computed of
             it is then not kept for the next visit.
+        skips_weights: True if a pass may leave out weights that are trained, as where no prompt of a batch has an
+            image. Several processes then find out which, which takes time.
     """
 
     adapter_parameters: ClassVar[frozenset[str]] = frozenset()
@@ -46,6 +48,7 @@ class Modality(ABC):
     adapter: bool = False
     consults: frozenset[str] = frozenset()
     redraws: bool = False
+    skips_weights: bool = False
 
     @abstractmethod
     def load(self, *, device: torch.device, dtype: torch.dtype) -> Model:

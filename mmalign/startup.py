@@ -138,8 +138,9 @@ def _build_accelerator(assembly: Assembly, dtype: torch.dtype, output: Path) -> 
     AcceleratorState._reset_state()
     trackers = list(config.trackers) or None
     # Buffers never differ here, and a forward pass that waits for other processes would need equally many of each.
-    alone = DistributedDataParallelKwargs(broadcast_buffers=False)
-    return Accelerator(mixed_precision=precision, log_with=trackers, project_dir=str(output), kwargs_handlers=[alone])
+    skips = assembly.modality.skips_weights
+    wrapper = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=skips)
+    return Accelerator(mixed_precision=precision, log_with=trackers, project_dir=str(output), kwargs_handlers=[wrapper])
 
 
 def _check_shares(config: RunConfig, processes: int) -> None:
