@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from mmalign.compute.float32 import in_float32
 from mmalign.compute.policy import evaluation_mode
 from mmalign.tokens.decoders import SplitDecoder, find_base, find_decoder, find_text_part
 from mmalign.tokens.packed_attention import ATTENTION, register_attention
@@ -94,25 +95,38 @@ _RESPONSES = [torch.tensor(ids) for ids in ([1, 0], [2, 0, 1], [1])]
 
 def _try(network: nn.Module, prompts: Sequence[Prompt]) -> str:
     text: Any = find_text_part(network)
-    decoder = find_decoder(network)
-    if not isinstance(decoder, SplitDecoder):
+    if not isinstance(find_decoder(network), SplitDecoder):
         return "its head cannot be told apart"
     before = text.config._attn_implementation
     register_attention()
-    with evaluation_mode(network):
-        text.set_attn_implementation("sdpa")
-        expected = _last_logits_alone(decoder, prompts)
-        text.set_attn_implementation(ATTENTION)
-        got = _last_logits_packed(decoder, prompts)
-    if torch.allclose(got, expected, rtol=0, atol=_tolerance(decoder) * float(expected.abs().max())):
+    try:
+        # Rounding to half precision changes the logits of deep networks as much as some mistakes would.
+        with evaluation_mode(network), in_float32(network):
+            gap = _measure_gap(network, prompts)
+        tolerance = 1e-3 if _device(network) == "cpu" else 0.01
+    except RuntimeError:
+        with evaluation_mode(network):
+            gap = _measure_gap(network, prompts)
+        tolerance = 0.05
+    if gap <= tolerance:
         return ""
     text.set_attn_implementation(before)
     return "a trial gave other logits than padded rows do"
 
 
-def _tolerance(decoder: SplitDecoder) -> float:
-    exact = decoder.dtype == torch.float32 and not torch.is_autocast_enabled(decoder.device.type)
-    return 1e-3 if exact else 0.02
+def _measure_gap(network: nn.Module, prompts: Sequence[Prompt]) -> float:
+    """Returns how far last logits of packed rows are from those of padded ones, as a share of the largest."""
+    text: Any = find_text_part(network)
+    decoder = cast(SplitDecoder, find_decoder(network))
+    text.set_attn_implementation("sdpa")
+    expected = _last_logits_alone(decoder, prompts)
+    text.set_attn_implementation(ATTENTION)
+    got = _last_logits_packed(decoder, prompts)
+    return float((got - expected).abs().max() / expected.abs().max())
+
+
+def _device(network: nn.Module) -> str:
+    return next(network.parameters()).device.type
 
 
 def _last_logits_alone(decoder: SplitDecoder, prompts: Sequence[Prompt]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,20 @@ def test_sliding_windows_fall_back_to_padded_rows(tmp_path: Path, caplog: pytest
     assert [record.message for record in caplog.records if "padded rows" in record.message] == [
         "Qwen2ForCausalLM is scored in padded rows: it has layers of other kinds than full attention: sliding_attention"
     ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rounding_does_not_decide_what_is_packed(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Deep networks in bfloat16 round by as much as a position that is off by one changes: only that is refused."""
+    folder = build_tiny_text_model(tmp_path / "model", layers=24)
+    load = partial(TextModality(model=str(folder)).load, device=torch.device("cpu"), dtype=dtype)
+    assert can_pack(load().network)
+    mistaken = load().network
+
+    def shift(module: Any, inputs: Any, given: dict[str, Any]) -> Any:
+        moved = given["position_ids"] + 1 if "layout" in given else given.get("position_ids")
+        moved = None if moved is None else moved - (moved == 1).long()
+        return inputs, {**given, "position_ids": moved}
+
+    mistaken.model.register_forward_pre_hook(shift, with_kwargs=True)
+    assert not can_pack(mistaken)
