@@ -40,7 +40,7 @@ def _measured_cells(row: Row, baseline: Row | None) -> list[str]:
 def _describe(rows: Sequence[Row]) -> str:
     machine = ", ".join(f"{name} {value}" for name, value in rows[0]["machine"].items())
     work = f"{rows[0]['prompts']} pairs a step, {rows[0]['steps']} measured steps"
-    repeats = f"{max(len(row['runs']) for row in rows)} measurements of each system"
+    repeats = f"each system measured {max(len(row['runs']) for row in rows)} x"
     load = max(row["load"] for row in rows)
     return f"Measured on {rows[0]['date']}: {machine}, load {load:.1f}; {work}, {repeats}."
 

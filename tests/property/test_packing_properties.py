@@ -115,7 +115,7 @@ def test_sliding_windows_fall_back_to_padded_rows(tmp_path: Path, caplog: pytest
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rounding_does_not_decide_what_is_packed(tmp_path: Path, dtype: torch.dtype) -> None:
     """Deep networks in bfloat16 round by as much as a position that is off by one changes: only that is refused."""
-    folder = build_tiny_text_model(tmp_path / "model", layers=24)
+    folder = build_tiny_text_model(tmp_path / "model", layers=48)
     load = partial(TextModality(model=str(folder)).load, device=torch.device("cpu"), dtype=dtype)
     assert can_pack(load().network)
     mistaken = load().network
