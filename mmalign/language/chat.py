@@ -53,9 +53,11 @@ class ChatFormat:
         self.template: str = template or tokenizer.chat_template or PLAIN_TEMPLATE
         self._system = system
         self._reads = reads
-        self._opening = ""
+        self._opening = self._start = ""
         if system == "":
             self._opening = self._find_opening()
+        if reads != TEXT:
+            self._start = self._find_start()
 
     @property
     def plain(self) -> bool:
@@ -113,7 +115,15 @@ class ChatFormat:
             )
         except (TemplateError, ValueError) as error:
             raise DataError(f"{where}: the chat template refuses these messages: {error}") from error
-        return text if has_system or not self._opening else text.replace(self._opening, "", 1)
+        shown = text if has_system or not self._opening else text.replace(self._opening, "", 1)
+        return f"{self._start}{shown}"
+
+    def _find_start(self) -> str:
+        """Finds what a tokenizer puts before texts that do not begin with it, as transformers' processors let it do."""
+        bos = self._tokenizer.bos_token
+        written = self._render([_text_turn("user", "q")], "modality.chat_template", "closed").startswith(bos or "")
+        added = self._tokenizer("").input_ids[:1] == [self._tokenizer.bos_token_id]
+        return bos if added and not written else ""
 
     def _find_opening(self) -> str:
         """Finds what the template puts before a first user turn beyond what it puts before a later one."""

@@ -97,6 +97,8 @@ class OpenAIEngine(Engine):
             TrainingError: the server does not answer, refuses, or answers something else than a completion.
         """
         tokens = cast(TokenModality, modality)
+        for record in filter(_shows_more_than_text, records):
+            tokens.encode_prompt(record)  # what the policy cannot read is refused before anything is asked
         owners = [record for record in records for _ in range(count)]
         replies = self._request_all(tokens, owners, decoding)
         generated = [
@@ -140,7 +142,11 @@ class OpenAIEngine(Engine):
 
 def _token_ids(modality: TokenModality, record: Record) -> list[int]:
     prompt, _ = modality.encode_prompt(record)
-    if any(part.type != "text" for message in record.prompt for part in message.content):
+    if _shows_more_than_text(record):
         raise DataError(f"record {record.id!r}: tokens carry no images; set engine.prompts: chat")
     ids: list[int] = prompt["prompt_ids"].tolist()
     return ids
+
+
+def _shows_more_than_text(record: Record) -> bool:
+    return any(part.type != "text" for message in record.prompt for part in message.content)

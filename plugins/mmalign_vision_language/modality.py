@@ -52,6 +52,8 @@ class VisionLanguageModality(LanguageModality):
     def template(self) -> str:
         """The chat template: the one of the config, the processor's or the tokenizer's."""
         own = self.given_template or self.loaded_processor.chat_template or self.loaded_tokenizer.chat_template
+        if isinstance(own, Mapping):
+            own = own.get("default")
         if not own:
             raise ConfigError("modality.chat_template: the model has none; give one that shows where an image goes")
         return str(own)

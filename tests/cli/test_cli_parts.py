@@ -187,7 +187,7 @@ def test_explain_shows_what_an_objective_can_be_used_with(monkeypatch: pytest.Mo
     assert run(monkeypatch, "explain", "kto") == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     for fact in (
-        "modalities diffusion, diffusion_path, text",
+        "modalities diffusion, diffusion_path, text, vision_language",
         "needs met by stored responses",
         "batch-coupled kl_reference_point",
     ):

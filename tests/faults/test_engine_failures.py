@@ -148,9 +148,11 @@ def test_a_server_that_hangs_is_given_up(ask: Ask, server: FailingServer) -> Non
         ask(server.url, timeout=0.1, retries=0)
 
 
-def test_an_image_in_a_chat_is_refused(ask: Ask, server: FailingServer) -> None:
+def test_an_image_that_the_policy_cannot_read_is_not_asked_about(ask: Ask, server: FailingServer) -> None:
     prompt = [{"role": "user", "content": [{"type": "image", "media": "m"}]}]
     media = [{"mid": "m", "type": "image", "uri": "cat.png"}]
     record = Record.from_dict({"id": "cat", "prompt": prompt, "media": media})
-    with pytest.raises(DataError, match="record 'cat': a user message has an image part"):
+    with pytest.raises(
+        DataError, match="record 'cat': a part of this user message is of type image; text is read here"
+    ):
         ask(server.url, record, prompts="chat")

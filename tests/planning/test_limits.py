@@ -14,7 +14,8 @@ from mmalign.registry import Registry, load_registry
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
-EXACT = {"text", "toy", "diffusion_path"}
+TOKENS = {"text", "vision_language"}
+EXACT = TOKENS | {"toy", "diffusion_path"}
 ALL = EXACT | {"toy_bound", "diffusion"}
 
 
@@ -29,7 +30,7 @@ def registry() -> Registry:
     [
         ("dpo", ALL, (STORED, SAMPLED), ()),
         ("orpo", EXACT, (STORED, SAMPLED), ()),  # odds are those of probabilities
-        ("oreo", {"text"}, (STORED,), ()),  # no value head
+        ("oreo", TOKENS, (STORED,), ()),  # no value head
         ("sft", ALL, (STORED, SAMPLED), ()),
         ("kl_penalty", ALL, (STORED, SAMPLED), ()),
         ("grpo", EXACT, (SAMPLED,), ()),

@@ -106,7 +106,10 @@ def test_responses_share_the_prompt_and_generation_uses_the_same(text):
     [
         ([turn("user", "?")], "record 'a', response 'r0': no scored step"),
         ([turn("assistant", "One", 0.0)], "record 'a', response 'r0': no scored step"),
-        ([Message(role="assistant", content=(Part(type="image", media="m1"),))], "has an image part"),
+        (
+            [Message(role="assistant", content=(Part(type="image", media="m1"),))],
+            "a part of this assistant message is of type image; text is read here",
+        ),
     ],
 )
 def test_a_response_without_scored_text_is_refused(text, response, message):

@@ -14,6 +14,7 @@ import pytest
 import torch
 from multimodal_models import Family, build_tiny_multimodal_model, tiny_sound
 from multimodal_records import media_record, media_row, write_colour_pairs, write_media
+from PIL import Image
 
 import mmalign
 from mmalign import ConfigError, DataError, Decoding, LoRAParameters, MediaError, Policy, Record
@@ -79,6 +80,33 @@ def test_an_image_takes_as_many_tokens_as_the_processor_says(build: Build, tmp_p
     ]
     assert encoded.shared == len(encoded.tensors["prompt_ids"])
     assert encoded.size == encoded.shared + encoded.steps
+
+
+@pytest.mark.parametrize("seeds", [[1], []])
+@pytest.mark.parametrize("written", [True, False])
+def test_a_prompt_begins_as_transformers_begins_it(tmp_path: Path, written: bool, seeds: list[int]) -> None:
+    """With one beginning-of-sequence token, whether the template writes it or the tokenizer adds it."""
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoProcessor
+
+    folder = build_tiny_multimodal_model(tmp_path / "model", "llava")
+    processor = AutoProcessor.from_pretrained(folder)
+    tokenizer = processor.tokenizer
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|pad|> $A", special_tokens=[("<|pad|>", 373)]
+    )
+    tokenizer.bos_token = "<|pad|>"
+    processor.chat_template = "<|pad|>" * written + processor.chat_template
+    processor.save_pretrained(folder)
+    tensors, _ = VisionLanguageModality(model=str(folder)).encode_prompt(media_record(tmp_path, "image", seeds, []))
+    chat = [{"role": "user", "content": [*[{"type": "image"}] * len(seeds), {"type": "text", "text": "What is this?"}]}]
+    if seeds:
+        chat[0]["content"][0]["image"] = Image.open(write_media(tmp_path, "image", 1))
+    theirs = AutoProcessor.from_pretrained(folder).apply_chat_template(
+        chat, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+    )
+    assert tensors["prompt_ids"].tolist() == theirs["input_ids"][0].tolist()
+    assert tensors["prompt_ids"].tolist().count(373) == 1
 
 
 def test_the_processor_can_be_set(build: Build, tmp_path: Path) -> None:
