@@ -242,12 +242,12 @@ def _paired(name: str, base: str, side: str) -> Provider:
 
 def take_chosen(values: Tensor, pairs: Tensor) -> Tensor:
     """Picks the value of every pair's chosen response: [N, ...] and [M, 2] to [M, ...]."""
-    return values[pairs[:, 0]]
+    return values.index_select(0, pairs[:, 0].to(values.device))
 
 
 def take_rejected(values: Tensor, pairs: Tensor) -> Tensor:
     """Picks the value of every pair's rejected response: [N, ...] and [M, 2] to [M, ...]."""
-    return values[pairs[:, 1]]
+    return values.index_select(0, pairs[:, 1].to(values.device))
 
 
 def take_row(values: Tensor, rows: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ def stack_activations(layers: Sequence[Tensor], recorded: dict[str, Tensor], pla
         [S, A].
     """
     means = [layer.float().mean(dim=-1) for layer in layers]
-    return torch.stack([mean.flatten()[places] for mean in (*means, *recorded.values())], dim=-1)
+    return torch.stack([mean.flatten().index_select(0, places) for mean in (*means, *recorded.values())], dim=-1)
 
 
 def gather_context(hidden: Tensor, prompts: Sequence[range]) -> Tensor:

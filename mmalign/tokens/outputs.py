@@ -61,7 +61,7 @@ def read_outputs(
     if "context" in want:
         outputs["context"] = gather_context(hidden, batch.prompts)
     if "values" in want:
-        outputs["values"] = _spread(_apply(reading.heads, "values", hidden[batch.places]), batch.mask)
+        outputs["values"] = _spread(_apply(reading.heads, "values", _take(output.hidden, batch.places)), batch.mask)
     if "scores" in want:
         outputs["scores"] = _apply(reading.heads, "scores", hidden[batch.last])
     return outputs
@@ -70,7 +70,7 @@ def read_outputs(
 def _read_states(
     decoder: Decoder, output: DecoderOutput, batch: TokenBatch, want: Collection[str], reading: Reading
 ) -> dict[str, Tensor]:
-    states = output.states.flatten(0, 1)[batch.places]  # [S, ...]
+    states = _take(output.states, batch.places)  # [S, ...]
     outputs: dict[str, Tensor] = {}
     if reading.anchors or set(want) & set(OWN_OUTPUTS):
         own = {name: replace(one, states=one.states[batch.mask]) for name, one in reading.anchors.items()}
@@ -88,12 +88,19 @@ def _read_inside(
     """Reads [S, ...] tensors at the places that predict the scored steps."""
     inside: dict[str, Tensor] = {}
     if "hidden" in want:
-        inside["hidden"] = output.hidden.flatten(0, 1)[batch.places]
+        inside["hidden"] = _take(output.hidden, batch.places)
     if "layers" in want:
-        inside["layers"] = torch.stack([one.flatten(0, 1)[batch.places] for one in output.layers], dim=1)
+        inside["layers"] = torch.stack([_take(one, batch.places) for one in output.layers], dim=1)
     if "activations" in want:
         inside["activations"] = stack_activations(output.layers, recorded, batch.places)
     return inside
+
+
+def _take(rows: Tensor, places: Tensor) -> Tensor:
+    """Takes the states at some places of the flattened rows: [rows, L, ...] and [S] to [S, ...]."""
+    # Several steps share a place, the end of a prompt. The gradient of indexing would be added up in the order in which
+    # threads come, so that two runs differ in their last bits.
+    return rows.flatten(0, 1).index_select(0, places)
 
 
 def _spread(values: Tensor, mask: Tensor) -> Tensor:

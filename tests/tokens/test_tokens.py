@@ -167,3 +167,24 @@ def test_a_network_whose_head_cannot_be_told_apart_stays_whole(folders, response
     modality = IdTokens(network)
     [[one]] = modality.generate(network, [Record.from_text("0 40 41")], Decoding(max_steps=4), 1)
     torch.testing.assert_close(modality.step_log_probs(network, [one.encoded])[0][0], one.behaviour_logps)
+
+
+def test_two_threads_give_the_same_gradient_every_time(llama):
+    """All responses add to the gradient of their prompt's last state, always in one order."""
+    threads = torch.get_num_threads()
+    modality = IdTokens(llama)
+    prompt = torch.arange(2, 8)
+    responses = [encoded(prompt, torch.tensor([2 + number, 9, END])) for number in range(370)]
+
+    def gradient() -> Tensor:
+        llama.zero_grad()
+        logps, _ = modality.step_log_probs(llama, responses)
+        (logps * torch.linspace(-1, 1, logps.numel()).view_as(logps)).sum().backward()
+        return torch.cat([weight.grad.flatten() for weight in llama.parameters()])
+
+    try:
+        torch.set_num_threads(2)
+        first = gradient()
+        assert all(torch.equal(gradient(), first) for _ in range(4))
+    finally:
+        torch.set_num_threads(threads)
