@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import pytest
 import yaml
+from multimodal_models import Family, build_tiny_multimodal_model
 from scoring_server import ScoringServer
 
 from mmalign.testing import Architecture, build_tiny_text_model
@@ -51,6 +52,21 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
 
     root = tmp_path_factory.mktemp("pipelines")
     return cache(lambda family, **settings: build_tiny_pipeline(root / f"{family}{len(settings)}", family, **settings))
+
+
+@pytest.fixture(scope="session")
+def tiny_multimodal(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Family], Path]:
+    """Builds the folder of a random language model that sees or hears, by family; each once."""
+    root = tmp_path_factory.mktemp("multimodal")
+    return cache(lambda family: build_tiny_multimodal_model(root / family, family))
+
+
+@pytest.fixture(scope="session")
+def seeing(tiny_multimodal: Callable[[Family], Path]) -> Callable[..., Any]:
+    """Builds the modality on such a model, with further keys of its configuration."""
+    from mmalign_vision_language.modality import VisionLanguageModality
+
+    return lambda family="qwen2_vl", **keys: VisionLanguageModality(model=str(tiny_multimodal(family)), **keys)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from multimodal_models import Family, build_tiny_multimodal_model
 from multimodal_records import media_of, media_record
-from torch import Tensor
+from packed_rows import OUTPUTS, measure
 
 from mmalign import Decoding, EncodedResponse, Policy
 from mmalign.tokens.decoders import find_text_part
@@ -22,7 +22,6 @@ from mmalign.tokens.prompts import Prompt
 from mmalign_vision_language.modality import VisionLanguageModality
 
 PACKED: tuple[Family, ...] = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "idefics3", "qwen2_audio")
-OUTPUTS = ("logps", "entropy", "values", "scores")
 
 words = st.sampled_from(["A cat.", "No.", "The sea and the city", "I do not know, sorry"])
 # A prompt shows up to two media or is text alone; the same media may come with both questions, and the other way round.
@@ -54,19 +53,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def encode(policy: Policy, folder: Path, family: Family, batch: Any) -> list[EncodedResponse]:
     records = [media_record(folder, media_of(family), seeds, answers, text) for (seeds, text), answers in batch]
     return [encoded for record in records for encoded in policy.modality.encode(record)]
-
-
-def measure(policy: Policy, responses: list[EncodedResponse], packing: str) -> tuple[dict[str, Tensor], Tensor]:
-    """Returns the outputs and the gradient of a sum over them that tells every element apart."""
-    policy.modality.packing = packing
-    policy.zero_grad(set_to_none=True)
-    outputs = policy(responses, OUTPUTS)
-    mask = outputs["step_mask"]
-    weights = torch.linspace(0.5, 1.5, mask.numel()).reshape(mask.shape)
-    steps = sum((torch.where(mask, outputs[name], 0) * weights).sum() for name in OUTPUTS[:3])
-    (steps + (outputs["scores"] * weights[:, 0]).sum()).backward()
-    gradients = [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in policy.parameters()]
-    return {name: value.detach() for name, value in outputs.items()}, torch.cat(gradients)
 
 
 @pytest.mark.parametrize("family", PACKED)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from packed_rows import OUTPUTS, measure
 
 from mmalign.compute.policy import Policy
 from mmalign.testing import build_tiny_text_model
@@ -19,7 +19,6 @@ from mmalign.values import EncodedResponse
 from mmalign_text.modality import TextModality
 
 ARCHITECTURES = ("llama", "qwen2", "gpt2")
-OUTPUTS = ("logps", "entropy", "values", "scores")
 
 ids = st.lists(st.integers(2, 300), min_size=1, max_size=9)
 scored = st.lists(st.booleans(), min_size=1, max_size=9).filter(any)
@@ -52,19 +51,6 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Policy]:
         model = modality.load(device=torch.device("cpu"), dtype=torch.float32)
         built[architecture] = Policy(modality, model, ("values", "scores"))
     return built
-
-
-def measure(policy: Policy, responses: list[EncodedResponse], packing: str) -> tuple[dict[str, Tensor], Tensor]:
-    """Returns the outputs and the gradient of a sum over them that tells every element apart."""
-    policy.modality.packing = packing
-    policy.zero_grad(set_to_none=True)
-    outputs = policy(responses, OUTPUTS)
-    mask = outputs["step_mask"]
-    weights = torch.linspace(0.5, 1.5, mask.numel()).reshape(mask.shape)
-    steps = sum((torch.where(mask, outputs[name], 0) * weights).sum() for name in OUTPUTS[:3])
-    (steps + (outputs["scores"] * weights[:, 0]).sum()).backward()
-    gradients = [p.grad.flatten() for p in policy.parameters() if p.grad is not None]
-    return {name: value.detach() for name, value in outputs.items()}, torch.cat(gradients)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
