@@ -58,6 +58,7 @@ bench: install
 bench-all: install
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/compare.py
+	$(BIN)/python benchmarks/images.py
 
 docs: install
 	$(BIN)/python docs/generate.py
