@@ -6,12 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 import transformers
-from image_models import random_images
-from numpy.typing import NDArray
-from PIL import Image
+from tiny_media import SIDE, SOUND_RATE
 
 from mmalign.testing import build_tiny_tokenizer
 
@@ -31,12 +28,6 @@ Family = Literal[
     "gemma3",
     "qwen2_audio",
 ]
-
-SIDE = 28
-"""Of the square images that all vision towers but those of Qwen see, in pixels."""
-
-SOUND_RATE = 16000
-"""Of the sounds that qwen2_audio hears, in samples per second."""
 
 _QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 
@@ -105,19 +96,6 @@ def build_tiny_multimodal_model(folder: Path, family: Family, *, seed: int = 0) 
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
-
-
-def tiny_image(seed: int, size: tuple[int, int] = (SIDE, SIDE)) -> Image.Image:
-    """An RGB image of coarse random blocks, of this width and height."""
-    return random_images(1, seed, size)[0]
-
-
-def tiny_sound(seed: int, seconds: float) -> NDArray[np.float32]:
-    """A waveform of three random tones, of which the feature extractor keeps the first second."""
-    generator = np.random.default_rng(seed)
-    pitches = generator.uniform(100, 4000, (3, 1))
-    times = np.arange(round(seconds * SOUND_RATE)) / SOUND_RATE
-    return np.sin(2 * np.pi * pitches * times).mean(axis=0).astype(np.float32)
 
 
 def _tokenizer(family: Family) -> PreTrainedTokenizerFast:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from multimodal_models import SOUND_RATE, Family, tiny_image, tiny_sound
+from multimodal_models import Family
 from PIL import Image
+from tiny_media import SOUND_RATE, tiny_image, tiny_sound
 
 from mmalign import Record
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from multimodal_models import build_tiny_multimodal_model, tiny_sound
+from multimodal_models import build_tiny_multimodal_model
 from multimodal_records import media_record, media_row, write_media
 from PIL import Image
+from tiny_media import tiny_sound
 
 from mmalign import Record
 from mmalign.tokens.decoders import find_text_part
