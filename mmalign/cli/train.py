@@ -28,6 +28,7 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the output folder.")] = False,
 ) -> None:
     """Train with a run configuration; Ctrl-C saves and stops."""
+    _check_early(config, overrides)
     from mmalign import api
     from mmalign.cli.report import print_result, wide_console
 
@@ -38,6 +39,7 @@ def train(
 
 def check(config: Config, overrides: Overrides = None) -> None:
     """Validate a run configuration, its data and plugins without training, and print the plan."""
+    _check_early(config, overrides)
     from mmalign import api
     from mmalign.cli.report import print_inspection, wide_console
 
@@ -46,6 +48,8 @@ def check(config: Config, overrides: Overrides = None) -> None:
 
 def evaluate(run: RunOrConfig, overrides: Overrides = None) -> None:
     """Compute held-out metrics of a trained run or of a start model."""
+    if not run.is_dir():
+        _check_early(run, overrides)
     from mmalign import api
 
     table = Table(title=str(run))
@@ -54,3 +58,10 @@ def evaluate(run: RunOrConfig, overrides: Overrides = None) -> None:
     for name, value in api.evaluate(run, overrides or (), disabled=disabled_plugins()).items():
         table.add_row(name, f"{value:.4g}")
     Console().print(table)
+
+
+def _check_early(config: Path, overrides: list[str] | None) -> None:
+    """Answers what is wrong with the keys before torch loads, which takes seconds."""
+    from mmalign.planning.early_checks import check_early
+
+    check_early(config, overrides or (), disabled=disabled_plugins())

@@ -17,12 +17,21 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor
 
+from mmalign.caches.parameter_counts import remember_counts
 from mmalign.compute.adapters import LoRAParameters, add_lora
 from mmalign.data.records import Record, Response
 from mmalign.errors import ConfigError
 from mmalign.language.chat import TEXT, ChatFormat
 from mmalign.language.encoding import LanguageEncoder
-from mmalign.language.loading import Kind, build_skeleton, find_model, load_network, load_settings, load_tokenizer
+from mmalign.language.loading import (
+    Kind,
+    build_skeleton,
+    find_model,
+    load_network,
+    load_settings,
+    load_tokenizer,
+    read_description,
+)
 from mmalign.quiet import quiet_loading
 from mmalign.tokens.modality import TokenModality
 from mmalign.values import EncodedResponse, Model, Vocabulary
@@ -119,6 +128,12 @@ class LanguageModality(TokenModality):
 
     def parameter_counts(self) -> tuple[int, int]:
         """Counts (all, trained) parameters of the network as its configuration describes it, without weights."""
+        description = read_description(self.source)
+        if description is None:
+            return self._count_parameters()
+        return remember_counts((type(self).__qualname__, repr(self), description), self._count_parameters)
+
+    def _count_parameters(self) -> tuple[int, int]:
         with torch.device("meta"):
             network = self.adapt(build_skeleton(self.source, "modality.model", self.kind))
         counts = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]

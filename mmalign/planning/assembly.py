@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from mmalign.compute.overlap import check_overlap
-from mmalign.config.components import Component, RewardComponent
+from mmalign.config.components import Component, RewardComponent, place
 from mmalign.config.run_config import RunConfig
 from mmalign.errors import ConfigError, PluginError, suggest
 from mmalign.losses.objectives import Objective, bind_axes, bind_objective, label_metrics
@@ -25,7 +25,7 @@ from mmalign.planning.checks import (
     check_temperature,
     keeps_stored,
 )
-from mmalign.planning.plan import BoundAdvantage, Builder, place, plan_run
+from mmalign.planning.plan import BoundAdvantage, Builder, plan_run
 from mmalign.planning.quantities import Plan
 from mmalign.registry import Registry, load_object
 from mmalign.rewards.scorer import BoundReward, RewardScorer

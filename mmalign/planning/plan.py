@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from mmalign.config.components import Component
+from mmalign.config.components import Component, place
 from mmalign.config.run_config import RunConfig
 from mmalign.config.validation import validate_parameters
 from mmalign.errors import ConfigError
@@ -57,11 +57,6 @@ class Builder:
         """Builds the part that a component names."""
         spec, parameters = self.bind(kind, component, where)
         return load_object(cast(TargetSpec, spec).target)(**parameters)
-
-
-def place(key: str, index: int, components: Sequence[Component]) -> str:
-    """The key path of a component; the only one of its list may stand in the file without a list."""
-    return key if len(components) == 1 else f"{key}[{index}]"
 
 
 def plan_run(
