@@ -12,20 +12,22 @@ import json
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from mmalign.caches.folders import cache_folder
 
 Counts = tuple[int, int]
+CountsT = TypeVar("CountsT", bound=Counts | None)
 
-_LIBRARIES = ("mmalign", "torch", "transformers", "peft")
+_LIBRARIES = ("mmalign", "torch", "transformers", "diffusers", "peft")
 
 
-def remember_counts(facts: Sequence[str], count: Callable[[], Counts]) -> Counts:
+def remember_counts(facts: Sequence[str], count: Callable[[], CountsT]) -> CountsT | Counts:
     """Returns what `count` returned for the same facts and versions of the libraries before, or calls it.
 
     Args:
         facts: everything that the counts depend on, e.g. the text of the network's configuration.
-        count: returns (all, trained) parameters; what it raises is not remembered.
+        count: returns (all, trained) parameters, or None; neither that nor an error is remembered.
     """
     key = hashlib.sha256(json.dumps([*facts, *map(_version, _LIBRARIES)]).encode()).hexdigest()
     try:
@@ -33,11 +35,12 @@ def remember_counts(facts: Sequence[str], count: Callable[[], Counts]) -> Counts
     # A cache that cannot be made costs time, and nothing else.
     except OSError:
         return count()
-    known = _read(file)
-    if known is None:
-        known = count()
-        _write(file, known)
-    return known
+    if known := _read(file):
+        return known
+    counted = count()
+    if counted is not None:
+        _write(file, counted)
+    return counted
 
 
 def _read(file: Path) -> Counts | None:

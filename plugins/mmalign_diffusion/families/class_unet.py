@@ -8,6 +8,7 @@ The class is read from the prompt: the one number in it, or the one word of `cla
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,6 +86,10 @@ class ClassUNet(ScheduledFamily):
         except (OSError, ValueError) as error:
             raise ConfigError(f"modality.model: cannot load {folder}: {' '.join(str(error).split())[:300]}") from None
         return switch_off_dropout(network).to(device).train()
+
+    def describe_network(self) -> str:
+        """Returns the network's settings; see `Family.describe_network`."""
+        return json.dumps(self._settings, sort_keys=True)
 
     def build_skeleton(self) -> nn.Module:
         """Builds the network from its settings."""
