@@ -24,7 +24,7 @@ DIGITS = "configs/diffusion/diffusion_dpo.yaml"
 
 
 class Case(NamedTuple):
-    """A command, the CPU seconds it may take, and the exit code it must have; `TINY` stands for the tiny model's file."""
+    """A command, the CPU seconds it may take, and its exit code; `TINY` stands for the tiny model's file."""
 
     arguments: tuple[str, ...]
     limit: float

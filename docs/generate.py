@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmalign.config.validation import load_config_model, parameters_table
+from mmalign.config.parameters import parameters_table
+from mmalign.config.validation import load_config_model
 from mmalign.planning.limits import find_limits, golden_methods
 from mmalign.registry import KINDS, Entry, Registry, load_registry
 from mmalign.specs import AdvantageSpec, ObjectiveSpec, Spec

@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     from mmalign.specs import QuantitySpec as QuantitySpec
     from mmalign.specs import RewardSpec as RewardSpec
     from mmalign.specs import TransformSpec as TransformSpec
+    from mmalign.specs import Unbounded as Unbounded
     from mmalign.testing import build_tiny_text_model as build_tiny_text_model
     from mmalign.tokens.modality import TokenModality as TokenModality
     from mmalign.values import EncodedResponse as EncodedResponse
@@ -157,6 +158,7 @@ _EXPORTS = {
         "QuantitySpec",
         "RewardSpec",
         "TransformSpec",
+        "Unbounded",
     ),
     "testing": ("build_tiny_text_model",),
     "tokens.modality": ("TokenModality",),

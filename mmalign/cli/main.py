@@ -35,13 +35,13 @@ COMMANDS = {
     "check": LazyCommand(
         "mmalign.cli.train", "check", "Validate a configuration and print its plan, without training."
     ),
-    "generate": LazyCommand("mmalign.cli.generate", "generate", "Sample responses of a trained model.", holds_models=True),
+    "generate": LazyCommand(
+        "mmalign.cli.generate", "generate", "Sample responses of a trained model.", holds_models=True
+    ),
     "eval": LazyCommand(
         "mmalign.cli.train", "evaluate", "Evaluate a trained model on held-out records.", holds_models=True
     ),
-    "score": LazyCommand(
-        "mmalign.cli.score", "score", "Score stored responses with a trained run.", holds_models=True
-    ),
+    "score": LazyCommand("mmalign.cli.score", "score", "Score stored responses with a trained run.", holds_models=True),
     "data": LazyCommand("mmalign.cli.data", "app", "Validate, convert and show records."),
     "plugins": LazyCommand("mmalign.cli.parts", "plugins", "List the installed plugins and what became of them."),
     "list": LazyCommand("mmalign.cli.parts", "list_parts", "List the parts of a kind: objectives, rewards, ..."),

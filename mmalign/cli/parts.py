@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mmalign.cli.context import current_registry
-from mmalign.config.validation import ParameterRow, load_config_model, parameters_table
+from mmalign.config.parameters import ParameterRow, parameters_table
+from mmalign.config.validation import load_config_model
 from mmalign.errors import ConfigError, PluginError, suggest
 from mmalign.registry import KINDS, Entry, Registry
 

@@ -1,8 +1,9 @@
 """What transformers has to know of a model to choose its tokenizer's class, without loading the model's own classes.
 
-`AutoTokenizer` builds the configuration class of the model first, which imports torch's distributed tensors, torchvision
-and more: half of what a command that only encodes records would take. Where a folder says which class its tokenizer is
-of, transformers asks that configuration for its model type and name alone, so a plain one that has them does as well.
+`AutoTokenizer` builds the configuration class of the model first, which imports torch's distributed tensors and
+torchvision: half of what a command that only encodes records would take. Where a folder says of which class its
+tokenizer is, transformers asks that configuration for its model type and name alone, so a plain one that has them does
+as well.
 """
 
 from __future__ import annotations

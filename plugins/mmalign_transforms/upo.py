@@ -26,7 +26,7 @@ class UpoConfig(Parameters):
     """Share of the pairs that is sampled, without replacement."""
     mu: float = Field(default=1.0, ge=0)
     """Sharpness of the sampling weights (1 - information gain)^mu; 0 is uniform."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """The sample depends on this, the ids and the weights only."""
 
 

@@ -1,4 +1,4 @@
-"""Keys that are read from source: those of every registered config model, and nothing where the source does not tell."""
+"""Keys read from source: those of every registered config model, and nothing where the source does not tell."""
 
 from __future__ import annotations
 

@@ -51,7 +51,9 @@ def test_a_slip_is_named_with_its_place(override: str, message: str, config: Pat
     assert str(caught.value).startswith(f"{config}: {message}")
 
 
-def test_a_configuration_without_slips_is_returned(toy_config: Callable[..., dict[str, Any]], write_config: Any) -> None:
+def test_a_configuration_without_slips_is_returned(
+    toy_config: Callable[..., dict[str, Any]], write_config: Any
+) -> None:
     path = write_config(toy_config())
     assert check_early(path).modality.name == "toy"
 
