@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmalign.config.run_config import Overrides, RunConfig, dump_config, read_config
-from mmalign.config.validation import validate
+from mmalign.config.reading import Overrides
+from mmalign.config.run_config import RunConfig, dump_config, load_config
 from mmalign.errors import CheckpointError, ConfigError
 from mmalign.evaluation import measure
 from mmalign.hardware import flushed_subnormals, kept_memory
@@ -85,9 +85,8 @@ def load_assembly(
         if overrides:
             raise ConfigError("overrides: only a configuration file can be overridden; change the RunConfig itself")
         return assemble(config, load_registry_for(config.model_dump(), disabled))
-    raw = read_config(config, overrides)
-    registry = load_registry_for(raw, disabled)
-    return assemble(validate(RunConfig, raw, "", str(config)), registry, str(config))
+    checked = load_config(config, overrides)
+    return assemble(checked, load_registry_for(checked.model_dump(), disabled), str(config))
 
 
 def load_run(path: str | Path, overrides: Overrides = (), *, disabled: Sequence[str] = ()) -> Run:

@@ -53,6 +53,9 @@ _LARGEST = 1e30
 """Numbers from here on, and whole ones beyond 64 bits, are slips of the pen: no arithmetic of a run holds them."""
 
 
+_UNWRITABLE = re.compile(r"[\x00\ud800-\udfff]")
+
+
 def one_or_many(value: Any) -> Any:
     """Lets a single mapping stand where a list of them is expected; a pydantic validator of mode `before`."""
     return [value] if isinstance(value, Mapping) else value
@@ -76,11 +79,8 @@ def validate(model_class: type[ModelT], data: Mapping[str, Any], where: str, sou
         problems = {
             location: [f"expected a number, got {format_value(got)}"] for location, got in _find_booleans(model, data)
         }
-    for location, number in find_wild_numbers(data):
-        allowed = (
-            "a whole number of at most 64 bits" if isinstance(number, int) else f"a finite number below {_LARGEST:.0e}"
-        )
-        problems.setdefault(location, [f"expected {allowed}, got {format_value(number)}"])
+    for location, got, expected in _find_unusable(data):
+        problems.setdefault(location, [f"expected {expected}, got {format_value(got)}"])
     if problems:
         raise ConfigError("\n".join(_format_problems(problems, where, source)))
     return model
@@ -218,15 +218,17 @@ def _find_boolean(value: Any, got: Any, location: Location) -> Iterator[tuple[Lo
             yield from _find_boolean(value[key], got[key], (*location, key))
 
 
-def find_wild_numbers(data: Any, location: Location = ()) -> Iterator[tuple[Location, float]]:
-    """Finds numbers that no run can compute with, also where the part that takes them does not look."""
+def _find_unusable(data: Any, location: Location = ()) -> Iterator[tuple[Location, Any, str]]:
+    """Finds values that no run can use, also where the part that takes them does not look; yields what is expected."""
     if isinstance(data, float) and not abs(data) < _LARGEST:
-        yield location, data
+        yield location, data, f"a finite number below {_LARGEST:.0e}"
     elif isinstance(data, int) and not isinstance(data, bool) and not -(2**63) <= data < 2**63:
-        yield location, data
+        yield location, data, "a whole number of at most 64 bits"
+    elif isinstance(data, str) and _UNWRITABLE.search(data):
+        yield location, data, "text without null characters and halves of surrogate pairs"
     elif isinstance(data, Mapping):
         for key, value in data.items():
-            yield from find_wild_numbers(value, (*location, key))
+            yield from _find_unusable(value, (*location, key))
     elif isinstance(data, (list, tuple)):
         for index, value in enumerate(data):
-            yield from find_wild_numbers(value, (*location, index))
+            yield from _find_unusable(value, (*location, index))

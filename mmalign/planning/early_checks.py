@@ -12,7 +12,8 @@ from typing import Any
 
 from mmalign.config.components import Component, place
 from mmalign.config.declared_keys import declared_keys, imports_heavy
-from mmalign.config.run_config import COMPONENT_KINDS, Overrides, RunConfig, load_config
+from mmalign.config.reading import Overrides
+from mmalign.config.run_config import COMPONENT_KINDS, RunConfig, load_config
 from mmalign.config.validation import validate_parameters
 from mmalign.errors import ConfigError, suggest
 from mmalign.registry import Registry, load_registry
