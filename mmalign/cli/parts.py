@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +18,8 @@ from mmalign.cli.context import current_registry
 from mmalign.config.parameters import ParameterRow, parameters_table
 from mmalign.config.validation import load_config_model
 from mmalign.errors import ConfigError, PluginError, suggest
+from mmalign.plugin_check import BrokenString, find_broken
+from mmalign.plugins import PluginInfo
 from mmalign.registry import KINDS, Entry, Registry
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -34,12 +36,26 @@ _ABSENT = {
     "golden vectors": "none official",
 }
 """What stands where an objective has nothing of the sort."""
+_UNUSABLE = ("broken", "incompatible")
 _STYLES = {"ok": "green", "disabled": "dim", "unavailable": "yellow", "broken": "red", "incompatible": "red"}
 
 
-def plugins(as_json: AsJson = False) -> None:
-    """List the installed plugins: name, distribution, version, status, and what each provides."""
-    infos = current_registry().plugin_set.infos
+def plugins(
+    as_json: AsJson = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Import everything that the plugins name; takes longer.")
+    ] = False,
+) -> None:
+    """List the installed plugins: name, distribution, version, status, and what each provides.
+
+    Exit code 2 with `--check` if a plugin cannot be used, or names something that is not there.
+    """
+    registry = current_registry()
+    broken = find_broken(registry, load=check)
+    infos = [_with_broken(info, broken) for info in registry.plugin_set.infos]
+    problems = [f"plugin {info.name!r} is {info.status}: {info.error}" for info in infos if info.status in _UNUSABLE]
+    if check and problems:
+        raise PluginError("\n".join(problems))
     if as_json:
         _print_json([info.to_dict() for info in infos])
         return
@@ -103,6 +119,12 @@ def schema(
             output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"--output: cannot write {str(output)!r}: {error.strerror}") from None
+
+
+def _with_broken(info: PluginInfo, broken: Sequence[BrokenString]) -> PluginInfo:
+    """Marks a plugin as broken that names what is not there."""
+    own = [f"{one.part}: {one.error}" for one in broken if one.plugin == info.name]
+    return replace(info, status="broken", error="\n".join(own)) if own and info.status == "ok" else info
 
 
 # -- looking up -----------------------------------------------------------------------------------------------------
