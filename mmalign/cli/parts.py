@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmalign.cli.context import current_registry
+from mmalign.cli.keys import find_keys, nearby_keys, render_keys
 from mmalign.config.parameters import ParameterRow, parameters_table
 from mmalign.config.validation import load_config_model
 from mmalign.errors import ConfigError, PluginError, suggest
@@ -87,17 +88,21 @@ def list_parts(
 
 
 def explain(
-    name: Annotated[str, typer.Argument(help="A part, e.g. dpo.")],
+    name: Annotated[str, typer.Argument(help="A part, e.g. dpo, or a key of configurations, e.g. train.")],
     kind: Annotated[str, typer.Option(help="The kind, if several kinds have a part of this name.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Explain a part: equation, needs, parameters with their defaults, paper."""
+    """Explain a part: equation, needs, parameters with their defaults, paper; or keys of a configuration."""
     kinds = [_parse_kind(kind)] if kind else list(KINDS)
     registry = current_registry()
-    entries = _find_parts(registry, name, kinds)
+    keys = [] if kind else find_keys(name)
+    entries = _find_parts(registry, name, kinds, known_keys=bool(keys))
     if as_json:
-        _print_json([_explanation_to_dict(entry) | _limits(entry, registry) for entry in entries])
+        explained = [_explanation_to_dict(entry) | _limits(entry, registry) for entry in entries]
+        _print_json(explained + [{"kind": "key", **row._asdict()} for row in keys])
         return
+    if keys:
+        Console().print(render_keys(keys))
     for entry in entries:
         if name in entry.spec.aliases:
             Console().print(Text(f"{name} is an alias of {entry.spec.name}, another name of the same part."))
@@ -137,11 +142,14 @@ def _parse_kind(text: str) -> str:
     raise ConfigError(f"unknown kind {text!r}{suggest(text, PLURALS.values())}")
 
 
-def _find_parts(registry: Registry, name: str, kinds: Sequence[str]) -> list[Entry[Any]]:
+def _find_parts(registry: Registry, name: str, kinds: Sequence[str], *, known_keys: bool) -> list[Entry[Any]]:
     entries = [entry for kind in kinds for entry in registry.entries(kind)]
     found = [entry for entry in entries if name in (entry.spec.name, *entry.spec.aliases)]
-    if not found:
+    if not found and not known_keys:
+        if "." in name:
+            raise ConfigError(f"unknown key {name!r}{suggest(name, nearby_keys(name))}")
         known = [known for entry in entries for known in (entry.spec.name, *entry.spec.aliases)]
+        known += nearby_keys("") if kinds == list(KINDS) else []
         raise ConfigError(f"unknown part {name!r}{suggest(name, known)}")
     return found
 

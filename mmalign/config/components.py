@@ -22,6 +22,7 @@ class Component(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
     name: str
+    """Which part: `mmalign list` shows all; the other keys are the part's own."""
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -62,6 +63,8 @@ class Constraint(Parameters):
 
 class Shaping(BaseModel):
     """What becomes of scores: threshold, then normalise, then clip, then weight or constraint."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     weight: Weight = 1.0
     """Factor in the sum; 0 for scores that are only reported."""
