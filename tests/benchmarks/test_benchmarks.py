@@ -171,7 +171,7 @@ def test_the_peak_is_a_throughput(scripts: Any) -> None:
 
 
 def test_the_peak_ends_within_its_budget_on_slow_hardware(scripts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At 1e9 operations a second, products of 256 take 0.03 s, of 512 0.27 s, and of 1024 2.1 s: more than the budget."""
+    """At 1e9 operations a second, products of 256 take 0.03 s, of 512 0.27 s, of 1024 2.1 s: above the budget."""
     peak, clock, sizes = scripts("peak"), [0.0], []
 
     def time_product(left: torch.Tensor, right: torch.Tensor) -> float:
