@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from mmalign.compute.policy import Policy
 from mmalign.forward_plan import ForwardPlan
 import mmalign
 from mmalign import ConfigError, Model, PlanError, QuantitySpec
@@ -176,7 +177,7 @@ def test_inputs_are_float32_under_autocast() -> None:
         name="gate", summary="", axes="NT", needs=("policy_logps",), module="test_trained_quantities:build_linear"
     )
     network = torch.nn.Identity()
-    policy = mmalign.Policy(Doubles(), Model(network), trained=[provide(spec)])
+    policy = Policy(Doubles(), Model(network), trained=[provide(spec)])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         outputs = policy((), ForwardPlan.of("logps"), known={})
     assert outputs["gate"].dtype == torch.float32
