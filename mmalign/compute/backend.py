@@ -24,7 +24,7 @@ from mmalign.errors import TrainingError
 from mmalign.media.checks import MediaSkips
 from mmalign.monitoring.metrics import compute_means
 from mmalign.planning.companions import add_record_quantities
-from mmalign.planning.quantities import ANCHOR_OUTPUTS, DERIVED, Plan, Provider
+from mmalign.planning.quantities import ANCHOR_OUTPUTS, Plan, Provider
 from mmalign.references.reference import MovingReference
 from mmalign.rewards.scorer import RewardScorer, build_samples
 from mmalign.values import Anchor, EncodedResponse, Rollout
@@ -146,12 +146,8 @@ class Backend(Scoring):
             training: False for an evaluation, from which running means must not learn.
         """
         for provider in self.assembly.plan.computed("step"):
-            # Quantities derived from those of this stage are computed from them, like any derived one.
-            derived = provider.origin == DERIVED
-            needs = (
-                [batch.quantities[name] for name in provider.needs] if derived else [StepContext(self, batch, training)]
-            )
-            batch = _add(batch, provider, provider.load()(*needs).detach().to(self.device))
+            value = provider.call(batch.quantities, context=StepContext(self, batch, training))
+            batch = _add(batch, provider, value.detach().to(self.device))
         return batch
 
     # -- every micro-batch
@@ -234,7 +230,7 @@ class Backend(Scoring):
 def compute_derived(values: dict[str, Tensor], plan: Plan, stage: Any) -> dict[str, Tensor]:
     """Computes, in order, the planned quantities of a stage from the values that are already there."""
     for provider in plan.computed(stage):
-        values[provider.name] = provider.load()(*(values[name] for name in provider.needs))
+        values[provider.name] = provider.call(values)
     return values
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from mmalign.foreign_calls import foreign_call
 from mmalign.modality import Modality
 from mmalign.planning.quantities import POLICY_OUTPUTS, Provider
 from mmalign.values import Anchor, EncodedResponse, Model
@@ -33,7 +34,8 @@ class Policy(nn.Module):
         self.network = model.network
         linear = {name: _build_head(model.hidden_size) for name in sorted(heads)}
         self.heads = Heads({**linear, **{one.name: one.build(model).float() for one in trained}})
-        self._needs = {one.name: one.needs for one in trained}
+        self._inputs = {one.name: one.bind().inputs for one in trained}
+        self._owners = {one.name: one.owner for one in trained}
 
     def forward(
         self,
@@ -55,12 +57,14 @@ class Policy(nn.Module):
         return outputs if known is None else outputs | self._compute_trained({**known, **name_outputs(outputs)})
 
     def _compute_trained(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        for name, needs in self._needs.items():
-            inputs = [values[need].float() if values[need].is_floating_point() else values[need] for need in needs]
+        for name, inputs in self._inputs.items():
+            given = {parameter: values[need] for parameter, need in inputs.items()}
+            given = {key: value.float() if value.is_floating_point() else value for key, value in given.items()}
+            device = next(iter(given.values())).device.type
             # Heads are float32 also under autocast: masks and values differ by less than bfloat16 resolves.
-            with torch.autocast(inputs[0].device.type, enabled=False):
-                values[name] = self.heads[name](*inputs)
-        return {name: values[name] for name in self._needs}
+            with torch.autocast(device, enabled=False), foreign_call(f"{self._owners[name]}: its forward"):
+                values[name] = self.heads[name](**given)
+        return {name: values[name] for name in self._inputs}
 
 
 def name_outputs(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

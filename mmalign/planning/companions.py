@@ -64,7 +64,8 @@ def _find_pair_quantities(plan: Plan) -> list[Provider]:
 
 def _compute(batch: Batch, providers: Sequence[Provider], encode: Encode) -> Batch:
     for provider in providers:
-        value = provider.load()(replace(batch, encode=encode)).to(batch.quantities["lengths"].device)
+        value = provider.call(batch.quantities, batch=replace(batch, encode=encode))
+        value = value.to(batch.quantities["lengths"].device)
         batch = batch.with_quantities({provider.name: value}, {provider.name: provider.axes})
     return batch
 
@@ -97,9 +98,8 @@ class _Rows:
 
 def _find_companions(batch: Batch, role: Provider, rows: _Rows) -> Tensor:
     """Finds the row of every pair that plays a role: [M], -1 where none does."""
-    function = role.load()
     found = [
-        rows.find(prompt, function(record, chosen, rejected))
+        rows.find(prompt, role.call({}, record=record, chosen=chosen, rejected=rejected))
         for prompt, record in enumerate(batch.records)
         for chosen, rejected, _ in record.pair_indices()
     ]

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from mmalign.binding import needs_of
 from mmalign.config.components import Component
 from mmalign.config.run_config import RunConfig
 from mmalign.config.validation import validate_parameters
 from mmalign.errors import ConfigError
+from mmalign.foreign_calls import foreign_call
 from mmalign.losses.objectives import Objective
 from mmalign.planning.providers import data_providers, modality_providers, plugin_provider, rollout_providers
 from mmalign.planning.quantities import Plan, Provider, plan_quantities
 from mmalign.registry import Registry, load_object
 from mmalign.specs import CollectorSpec, ModalitySpec, ObjectiveSpec, Spec, TargetSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,17 @@ class BoundAdvantage:
 
     name: str
     function: Any
-    needs: tuple[str, ...]
+    inputs: Mapping[str, str]
     parameters: Mapping[str, Any]
+    owner: str = "advantage"
+
+    def estimate(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Computes advantages [N] or [N, T] from quantities by name."""
+        with foreign_call(self.owner):
+            result: Tensor = self.function(
+                **{parameter: values[name] for parameter, name in self.inputs.items()}, **self.parameters
+            )
+        return result
 
 
 class Builder:
@@ -87,7 +101,8 @@ def plan_run(
     )
     if advantage is not None:
         origin = f"advantage {advantage.name}"
-        providers.append(Provider("advantages", "N", "frozen", advantage.needs, origin=origin))
+        needed = tuple(advantage.inputs.values())
+        providers.append(Provider("advantages", "N", "frozen", needed, origin=origin))
     needs = {f"objective {objective.spec.name!r}": list_needs(objective.spec) for objective in objectives}
     plan = plan_quantities(needs, {provider.name: provider for provider in providers})
     return _bind_quantities(builder, config, plan)
@@ -120,7 +135,7 @@ def list_providers(
 def list_needs(spec: ObjectiveSpec) -> tuple[str, ...]:
     """Lists the quantities of an objective: for its loss, and to know which elements count."""
     elements = ("pairs",) if spec.per == "pair" else ()
-    return (*elements, *spec.needs, *((spec.over,) if spec.over else ()))
+    return (*elements, *needs_of(spec), *((spec.over,) if spec.over else ()))
 
 
 def _bind_quantities(builder: Builder, config: RunConfig, plan: Plan) -> Plan:
