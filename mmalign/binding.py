@@ -9,7 +9,7 @@ and `step` may also take the `batch` and the `context`; those of the stage `comp
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mmalign.errors import PluginError, suggest
 from mmalign.signatures import Signature, read_signature
@@ -67,6 +67,11 @@ def read_binding(spec: BoundSpec, plugin: str = "") -> Binding:
     if spec.needs is not None and not isinstance(spec, QuantitySpec):
         raise PluginError(f"{owner}: {_explain_needs(spec.needs, own, signature)}")
     _check_parameters(owner, spec, own, signature)
+    if signature.builds and not own:
+        raise PluginError(
+            f"{owner}: {signature.place} builds a module; give the spec `names`, which say what the parameters of its "
+            "`forward` get, or name a class"
+        )
     inputs = {one: spec.names.get(one, one) for one in own}
     _check_names(owner, inputs, signature)
     needs = tuple(dict.fromkeys((*inputs.values(), *(spec.needs or ()))))
@@ -84,10 +89,8 @@ def check_keywords(owner: str, signature: Signature, fields: Collection[str]) ->
     Raises:
         PluginError: a field that is no keyword, or a keyword without default that is no field.
     """
-    builder = [one for one in signature.positional if signature.builds]
-    keywords = (*signature.keywords, *builder)
     for field in fields:
-        if field not in keywords and not signature.takes_any_keyword:
+        if field not in signature.keywords and not signature.takes_any_keyword:
             raise PluginError(
                 f"{owner}: its config has the parameter {field!r}, which is no keyword of {signature.place}"
                 f"{suggest(field, signature.keywords)}; rename one of the two"
@@ -98,6 +101,15 @@ def check_keywords(owner: str, signature: Signature, fields: Collection[str]) ->
                 f"{owner}: {signature.place} has the keyword {keyword!r}, which its config does not give"
                 f"{suggest(keyword, fields)}; add a field {keyword!r} to the config model, or a default"
             )
+
+
+def read_keywords(spec: QuantitySpec) -> Signature:
+    """Reads the signature that gets the parameters of a quantity: that of its function, or what builds its module."""
+    if not spec.module:
+        return read_signature(spec.compute)
+    signature = read_signature(spec.module, "__init__")
+    # The model comes first.
+    return replace(signature, positional=(), keywords=(*signature.positional[1:], *signature.keywords))
 
 
 def _function_of(spec: BoundSpec) -> tuple[str, str]:
@@ -137,9 +149,8 @@ def _check_parameters(owner: str, spec: BoundSpec, parameters: list[str], signat
         raise PluginError(f"{owner}: {signature.place} takes {parameters[0]!r}; at stage companion it gets {expected}")
     for parameter in spec.names:
         if parameter not in parameters:
-            raise PluginError(
-                f"{owner}: names[{parameter!r}]: {signature.place} has no such parameter{suggest(parameter, parameters)}"
-            )
+            known = suggest(parameter, parameters)
+            raise PluginError(f"{owner}: names[{parameter!r}]: {signature.place} has no such parameter{known}")
 
 
 def _check_names(owner: str, inputs: Mapping[str, str], signature: Signature) -> None:

@@ -127,11 +127,9 @@ class Backend(Scoring):
             return _add(batch, provider, scored)
         if provider.name in ("rewards", "composite_rewards"):
             return self.add_rewards(batch, self.score_rollouts(rollouts))
-        needs = [batch.quantities[name] for name in provider.needs]
         if provider.name == "advantages" and self.assembly.advantage is not None:
-            advantage = self.assembly.advantage
-            return _add(batch, provider, advantage.function(*needs, **advantage.parameters).detach())
-        return _add(batch, provider, provider.load()(*needs))
+            return _add(batch, provider, self.assembly.advantage.estimate(batch.quantities).detach())
+        return _add(batch, provider, provider.call(batch.quantities))
 
     def begin_round(self, seed: str) -> dict[str, float]:
         """Lets a moving reference choose what it is during a round; returns metrics of it."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from mmalign.foreign_calls import foreign_call
+from mmalign.foreign import foreign_code
 from mmalign.modality import Modality
 from mmalign.planning.quantities import POLICY_OUTPUTS, Provider
 from mmalign.values import Anchor, EncodedResponse, Model
@@ -35,7 +35,6 @@ class Policy(nn.Module):
         linear = {name: _build_head(model.hidden_size) for name in sorted(heads)}
         self.heads = Heads({**linear, **{one.name: one.build(model).float() for one in trained}})
         self._inputs = {one.name: one.bind().inputs for one in trained}
-        self._owners = {one.name: one.owner for one in trained}
 
     def forward(
         self,
@@ -62,8 +61,9 @@ class Policy(nn.Module):
             given = {key: value.float() if value.is_floating_point() else value for key, value in given.items()}
             device = next(iter(given.values())).device.type
             # Heads are float32 also under autocast: masks and values differ by less than bfloat16 resolves.
-            with torch.autocast(device, enabled=False), foreign_call(f"{self._owners[name]}: its forward"):
-                values[name] = self.heads[name](**given)
+            head = self.heads[name]
+            with torch.autocast(device, enabled=False), foreign_code(f"quantity {name!r}", head):
+                values[name] = head(**given)
         return {name: values[name] for name in self._inputs}
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from mmalign.binding import check_keywords, owner_of, read_binding
 from mmalign.compute.overlap import check_overlap
 from mmalign.config.components import Component, RewardComponent
 from mmalign.config.run_config import RunConfig
@@ -158,7 +159,10 @@ def _bind_objectives(builder: Builder, config: RunConfig) -> tuple[Objective, ..
         where = place("objective", index, config.objective)
         spec, parameters = builder.bind("objective", component, where)
         spec = cast(ObjectiveSpec, spec)
-        objective = bind_objective(spec, load_object(spec.loss), parameters, component.weight)
+        plugin = builder.plugin_of("objective", component)
+        binding = read_binding(spec, plugin)
+        objective = bind_objective(spec, binding.inputs, load_object(spec.loss), parameters, component.weight)
+        check_keywords(owner_of(spec, plugin), binding.signature, objective.parameters)
         if objective.aggregation == "constant" and objective.horizon is None:
             raise ConfigError(f"{where}.horizon: missing; aggregation 'constant' divides by it, in steps")
         bound.append(objective)
@@ -170,7 +174,10 @@ def _bind_advantage(builder: Builder, config: RunConfig) -> BoundAdvantage | Non
         return None
     spec, parameters = builder.bind("advantage", config.advantage, "advantage")
     spec = cast(AdvantageSpec, spec)
-    return BoundAdvantage(spec.name, load_object(spec.function), spec.needs, parameters)
+    plugin = builder.plugin_of("advantage", config.advantage)
+    binding = read_binding(spec, plugin)
+    check_keywords(owner_of(spec, plugin), binding.signature, parameters)
+    return BoundAdvantage(spec.name, load_object(spec.function), binding.inputs, parameters)
 
 
 def _build_scorer(builder: Builder, config: RunConfig) -> RewardScorer | None:

@@ -43,7 +43,9 @@ def find_limits(spec: ObjectiveSpec, registry: Registry) -> Limits:
     for modality in (entry.spec for entry in registry.entries("modality")):
         if modality.log_prob_kind not in spec.log_prob_kinds:
             continue
-        plans = _plan_all(spec, modality, registry) or _plan_all(spec, modality, registry, find_teachers(needs_of(spec)))
+        plans = _plan_all(spec, modality, registry) or _plan_all(
+            spec, modality, registry, find_teachers(needs_of(spec))
+        )
         if plans:
             modalities.append(modality.name)
             data |= plans.keys()

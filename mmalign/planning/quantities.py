@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mmalign.binding import read_binding
 from mmalign.errors import PlanError, suggest
-from mmalign.foreign_calls import foreign_call
+from mmalign.foreign import foreign_code
 from mmalign.registry import load_object
 from mmalign.specs import QuantitySpec
 from mmalign.values import ANCHORED_OUTPUTS
@@ -99,9 +99,9 @@ class Provider:
     spec: QuantitySpec | None = None
 
     @property
-    def owner(self) -> str:
-        """The quantity and who offers it, for messages."""
-        return f"quantity {self.name!r} ({self.origin})"
+    def part(self) -> str:
+        """Kind and name, for messages."""
+        return f"quantity {self.name!r}"
 
     def bind(self) -> Provider:
         """Reads which quantities the parameters of a plugin's function get; returns a provider that knows."""
@@ -122,13 +122,15 @@ class Provider:
         """
         inputs = {parameter: values[name] for parameter, name in self.inputs.items()}
         own = {parameter: given[parameter] for parameter in self.given}
-        with foreign_call(f"{self.owner}: {self.compute}"):
-            return load_object(self.compute)(**inputs, **own, **self.parameters)
+        function = load_object(self.compute)
+        with foreign_code(self.part, function):
+            return function(**inputs, **own, **self.parameters)
 
     def build(self, model: Model) -> nn.Module:
         """Builds the trained module with its parameters."""
-        with foreign_call(f"{self.owner}: {self.module}"):
-            module: nn.Module = load_object(self.module)(model, **self.parameters)
+        builder = load_object(self.module)
+        with foreign_code(self.part, builder):
+            module: nn.Module = builder(model, **self.parameters)
         return module
 
 

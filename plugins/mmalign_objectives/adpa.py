@@ -31,7 +31,11 @@ class ADPAConfig(Parameters):
 
 
 def dckd_loss(
-    policy_chosen_mean_logps: Tensor, teacher_chosen_mean_forward_kl: Tensor, teacher_rejected_mean_forward_kl: Tensor, *, kl_weight: float
+    policy_chosen_mean_logps: Tensor,
+    teacher_chosen_mean_forward_kl: Tensor,
+    teacher_rejected_mean_forward_kl: Tensor,
+    *,
+    kl_weight: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes the likelihood of the chosen response and the KL from the teacher along both.
 

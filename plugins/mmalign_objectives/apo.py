@@ -21,7 +21,12 @@ class APOConfig(Parameters):
 
 
 def apo_zero_loss(
-    policy_chosen_sequence_logps: Tensor, policy_rejected_sequence_logps: Tensor, reference_chosen_sequence_logps: Tensor, reference_rejected_sequence_logps: Tensor, *, beta: float
+    policy_chosen_sequence_logps: Tensor,
+    policy_rejected_sequence_logps: Tensor,
+    reference_chosen_sequence_logps: Tensor,
+    reference_rejected_sequence_logps: Tensor,
+    *,
+    beta: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes the loss that raises chosen and lowers rejected responses against the reference.
 
@@ -41,7 +46,12 @@ def apo_zero_loss(
 
 
 def apo_down_loss(
-    policy_chosen_sequence_logps: Tensor, policy_rejected_sequence_logps: Tensor, reference_chosen_sequence_logps: Tensor, reference_rejected_sequence_logps: Tensor, *, beta: float
+    policy_chosen_sequence_logps: Tensor,
+    policy_rejected_sequence_logps: Tensor,
+    reference_chosen_sequence_logps: Tensor,
+    reference_rejected_sequence_logps: Tensor,
+    *,
+    beta: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes the loss that lowers both responses against the reference, the rejected one more.
 

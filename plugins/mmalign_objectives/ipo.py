@@ -43,7 +43,10 @@ def ipo_loss(
 
     Source: arXiv:2310.12036, equation 17.
     """
-    policy, reference = (policy_chosen_mean_logps, policy_rejected_mean_logps), (reference_chosen_mean_logps, reference_rejected_mean_logps)
+    policy, reference = (
+        (policy_chosen_mean_logps, policy_rejected_mean_logps),
+        (reference_chosen_mean_logps, reference_rejected_mean_logps),
+    )
     chosen_ratios, rejected_ratios = implicit_rewards(policy, reference, 1.0)
     losses = square(chosen_ratios - rejected_ratios, 1 / (2 * tau))
     return losses, reward_metrics(tau * chosen_ratios, tau * rejected_ratios)

@@ -18,7 +18,12 @@ class NCAPairConfig(Parameters):
 
 
 def nca_pair_loss(
-    policy_chosen_sequence_logps: Tensor, policy_rejected_sequence_logps: Tensor, reference_chosen_sequence_logps: Tensor, reference_rejected_sequence_logps: Tensor, *, beta: float
+    policy_chosen_sequence_logps: Tensor,
+    policy_rejected_sequence_logps: Tensor,
+    reference_chosen_sequence_logps: Tensor,
+    reference_rejected_sequence_logps: Tensor,
+    *,
+    beta: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes the noise-contrastive loss of every pair, which pulls the likelihood of chosen responses up as such.
 

@@ -23,7 +23,12 @@ class SPPOConfig(Parameters):
 
 
 def sppo_hard_loss(
-    policy_chosen_sequence_logps: Tensor, policy_rejected_sequence_logps: Tensor, reference_chosen_sequence_logps: Tensor, reference_rejected_sequence_logps: Tensor, *, beta: float
+    policy_chosen_sequence_logps: Tensor,
+    policy_rejected_sequence_logps: Tensor,
+    reference_chosen_sequence_logps: Tensor,
+    reference_rejected_sequence_logps: Tensor,
+    *,
+    beta: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes the squared distances of the log-ratios of every pair from +-1 / (2 beta).
 

@@ -51,7 +51,9 @@ def upo_loss(  # noqa: PLR0913
     """
     policy = (policy_chosen_sequence_logps, policy_rejected_sequence_logps)
     reference = (reference_chosen_sequence_logps, reference_rejected_sequence_logps)
-    check_shapes(1, mean=policy_chosen_mean_logps, smoothing=chosen_label_smoothing, chosen=policy_chosen_sequence_logps)
+    check_shapes(
+        1, mean=policy_chosen_mean_logps, smoothing=chosen_label_smoothing, chosen=policy_chosen_sequence_logps
+    )
     rewards = implicit_rewards(policy, reference, beta)
     smoothing = chosen_label_smoothing.detach().nan_to_num()
     losses = logistic(rewards[0] - rewards[1], smoothing) - nll_weight * policy_chosen_mean_logps

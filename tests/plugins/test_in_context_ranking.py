@@ -112,8 +112,7 @@ def test_items_are_read_from_token_scores() -> None:
     assert index.tolist() == [[1, 1, 0, 3, 3], [0] * 5]
     assert relevance[0, [0, 1, 3, 4]].tolist() == [2.0, 2.0, 1.0, 1.0]
     assert relevance[0, 2].isnan() and relevance[1].isnan().all()
-    batch = batch.with_quantities({"item_index": index}, {"item_index": "NT"})
-    assert mark_ranked_items(batch).tolist() == [True, False]
+    assert mark_ranked_items(index).tolist() == [True, False]
 
 
 def test_spans_in_characters_are_refused() -> None:

@@ -75,4 +75,5 @@ def test_records_with_pairs_of_different_strength_are_marked(
     other = Record.from_text("b", ["z"])
     encoded = [[EncodedResponse({}, steps=1, size=1) for _ in one.responses] for one in (record, other)]
     batch = build_batch([record, other], encoded, targets_only=False)
-    assert mark_ordered_pairs(batch).tolist() == [expected, expected, False]
+    values = {name: batch.quantities[name] for name in ("pairs", "pair_strength", "prompt_index")}
+    assert mark_ordered_pairs(**values).tolist() == [expected, expected, False]
