@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from mmalign.errors import PluginError as PluginError
     from mmalign.errors import TrainingError as TrainingError
     from mmalign.errors import suggest as suggest
+    from mmalign.forward_plan import Divergence as Divergence
+    from mmalign.forward_plan import ForwardPlan as ForwardPlan
+    from mmalign.forward_plan import Output as Output
     from mmalign.hardware import has_fast_bfloat16 as has_fast_bfloat16
     from mmalign.hookspecs import API_VERSION as API_VERSION
     from mmalign.hookspecs import hookimpl as hookimpl
@@ -121,6 +124,7 @@ _EXPORTS = {
         "TrainingError",
         "suggest",
     ),
+    "forward_plan": ("Divergence", "ForwardPlan", "Output"),
     "hardware": ("has_fast_bfloat16",),
     "hookspecs": ("API_VERSION", "hookimpl"),
     "json_requests": ("JsonPoster", "RequestConfig", "RequestFailed", "Url", "read_key"),

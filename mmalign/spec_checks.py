@@ -7,8 +7,8 @@ from typing import Any, get_args, get_type_hints
 
 from mmalign.binding import read_binding
 from mmalign.errors import PluginError, suggest
+from mmalign.forward_plan import Divergence, Output
 from mmalign.specs import AdvantageSpec, ModalitySpec, ObjectiveSpec, QuantitySpec, Spec
-from mmalign.values import ANCHORED_OUTPUTS, OUTPUTS
 
 _CHOICES = {
     "per": get_args(get_type_hints(ObjectiveSpec)["per"]),
@@ -16,6 +16,7 @@ _CHOICES = {
     "log_prob_kind": get_args(get_type_hints(ModalitySpec)["log_prob_kind"]),
     "aggregation": ("step_mean", "sequence_mean", "sequence_sum", "constant"),
 }
+_PROVIDED = (*(one.value for one in Output), *(one.value for one in Divergence))
 _FIRST_AXES = ("N", "M", "P")
 """What the first axis of a quantity may be; a scalar has none."""
 
@@ -40,7 +41,7 @@ def check_spec(spec: Spec, hook: str) -> None:
         _check_quantity(spec, hook)
     if isinstance(spec, ModalitySpec):
         for output in spec.provides:
-            _check_choice(spec, hook, "provides", output, (*OUTPUTS, *ANCHORED_OUTPUTS))
+            _check_choice(spec, hook, "provides", output, _PROVIDED)
     _check_import_strings(spec, hook)
     if isinstance(spec, (ObjectiveSpec, AdvantageSpec, QuantitySpec)):
         _check_names(spec, hook)
