@@ -9,11 +9,11 @@ and `step` may also take the `batch` and the `context`; those of the stage `comp
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mmalign.errors import PluginError, suggest
-from mmalign.signatures import Signature, read_signature
-from mmalign.specs import AdvantageSpec, ObjectiveSpec, QuantitySpec
+from mmalign.signatures import Signature, as_builder, read_signature
+from mmalign.specs import AdvantageSpec, ObjectiveSpec, QuantitySpec, Spec
 
 ENGINE_PARAMETERS = ("aggregation", "horizon")
 """Parameters of an objective that say how step losses are reduced; the loss itself does not get them."""
@@ -44,7 +44,7 @@ class Binding:
     signature: Signature
 
 
-def owner_of(spec: BoundSpec, plugin: str = "") -> str:
+def owner_of(spec: Spec, plugin: str = "") -> str:
     """Names a part and its plugin as messages do: `objective 'dpo' (plugin objectives)`."""
     return f"{spec.kind} {spec.name!r}" + (f" (plugin {plugin})" if plugin else "")
 
@@ -107,9 +107,8 @@ def read_keywords(spec: QuantitySpec) -> Signature:
     """Reads the signature that gets the parameters of a quantity: that of its function, or what builds its module."""
     if not spec.module:
         return read_signature(spec.compute)
-    signature = read_signature(spec.module, "__init__")
     # The model comes first.
-    return replace(signature, positional=(), keywords=(*signature.positional[1:], *signature.keywords))
+    return as_builder(read_signature(spec.module, "__init__"), skip=1)
 
 
 def _function_of(spec: BoundSpec) -> tuple[str, str]:

@@ -13,7 +13,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,11 @@ def read_signature(path: str, method: str = "") -> Signature:
     elif isinstance(found, Function):
         return _from_source(found, file, attribute, builds=bool(method))
     return _from_object(path, attribute, method)
+
+
+def as_builder(signature: Signature, skip: int = 0) -> Signature:
+    """Takes positional parameters, `skip` of them apart, for keywords: a class is built with keywords."""
+    return replace(signature, positional=(), keywords=(*signature.positional[skip:], *signature.keywords))
 
 
 def resolve(path: str) -> None:

@@ -94,7 +94,11 @@ class Objective:
 
     def totals(self, batch: Batch) -> Tensor:
         """Counts the elements and responses of a batch that this objective covers: float64 [2]."""
-        mask = element_mask(self.spec, batch.quantities)
+        return self.count(batch.quantities)
+
+    def count(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Counts the elements and responses that this objective covers among the quantities of a batch: float64 [2]."""
+        mask = element_mask(self.spec, values)
         responses = mask.any(dim=1) if mask.dim() == 2 else mask
         return torch.stack([mask.sum(), responses.sum()]).double()
 

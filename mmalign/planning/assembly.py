@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from mmalign.binding import check_keywords, owner_of, read_binding
+from mmalign.binding import read_binding
 from mmalign.compute.overlap import check_overlap
 from mmalign.config.components import Component, RewardComponent
 from mmalign.config.run_config import RunConfig
@@ -26,6 +26,7 @@ from mmalign.planning.checks import (
     check_temperature,
     keeps_stored,
 )
+from mmalign.planning.components import check_components
 from mmalign.planning.plan import BoundAdvantage, Builder, place, plan_run
 from mmalign.planning.quantities import Plan
 from mmalign.registry import Registry, load_object
@@ -99,6 +100,7 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
         PlanError: a quantity that nothing supplies.
     """
     builder = Builder(registry, source)
+    check_components(builder, config)
     objectives = _bind_objectives(builder, config)
     modality_spec = cast(ModalitySpec, builder.find("modality", config.modality, "modality"))
     check_log_prob_kind(objectives, modality_spec)
@@ -162,7 +164,6 @@ def _bind_objectives(builder: Builder, config: RunConfig) -> tuple[Objective, ..
         plugin = builder.plugin_of("objective", component)
         binding = read_binding(spec, plugin)
         objective = bind_objective(spec, binding.inputs, load_object(spec.loss), parameters, component.weight)
-        check_keywords(owner_of(spec, plugin), binding.signature, objective.parameters)
         if objective.aggregation == "constant" and objective.horizon is None:
             raise ConfigError(f"{where}.horizon: missing; aggregation 'constant' divides by it, in steps")
         bound.append(objective)
@@ -176,7 +177,6 @@ def _bind_advantage(builder: Builder, config: RunConfig) -> BoundAdvantage | Non
     spec = cast(AdvantageSpec, spec)
     plugin = builder.plugin_of("advantage", config.advantage)
     binding = read_binding(spec, plugin)
-    check_keywords(owner_of(spec, plugin), binding.signature, parameters)
     return BoundAdvantage(spec.name, load_object(spec.function), binding.inputs, parameters)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from mmalign.forward_plan import ForwardPlan
 import mmalign
-from mmalign import ConfigError, Model, PlanError, QuantitySpec
+from mmalign import ConfigError, EncodedResponse, Model, PlanError, QuantitySpec
 from mmalign.monitoring.metrics_log import read_metrics
 from mmalign.optimisation import set_learning_rate
 from mmalign.planning.providers import data_providers, plugin_provider
@@ -167,7 +167,7 @@ def test_a_wrong_spec_breaks_its_plugin(fields: dict[str, str], reason: str, tmp
 def test_inputs_are_float32_under_autocast() -> None:
     class Doubles(mmalign.Modality):
         def step_outputs(self, policy, responses, plan, anchors=None):  # type: ignore[no-untyped-def]
-            return {"logps": torch.ones(1, 2, dtype=torch.bfloat16), "step_mask": torch.ones(1, 2, dtype=torch.bool)}
+            return {"hidden": torch.ones(1, 2, 2).bfloat16(), "step_mask": torch.ones(1, 2, dtype=torch.bool)}
 
         load = encode = step_log_probs = generate = decode = None  # type: ignore[assignment]
 
@@ -175,15 +175,16 @@ def test_inputs_are_float32_under_autocast() -> None:
         name="gate",
         summary="",
         axes="NT",
-        names={"input": "policy_logps"},
+        names={"input": "policy_hidden"},
         module="test_trained_quantities:build_linear",
     )
     network = torch.nn.Identity()
+    responses = [EncodedResponse({}, steps=2, size=2)]
     policy = mmalign.Policy(Doubles(), Model(network), trained=[provide(spec)])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        outputs = policy((), ForwardPlan.of("logps"), known={})
+        outputs = policy(responses, ForwardPlan.of("hidden"), known={})
     assert outputs["gate"].dtype == torch.float32
-    assert "gate" not in policy((), ForwardPlan.of("logps"))
+    assert "gate" not in policy(responses, ForwardPlan.of("hidden"))
 
 
 def build_linear(model: Model) -> torch.nn.Module:
