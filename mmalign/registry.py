@@ -142,6 +142,9 @@ class Registry:
         try:
             specs = {kind: list(self._collect(kind, name)) for kind in KINDS}
         except PluginError as error:
+            info = self.plugin_set[name]
+            if not info.distribution:
+                raise PluginError(f"plugins: {info.file}: {error}") from error
             self.plugin_set.reject(name, "broken", str(error))
             return
         provides = {kind: sorted(spec.name for spec in found) for kind, found in specs.items() if found}

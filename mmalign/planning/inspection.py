@@ -83,7 +83,7 @@ class Inspection:
 
 
 def inspect_run(assembly: Assembly) -> Inspection:
-    """Opens the data and encodes a sample of them; loads no weights.
+    """Tries the parts, opens the data and encodes a sample of them; loads no weights but those of a small trial.
 
     Raises:
         MmalignError: the first thing that would stop the run.

@@ -81,6 +81,8 @@ def try_methods(
 
 def _try_objective(objective: Objective, trial: TrialValues) -> set[str]:
     """Evaluates one loss; returns the parameters that get a gradient other than 0."""
+    if not trial.failed.isdisjoint(objective.inputs.values()):
+        return set(objective.inputs)
     totals = objective.count(trial.values)
     if not totals[0]:
         # None of the made-up responses is one that the objective is over.

@@ -29,11 +29,13 @@ class TrialValues:
         values: by name.
         leaves: those of them that a model would give with a gradient, and the weights of trained modules.
         problems: what is wrong with the functions that computed some of them, one line each.
+        failed: names of the quantities that could not be computed, and of those that need one of them.
     """
 
     values: dict[str, Tensor] = field(default_factory=dict)
     leaves: dict[str, Tensor] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    failed: set[str] = field(default_factory=set)
 
 
 def compute_trial_values(
@@ -41,7 +43,7 @@ def compute_trial_values(
 ) -> TrialValues:
     """Makes up what the engine fills in, and calls the planned functions and modules for the rest.
 
-    A quantity whose function goes wrong is made up, so that what needs it can still be tried.
+    A quantity whose function goes wrong is one problem; what needs it is not tried.
 
     Args:
         advantage: computes `advantages`, if they are planned.
@@ -77,15 +79,19 @@ class _Trial:
                 self.result.leaves[provider.name] = made_up.requires_grad_()
             self.result.values[provider.name] = made_up
             return
+        self.result.values[provider.name] = made_up
+        if not self.result.failed.isdisjoint(provider.needs):
+            self.result.failed.add(provider.name)
+            return
         compute = self._record_value if provider.stage in ("data", "companion") else self._call
         try:
             self.result.values[provider.name] = compute(provider, made_up)
         except PluginError as error:
             self.result.problems.append(str(error))
-            self.result.values[provider.name] = made_up
+            self.result.failed.add(provider.name)
         except MmalignError:
             # The function refuses these numbers, or wants what only a run has.
-            self.result.values[provider.name] = made_up
+            return
 
     def _call(self, provider: Provider, made_up: Tensor) -> Tensor:
         values = self.result.values
