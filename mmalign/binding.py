@@ -153,8 +153,13 @@ def _check_parameters(owner: str, spec: BoundSpec, parameters: list[str], signat
 
 
 def _check_names(owner: str, inputs: Mapping[str, str], signature: Signature) -> None:
-    """Refuses to give what is called chosen to a parameter that is called rejected, and the like."""
+    """Refuses to give what is called chosen to a parameter that is called rejected, and to exchange parameters."""
     for parameter, quantity in inputs.items():
+        if quantity != parameter and inputs.get(quantity, quantity) != quantity:
+            raise PluginError(
+                f"{owner}: names gives the parameter {parameter!r} of {signature.place} the quantity {quantity!r}, the "
+                f"name of another parameter, which gets {inputs[quantity]!r}; give each its own"
+            )
         for words in _OPPOSITES:
             said, got = ({word for word in words if word in name.split("_")} for name in (parameter, quantity))
             if said and got and said.isdisjoint(got):

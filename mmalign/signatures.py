@@ -126,8 +126,7 @@ def _find_definition(file: str, attribute: str) -> Definition | None:
     """Finds the only, undecorated definition of a name at the top level of a file."""
     definitions = [one for one in _parse(file).body if attribute in _names_of(one)]
     only = definitions[0] if len(definitions) == 1 else None
-    plain = isinstance(only, Definition) and not only.decorator_list
-    return only if plain else None
+    return only if isinstance(only, Definition) and not only.decorator_list else None
 
 
 def _find_names(file: str) -> set[str]:

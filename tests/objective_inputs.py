@@ -125,6 +125,22 @@ def evaluate(name: str, inputs: dict[str, Tensor], **changes: Any) -> Evaluation
     return Evaluation(losses.detach(), dict(metrics), dict(zip(trained, filled, strict=True)))
 
 
+def find_mixed_metrics(name: str) -> list[str]:
+    """Lists metrics named after one side of a pair that change with quantities of the other side."""
+    inputs = inputs_of(name, seed=0)
+    before = evaluate(name, inputs).metrics
+    found = []
+    for side, other in (("chosen", "rejected"), ("rejected", "chosen")):
+        moved = {key: value - 0.25 if _is_side(key, other) else value for key, value in inputs.items()}
+        after = evaluate(name, moved).metrics
+        found += [key for key in before if key.startswith(f"{side}_") and not torch.equal(before[key], after[key])]
+    return found
+
+
+def _is_side(need: str, side: str) -> bool:
+    return side in need and need.endswith(("_logps", "_kl"))
+
+
 def is_trained(need: str) -> bool:
     trained = ("_scores", "_kl", "_expected_logps")
     return "policy_" in need or need.endswith(trained) or need in HEADS

@@ -24,7 +24,7 @@ from mmalign.errors import TrainingError
 from mmalign.forward_plan import FROZEN_OUTPUTS, Output
 from mmalign.media.checks import MediaSkips
 from mmalign.monitoring.metrics import compute_means
-from mmalign.planning.companions import add_record_quantities
+from mmalign.planning.companions import add_record_quantities, check_axes
 from mmalign.planning.quantities import Plan, Provider
 from mmalign.references.reference import MovingReference
 from mmalign.rewards.scorer import RewardScorer, build_samples
@@ -130,7 +130,9 @@ class Backend(Scoring):
             return self.add_rewards(batch, self.score_rollouts(rollouts))
         if provider.name == "advantages" and self.assembly.advantage is not None:
             return _add(batch, provider, self.assembly.advantage.estimate(batch.quantities).detach())
-        return _add(batch, provider, provider.call(batch.quantities))
+        value = provider.call(batch.quantities)
+        check_axes(provider, value, batch)
+        return _add(batch, provider, value)
 
     def begin_round(self, seed: str) -> dict[str, float]:
         """Lets a moving reference choose what it is during a round; returns metrics of it."""
@@ -146,6 +148,7 @@ class Backend(Scoring):
         """
         for provider in self.assembly.plan.computed("step"):
             value = provider.call(batch.quantities, context=StepContext(self, batch, training))
+            check_axes(provider, value, batch)
             batch = _add(batch, provider, value.detach().to(self.device))
         return batch
 

@@ -170,12 +170,26 @@ def bind_axes(objective: Objective, axes: Mapping[str, str]) -> Objective:
 
     Args:
         axes: of every planned quantity.
+
+    Raises:
+        PluginError: what the objective is over is not about what its loss has one element for.
     """
+    _check_over(objective.spec, axes)
     letter = {"pair": "M", "response": "N", "step": "N"}.get(objective.spec.per)
     if letter is None or not objective.spec.over:
         return objective
     names = frozenset(name for name in objective.inputs.values() if axes[name].startswith(letter))
     return replace(objective, per_element=names)
+
+
+def _check_over(spec: ObjectiveSpec, axes: Mapping[str, str]) -> None:
+    found = axes.get(spec.over, "N")
+    if not (found.startswith("N") or (found == "MI" and spec.per == "pair")):
+        expected = "a quantity of responses [N]" + (", or a companion" if spec.per == "pair" else "")
+        raise PluginError(
+            f"objective {spec.name!r}: it is over {spec.over!r}, which is [{', '.join(found)}], and has one loss a "
+            f"{spec.per}; expected {expected}"
+        )
 
 
 def _describe(value: Any) -> str:

@@ -11,6 +11,7 @@ from mmalign.config.validation import validate_parameters
 from mmalign.forward_plan import Divergence, Output
 from mmalign.losses.objectives import Objective, bind_objective
 from mmalign.planning.plan import BoundAdvantage, list_needs, list_providers
+from mmalign.planning.providers import plugin_provider
 from mmalign.planning.quantities import Plan, Provider, find_teachers, plan_quantities
 from mmalign.registry import Registry, load_object
 from mmalign.specs import AdvantageSpec, CollectorSpec, ModalitySpec, ObjectiveSpec, QuantitySpec
@@ -47,7 +48,7 @@ def try_alone(
     objectives = [bind_alone(spec, parameters or {})] if isinstance(spec, ObjectiveSpec) else []
     advantage = _bind_advantage(spec, parameters or {}) if isinstance(spec, AdvantageSpec) else None
     own = {spec.name: parameters or {}} if isinstance(spec, QuantitySpec) else {}
-    plan = plan_alone(registry, spec, {**(quantities or {}), **own})
+    plan = _with_parameters(registry, plan_alone(registry, spec), {**(quantities or {}), **own})
     sizes = TrialSizes({"rewards": (5, rewards)})
     return try_methods(plan, objectives, advantage, sizes)
 
@@ -60,11 +61,7 @@ def bind_alone(spec: ObjectiveSpec, parameters: Mapping[str, Any]) -> Objective:
     return bound
 
 
-def plan_alone(
-    registry: Registry,
-    spec: ObjectiveSpec | AdvantageSpec | QuantitySpec,
-    quantities: Mapping[str, Mapping[str, Any]] | None = None,
-) -> Plan:
+def plan_alone(registry: Registry, spec: ObjectiveSpec | AdvantageSpec | QuantitySpec) -> Plan:
     """Plans what a part needs where everything is supplied: stored and sampled responses, all outputs, all teachers."""
     needs: tuple[str, ...]
     if isinstance(spec, ObjectiveSpec):
@@ -76,8 +73,9 @@ def plan_alone(
     providers = list_providers(registry, EVERYTHING, collector=_COLLECTOR, rewards=["reward"], teachers=teachers)
     estimate = inner if isinstance(spec, AdvantageSpec) else ("composite_rewards",)
     providers.append(Provider("advantages", "N", "frozen", estimate))
-    plan = plan_quantities({owner_of(spec): needs}, {provider.name: provider for provider in providers})
-    return _with_parameters(registry, plan, quantities or {})
+    if isinstance(spec, QuantitySpec):
+        providers.append(plugin_provider(spec, "as it was given"))
+    return plan_quantities({owner_of(spec): needs}, {provider.name: provider for provider in providers})
 
 
 def _known(registry: Registry) -> set[str]:

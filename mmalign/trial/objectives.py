@@ -56,7 +56,10 @@ def try_methods(
     """
     report = TrialReport()
     axes = {provider.name: provider.axes for provider in plan.providers}
-    bound = [bind_axes(one, axes) for one in objectives]
+    try:
+        bound = [bind_axes(one, axes) for one in objectives]
+    except PluginError as error:
+        return TrialReport([str(error)])
     reached: dict[int, set[str]] = {place: set() for place in range(len(bound))}
     for seed in _SEEDS:
         trial = compute_trial_values(plan, advantage, sizes, seed)

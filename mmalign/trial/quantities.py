@@ -109,7 +109,8 @@ class _Trial:
         if provider.origin != DERIVED:
             part = "advantage " + repr(self._advantage.name) if self._advantage and "NT" in axes else provider.part
             check_value(f"{part} of {name_origin(function)}", value, axes)
-        return value if provider.stage == "policy" else value.detach()
+        computed: Tensor = value
+        return computed if provider.stage == "policy" else computed.detach()
 
     def _call_module(self, provider: Provider) -> Any:
         network = nn.Identity()

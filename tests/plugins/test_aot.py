@@ -105,3 +105,10 @@ def test_unpaired_metrics_compare_quantiles() -> None:
     margins = (pairs[0] - pairs[2]).sort().values - (pairs[1] - pairs[3]).sort().values
     assert metrics["reward_margins"].sort().values.tolist() == pytest.approx((0.5 * margins).sort().values.tolist())
     assert metrics["reward_accuracies"].mean().item() == pytest.approx((margins > 0).double().mean().item())
+
+
+def test_rewards_of_the_paired_form_are_beta_times_the_log_probs() -> None:
+    chosen, rejected = torch.tensor([-3.0, -4.0]), torch.tensor([-5.0, -1.0])
+    _, metrics = aot_loss(chosen, rejected, torch.tensor([0.5, 9.0]), **OPTIONS)
+    assert metrics["chosen_rewards"].tolist() == [-1.5, -2.0]
+    assert metrics["rejected_rewards"].tolist() == [-2.5, -0.5]

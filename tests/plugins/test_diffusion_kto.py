@@ -82,14 +82,14 @@ def test_gradients_agree_with_finite_differences(utility: str) -> None:
 
 @pytest.mark.parametrize(
     ("policy", "labelled", "point"),
-    [([1.0, 2.0], [True, True], 1.5), ([1.0, 2.0], [True, False], 1.0), ([-3.0, 2.0], [True, True], 0.0)],
+    [([1.5, 1.5], [True, True], 1.5), ([1.5, 2.0], [True, False], 1.0), ([-3.0, 2.0], [True, True], 0.0)],
 )
 def test_reference_point_is_the_mean_over_labelled_responses_or_0(
     policy: list[float], labelled: list[bool], point: float
 ) -> None:
     values = {
         "current_sequence_logps": torch.tensor(policy),
-        "reference_sequence_logps": torch.zeros(len(policy)),
+        "reference_sequence_logps": torch.tensor([0.5, -0.5]),
         "labelled": torch.tensor(labelled),
     }
     context: Any = SimpleNamespace(mean=lambda values: values.mean())

@@ -33,6 +33,16 @@ def test_a_loss_by_hand() -> None:
     assert metrics["margin_accuracies"].tolist() == [1.0, 1.0, 0.0]
 
 
+def test_margins_are_those_against_the_reference() -> None:
+    strength = torch.tensor([2.0, 1.0, 0.0, 3.0], dtype=torch.float64)
+    references = torch.tensor([0.1, -0.4, 0.2, 0.7]).double(), torch.tensor([-0.3, 0.2, 0.5, -0.1]).double()
+    losses, _ = mapl_inter_loss(CHOSEN, REJECTED, *references, strength, OWNERS, PROMPTS, beta=BETA)
+    shifted = mapl_inter_loss(
+        CHOSEN - references[0], REJECTED - references[1], ZEROS, ZEROS, strength, OWNERS, PROMPTS, beta=BETA
+    )
+    assert losses.tolist() == pytest.approx(shifted[0].tolist(), rel=1e-12)
+
+
 def test_several_comparisons_are_averaged() -> None:
     owners, prompts = torch.zeros(4, dtype=torch.long), torch.zeros(8, dtype=torch.long)
     strength = torch.tensor([3.0, 2.0, 1.0, math.nan], dtype=torch.float64)

@@ -19,6 +19,7 @@ from objective_inputs import (
     config_of,
     evaluate,
     every_objective,
+    find_mixed_metrics,
     inputs_of,
 )
 from pydantic import ValidationError
@@ -104,6 +105,12 @@ def test_every_trained_quantity_gets_a_gradient(name: str) -> None:
     gradients = [evaluate(name, inputs_of(name, seed)).gradients for seed in range(3)]
     for need in gradients[0].keys() - CONSTANTS.get(name, set()):
         assert any((one[need] != 0).any() for one in gradients), need
+
+
+@every_objective
+def test_metrics_of_one_side_do_not_see_the_other(name: str) -> None:
+    """So chosen and rejected, policy and reference are not exchanged where only the margin tells."""
+    assert find_mixed_metrics(name) == []
 
 
 def test_plugins_are_listed_without_torch() -> None:
