@@ -15,11 +15,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from mmalign.compute.networks import Networks
-    from mmalign.compute.policy import Policy
     from mmalign.data.records import Record, Response
+    from mmalign.decoding import Decoding
+    from mmalign.engine import Networks, Policy
     from mmalign.forward_plan import ForwardPlan
-    from mmalign.parts import Decoding
     from mmalign.values import Anchor, EncodedResponse, Generated, Model, Vocabulary
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmalign import EncodedResponse, Policy
+from mmalign import EncodedResponse
+from mmalign.compute.policy import Policy
 from mmalign.forward_plan import ForwardPlan
 
 OUTPUTS = ("logps", "entropy", "values", "scores")

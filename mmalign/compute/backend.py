@@ -181,6 +181,11 @@ class Backend(Scoring):
         return tuple(self.assembly.scorer.names) if self.assembly.scorer else ()
 
     @property
+    def online(self) -> bool:
+        """True if the run samples responses."""
+        return self.assembly.online
+
+    @property
     def has_reference(self) -> bool:
         """True if reference log-probs can be computed."""
         return self.reference is not None

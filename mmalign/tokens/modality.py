@@ -19,11 +19,12 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from mmalign.compute.policy import Heads, Policy, evaluation_mode
+from mmalign.compute.policy import Heads, evaluation_mode
 from mmalign.data.records import Record, Response
+from mmalign.decoding import Decoding
+from mmalign.engine import Policy
 from mmalign.forward_plan import ForwardPlan, Output
 from mmalign.modality import Modality
-from mmalign.parts import Decoding
 from mmalign.tokens.causality import require_causality
 from mmalign.tokens.decoders import Decoder, find_decoder
 from mmalign.tokens.generation import Excluding, Sampled, sample_tokens

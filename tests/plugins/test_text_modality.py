@@ -13,7 +13,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mmalign import ConfigError, Decoding, LoRAParameters, Policy, Record
+from mmalign import ConfigError, Decoding, LoRAParameters, Record
+from mmalign.compute.policy import Policy
 from mmalign.forward_plan import ForwardPlan
 from mmalign.testing import build_tiny_text_model
 from mmalign_text.config import TextConfig

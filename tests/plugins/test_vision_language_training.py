@@ -12,7 +12,8 @@ from multimodal_models import Family
 from multimodal_records import media_record, write_colour_pairs
 
 import mmalign
-from mmalign import LoRAParameters, Policy
+from mmalign import LoRAParameters
+from mmalign.compute.policy import Policy
 from mmalign.forward_plan import ForwardPlan
 from mmalign.monitoring.metrics_log import read_metrics
 from mmalign_vision_language.modality import VisionLanguageModality

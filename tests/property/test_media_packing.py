@@ -15,7 +15,8 @@ from multimodal_models import Family, build_tiny_multimodal_model
 from multimodal_records import media_of, media_record
 from packed_rows import OUTPUTS, measure
 
-from mmalign import Decoding, EncodedResponse, Policy
+from mmalign import Decoding, EncodedResponse
+from mmalign.compute.policy import Policy
 from mmalign.forward_plan import ForwardPlan
 from mmalign.tokens.decoders import find_text_part
 from mmalign.tokens.packing_support import can_pack

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import mmalign
-from mmalign import CheckpointError, ConfigError, EncodedResponse, Modality, Model, Policy
+from mmalign import CheckpointError, ConfigError, EncodedResponse, Modality, Model
+from mmalign.compute.policy import Policy
 from mmalign.forward_plan import ForwardPlan
 from mmalign.references.reference import AdapterOff, Extrapolation, FrozenCopy, MovingAverage, PeriodicSync, Reference
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from mmalign.compute.policy import Policy
 from mmalign.forward_plan import ForwardPlan
 import mmalign
 from mmalign import ConfigError, EncodedResponse, Model, PlanError, QuantitySpec
@@ -180,7 +181,7 @@ def test_inputs_are_float32_under_autocast() -> None:
     )
     network = torch.nn.Identity()
     responses = [EncodedResponse({}, steps=2, size=2)]
-    policy = mmalign.Policy(Doubles(), Model(network), trained=[provide(spec)])
+    policy = Policy(Doubles(), Model(network), trained=[provide(spec)])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         outputs = policy(responses, ForwardPlan.of("hidden"), known={})
     assert outputs["gate"].dtype == torch.float32

@@ -9,7 +9,8 @@ import torch
 from token_models import END, IdTokens, encoded
 from torch import Tensor
 
-from mmalign import EncodedResponse, Policy
+from mmalign import EncodedResponse
+from mmalign.compute.policy import Policy
 from mmalign.forward_plan import ForwardPlan
 from mmalign.tokens.inner_states import record_activations
 from mmalign.values import Model

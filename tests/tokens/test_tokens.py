@@ -10,7 +10,8 @@ from token_models import END, IdTokens, encoded, score_longhand
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
-from mmalign import Decoding, Policy, Record
+from mmalign import Decoding, Record
+from mmalign.compute.policy import Policy
 from mmalign.forward_plan import ForwardPlan
 from mmalign.tokens.decoders import SplitDecoder, WholeDecoder, find_decoder
 from mmalign.values import Model
