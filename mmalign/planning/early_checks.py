@@ -15,7 +15,7 @@ from mmalign.config.declared_keys import declared_keys, imports_heavy
 from mmalign.config.reading import Overrides
 from mmalign.config.run_config import COMPONENT_KINDS, RunConfig, load_config
 from mmalign.config.validation import validate_parameters
-from mmalign.errors import ConfigError, suggest
+from mmalign.errors import ConfigError, ErrorList, suggest
 from mmalign.registry import Registry, load_registry
 
 
@@ -37,18 +37,25 @@ def check_parts(config: RunConfig, registry: Registry, source: str = "") -> None
     """Looks up every part that `config` names, and checks its keys; values where its config model loads without torch.
 
     Raises:
-        ConfigError: a name or a key is unknown, or a value is wrong.
+        ConfigError: names or keys are unknown, or values are wrong; one line each.
     """
-    prefix = f"{source}: " if source else ""
+    errors = ErrorList()
     for kind, component, where in iter_components(config):
-        spec = registry.find(kind, component.name, f"{prefix}{where}.name").spec
-        if not imports_heavy(spec.config):
-            validate_parameters(spec, component.parameters, where, source)
-        elif (known := declared_keys(spec.config)) is not None:
-            unknown = [key for key in component.parameters if key not in known]
-            if unknown:
-                lines = (f"{prefix}{where}.{key}: unknown key {key!r}{suggest(key, known)}" for key in unknown)
-                raise ConfigError("\n".join(lines))
+        with errors.collecting():
+            _check_part(kind, component, where, registry, source)
+    errors.raise_all()
+
+
+def _check_part(kind: str, component: Component, where: str, registry: Registry, source: str) -> None:
+    prefix = f"{source}: " if source else ""
+    spec = registry.find(kind, component.name, f"{prefix}{where}.name").spec
+    if not imports_heavy(spec.config):
+        validate_parameters(spec, component.parameters, where, source)
+    elif (known := declared_keys(spec.config)) is not None:
+        unknown = [key for key in component.parameters if key not in known]
+        if unknown:
+            lines = (f"{prefix}{where}.{key}: unknown key {key!r}{suggest(key, known)}" for key in unknown)
+            raise ConfigError("\n".join(lines))
 
 
 def iter_components(config: RunConfig) -> Iterator[tuple[str, Component, str]]:
@@ -59,7 +66,5 @@ def iter_components(config: RunConfig) -> Iterator[tuple[str, Component, str]]:
             found = getattr(found, key, None)
         components = found if isinstance(found, (list, tuple)) else () if found is None else (found,)
         for index, component in enumerate(components):
-            if kind == "transform":
-                yield kind, Component.model_validate(component), f"{path}[{index}]"
-            else:
-                yield kind, component, place(path, index, components)
+            known = component if isinstance(component, Component) else Component.model_validate(component)
+            yield kind, known, f"{path}[{index}]" if kind == "transform" else place(path, index, components)
