@@ -32,6 +32,7 @@ from mmalign.language.loading import (
     load_tokenizer,
     read_description,
 )
+from mmalign.language.stored_counts import count_stored
 from mmalign.quiet import quiet_loading
 from mmalign.tokens.modality import TokenModality
 from mmalign.values import EncodedResponse, Model, Vocabulary
@@ -120,6 +121,10 @@ class LanguageModality(TokenModality):
         """Freezes what is not trained, and adds the adapter if one is configured."""
         return network if self.lora is None else add_lora(network, self.lora, task="CAUSAL_LM", name=self.source.name)
 
+    def _is_plain(self) -> bool:
+        """Returns whether nothing but the network and its adapter is loaded from the folder."""
+        return self.kind == "text" and type(self).adapt is LanguageModality.adapt and self.source.gguf is None
+
     @cached_property
     def skeleton(self) -> Any:
         """The network as its configuration describes it, without weights."""
@@ -134,6 +139,9 @@ class LanguageModality(TokenModality):
         return remember_counts((type(self).__qualname__, repr(self), description), self._count_parameters)
 
     def _count_parameters(self) -> tuple[int, int]:
+        stored = count_stored(Path(self.source.place), self.lora) if self._is_plain() else None
+        if stored is not None:
+            return stored
         with torch.device("meta"):
             network = self.adapt(build_skeleton(self.source, "modality.model", self.kind))
         counts = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
