@@ -38,13 +38,12 @@ def count(network: torch.nn.Module) -> tuple[int, int]:
     [None, LoRAParameters(rank=3), LoRAParameters(targets="q_proj"), LoRAParameters(targets=("up_proj", "v_proj"))],
 )
 def test_the_headers_count_what_the_network_does(
-    family: str, tied: bool, lora: dict[str, Any] | None, tmp_path: Path
+    family: str, tied: bool, lora: LoRAParameters | None, tmp_path: Path
 ) -> None:
-    adapter = None if lora is None else LoRAParameters(**lora)
     network = build(family, tie_word_embeddings=tied)
     network.save_pretrained(tmp_path, max_shard_size="6KB" if tied else "5GB")
-    expected = count(network if adapter is None else add_lora(network, adapter))
-    assert count_stored(tmp_path, adapter) == expected
+    expected = count(network if lora is None else add_lora(network, lora))
+    assert count_stored(tmp_path, lora) == expected
 
 
 @pytest.mark.parametrize(
