@@ -10,6 +10,7 @@ from mmalign.config.run_config import Overrides, RunConfig, dump_config, read_co
 from mmalign.config.validation import validate
 from mmalign.errors import CheckpointError, ConfigError
 from mmalign.evaluation import measure
+from mmalign.foreign import plugin_boundary
 from mmalign.hardware import flushed_subnormals, kept_memory
 from mmalign.loop import train as run_loop
 from mmalign.monitoring.sample_grids import SAMPLES
@@ -25,6 +26,7 @@ CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
 
 
+@plugin_boundary()
 @flushed_subnormals()
 def train(
     config: str | Path | RunConfig,
@@ -65,6 +67,7 @@ def train(
     return run
 
 
+@plugin_boundary()
 def check(config: str | Path | RunConfig, overrides: Overrides = (), *, disabled: Sequence[str] = ()) -> Inspection:
     """Validates everything that can be validated without training or loading weights.
 
@@ -90,6 +93,7 @@ def load_assembly(
     return assemble(validate(RunConfig, raw, "", str(config)), registry, str(config))
 
 
+@plugin_boundary()
 def load_run(path: str | Path, overrides: Overrides = (), *, disabled: Sequence[str] = ()) -> Run:
     """Builds a run to generate or evaluate with; nothing is written.
 
@@ -112,6 +116,7 @@ def load_run(path: str | Path, overrides: Overrides = (), *, disabled: Sequence[
     return run
 
 
+@plugin_boundary()
 def evaluate(path: str | Path, overrides: Overrides = (), *, disabled: Sequence[str] = ()) -> dict[str, float]:
     """Computes the held-out metrics of a run's folder or of a configuration's start model."""
     run = load_run(path, overrides, disabled=disabled)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 import warnings
 from typing import Annotated, Any, NamedTuple
 
@@ -15,7 +16,7 @@ import typer.core
 import typer.main
 
 from mmalign import __version__
-from mmalign.cli.context import set_disabled_plugins
+from mmalign.cli.context import debug_wanted, set_debug, set_disabled_plugins
 from mmalign.errors import MmalignError, suggest
 
 
@@ -82,6 +83,9 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _set_options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the whole traceback of an error, not its message alone.")
+    ] = False,
     no_plugin: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out; may be given several times.")
     ] = None,
@@ -90,6 +94,7 @@ def _set_options(
     ] = False,
 ) -> None:
     set_disabled_plugins(no_plugin or ())
+    set_debug(debug)
 
 
 def main() -> None:
@@ -103,6 +108,8 @@ def main() -> None:
     try:
         app()
     except MmalignError as error:
+        if debug_wanted():
+            traceback.print_exc()
         _print_error(str(error))
         sys.exit(2)
 

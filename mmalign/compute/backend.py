@@ -21,6 +21,7 @@ from mmalign.compute.step_context import StepContext
 from mmalign.data.records import Record
 from mmalign.distribution import SumOverProcesses
 from mmalign.errors import TrainingError
+from mmalign.foreign import foreign_code
 from mmalign.media.checks import MediaSkips
 from mmalign.monitoring.metrics import compute_means
 from mmalign.planning.companions import add_record_quantities
@@ -130,7 +131,8 @@ class Backend(Scoring):
         needs = [batch.quantities[name] for name in provider.needs]
         if provider.name == "advantages" and self.assembly.advantage is not None:
             advantage = self.assembly.advantage
-            return _add(batch, provider, advantage.function(*needs, **advantage.parameters).detach())
+            with foreign_code(f"advantage {advantage.name!r}", advantage.function):
+                return _add(batch, provider, advantage.function(*needs, **advantage.parameters).detach())
         return _add(batch, provider, provider.load()(*needs))
 
     def begin_round(self, seed: str) -> dict[str, float]:

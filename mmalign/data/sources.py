@@ -22,6 +22,7 @@ from mmalign.data.files import QUARANTINE_SUFFIX, RawRow, Rows, find_rows
 from mmalign.data.reading import CheckMedia, Reading, read_rows
 from mmalign.data.records import Record
 from mmalign.errors import ConfigError, DataError
+from mmalign.foreign import foreign_code
 from mmalign.media.checks import Level
 from mmalign.media.images import DEFAULT_LIMITS, LARGEST_PIXELS, MediaLimits
 from mmalign.parts import Transform
@@ -178,7 +179,8 @@ class _PlacedError(DataError):
 def _apply(transform: Transform, records: Iterable[Record], path: str) -> Iterator[Record]:
     """Applies a transform, whose errors name the record, not the file; those of what it reads pass as they are."""
     try:
-        yield from transform.apply(records)
+        with foreign_code(f"transform {type(transform).__name__!r}", transform):
+            yield from transform.apply(records)
     except _PlacedError:
         raise
     except DataError as error:

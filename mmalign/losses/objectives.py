@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmalign.compute.batch import Batch
 from mmalign.errors import PluginError
+from mmalign.foreign import foreign_code
 from mmalign.losses.reductions import aggregation_weights
 from mmalign.names import distinct_names
 from mmalign.specs import ObjectiveSpec
@@ -59,10 +60,11 @@ class Objective:
         """
         mask = element_mask(self.spec, values)
         counted = _covered(self.spec, values) if self.spec.per == "step" else mask
-        losses, metrics = self.loss(
-            *(_blank(values[name], counted) if name in self.per_element else values[name] for name in self.spec.needs),
-            **self.parameters,
-        )
+        needs = [
+            _blank(values[name], counted) if name in self.per_element else values[name] for name in self.spec.needs
+        ]
+        with foreign_code(f"objective {self.spec.name!r}", self.loss):
+            losses, metrics = self.loss(*needs, **self.parameters)
         expected = mask.shape
         if losses.shape != expected:
             raise PluginError(

@@ -21,6 +21,7 @@ from math import nan
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmalign.errors import PlanError, suggest
+from mmalign.foreign import guard
 from mmalign.registry import load_object
 from mmalign.values import ANCHORED_OUTPUTS
 
@@ -91,8 +92,10 @@ class Provider:
     module: str = ""
 
     def load(self) -> Callable[..., Any]:
-        """Imports the function with its parameters."""
-        return partial(load_object(self.compute), **self.parameters)
+        """Imports the function with its parameters; what one of a plugin raises names the quantity."""
+        function = load_object(self.compute)
+        own = self.compute.startswith("mmalign.")
+        return partial(function if own else guard(f"quantity {self.name!r}", function), **self.parameters)
 
     def build(self, model: Model) -> nn.Module:
         """Builds the trained module with its parameters."""

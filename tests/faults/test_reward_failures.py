@@ -119,7 +119,8 @@ def measure(reward: Reward, caplog: pytest.LogCaptureFixture) -> tuple[str, str]
 
 
 def shorten(cause: str) -> str:
-    """Leaves out what depends on the version of a library."""
+    """Leaves out what depends on the version of a library, and the folders of files."""
+    cause = re.sub(r"\(/\S+/(\w+\.py, line)", r"(\1", cause)
     return re.sub(r"(no connection): .*?(?= \(tried|$)", r"\1", cause).removeprefix("RequestFailed: ")
 
 
