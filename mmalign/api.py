@@ -13,6 +13,7 @@ from mmalign.evaluation import measure
 from mmalign.foreign import plugin_boundary
 from mmalign.hardware import flushed_subnormals, kept_memory
 from mmalign.loop import train as run_loop
+from mmalign.masking import mask_logs
 from mmalign.monitoring.sample_grids import SAMPLES
 from mmalign.planning.assembly import Assembly, assemble, load_registry_for
 from mmalign.planning.inspection import Inspection, inspect_run
@@ -84,6 +85,7 @@ def load_assembly(
     config: str | Path | RunConfig, overrides: Overrides = (), *, disabled: Sequence[str] = ()
 ) -> Assembly:
     """Reads and checks a configuration, loads plugins and binds the parts; loads no weights."""
+    mask_logs()
     if isinstance(config, RunConfig):
         if overrides:
             raise ConfigError("overrides: only a configuration file can be overridden; change the RunConfig itself")

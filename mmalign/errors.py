@@ -9,9 +9,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from mmalign.masking import mask_text
+
 
 class MmalignError(Exception):
-    """A mistake that the user can mend; `str(error)` is the whole message."""
+    """A mistake that the user can mend; `str(error)` is the whole message, with secrets masked."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(mask_text(str(message)))
 
 
 class ConfigError(MmalignError):

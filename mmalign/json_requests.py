@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, Field
 
 from mmalign.errors import ConfigError
+from mmalign.masking import remember_secret
 from mmalign.specs import Parameters
 
 if TYPE_CHECKING:
@@ -177,6 +178,7 @@ def read_key(variable: str | None, where: str) -> str | None:
     key = os.environ.get(variable)
     if not key:
         raise ConfigError(f"{where}.api_key_env: the environment variable {variable!r} is not set")
+    remember_secret(key)
     return key
 
 

@@ -25,6 +25,7 @@ from mmalign.data.sources import Source
 from mmalign.data.stream import RecordStream
 from mmalign.errors import CheckpointError
 from mmalign.losses.objectives import Objective
+from mmalign.masking import mask_values
 from mmalign.media.checks import MediaSkips
 from mmalign.monitoring.metrics_log import MetricsLog
 from mmalign.planning.assembly import Assembly
@@ -125,7 +126,7 @@ class Run:
             "position": self.stream.position,
             "before": self.before,
             "examples_before": self.examples_before,
-            "config": self.config.model_dump(mode="json"),
+            "config": mask_values(self.config.model_dump(mode="json")),
             "data": self.source.fingerprint,
             "left_out": {split: list(ids) for split, ids in self.left_out.items()},
             "rewards": self.assembly.scorer.composition.state() if self.assembly.scorer else None,

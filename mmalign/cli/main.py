@@ -18,6 +18,7 @@ import typer.main
 from mmalign import __version__
 from mmalign.cli.context import debug_wanted, set_debug, set_disabled_plugins
 from mmalign.errors import MmalignError, suggest
+from mmalign.masking import mask_logs
 
 
 class LazyCommand(NamedTuple):
@@ -105,6 +106,7 @@ def main() -> None:
     """
     # Deprecations inside other libraries are for their authors, not for somebody who reads a training log.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|accelerate|torch)\.")
+    mask_logs()
     try:
         app()
     except MmalignError as error:

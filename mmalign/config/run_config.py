@@ -21,6 +21,7 @@ from mmalign.config.sections import CheckpointConfig, EvaluationConfig, Referenc
 from mmalign.config.validation import one_or_many, validate
 from mmalign.data.sources import DataSection
 from mmalign.errors import ConfigError
+from mmalign.masking import mask_values
 from mmalign.specs import Parameters
 
 COMPONENT_KINDS = {
@@ -180,9 +181,9 @@ def _nearest_file(path: Path) -> str:
 
 
 def dump_config(config: RunConfig) -> str:
-    """Writes the configuration as YAML that loads to the same configuration."""
+    """Writes the configuration as YAML that loads to the same configuration, but for secrets, which are masked."""
     # Not yaml.safe_dump: by its rules a text such as 1e-5 needs no quotes, by those of the reader it is a number.
-    return OmegaConf.to_yaml(OmegaConf.create(_escape(config.model_dump(mode="json"))))
+    return OmegaConf.to_yaml(OmegaConf.create(_escape(mask_values(config.model_dump(mode="json")))))
 
 
 def _escape(value: Any) -> Any:

@@ -11,6 +11,7 @@ from accelerate.utils import gather_object
 
 from mmalign.caches.fingerprints import hash_tensors
 from mmalign.errors import PluginError
+from mmalign.masking import mask_values
 from mmalign.plugins import provenance
 from mmalign.run import Run
 from mmalign.versions import installed_versions
@@ -18,7 +19,7 @@ from mmalign.versions import installed_versions
 
 def write_provenance(run: Run) -> None:
     """Writes `run.json` into the run's folder."""
-    text = json.dumps(collect_provenance(run), indent=2, ensure_ascii=False)
+    text = json.dumps(mask_values(collect_provenance(run)), indent=2, ensure_ascii=False)
     Path(run.output, "run.json").write_text(text + "\n", encoding="utf-8")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from mmalign.masking import mask_text
 from mmalign.monitoring.progress import format_change
 
 FILE = "README.md"
@@ -53,10 +54,10 @@ class ModelCard:
 
 
 def write_model_card(directory: Path, card: ModelCard) -> Path:
-    """Writes `README.md`, in the format of the Hugging Face hub, and returns its path."""
+    """Writes `README.md`, in the format of the Hugging Face hub and with secrets masked, and returns its path."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / FILE
-    path.write_text(render_model_card(card), encoding="utf-8")
+    path.write_text(mask_text(render_model_card(card)), encoding="utf-8")
     return path
 
 
