@@ -47,6 +47,10 @@ class TrainingError(MmalignError):
     """A run that had to stop: the message names the likely cause."""
 
 
+class OtherProcessError(TrainingError):
+    """Another process of the run failed, and has said why; the message names it."""
+
+
 def suggest(got: str, known: Iterable[str]) -> str:
     """Returns `"; did you mean 'dpo'? known: dpo, ipo"`, the tail of an error about an unknown name.
 

@@ -17,7 +17,7 @@ import typer.main
 
 from mmalign import __version__
 from mmalign.cli.context import debug_wanted, set_debug, set_disabled_plugins
-from mmalign.errors import MmalignError, suggest
+from mmalign.errors import MmalignError, OtherProcessError, suggest
 from mmalign.masking import mask_logs
 
 
@@ -101,8 +101,8 @@ def _set_options(
 def main() -> None:
     """Runs the command line.
 
-    Exit codes: 2 after a mistake that the user can mend, printed as one message. Any other exception is a bug, and
-    keeps its traceback.
+    Exit codes: 2 after a mistake that the user can mend, printed as one message; 130 after Ctrl-C and 143 after
+    SIGTERM, from `train` once it has saved. Any other exception is a bug, and keeps its traceback.
     """
     # Deprecations inside other libraries are for their authors, not for somebody who reads a training log.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|accelerate|torch)\.")
@@ -112,7 +112,9 @@ def main() -> None:
     except MmalignError as error:
         if debug_wanted():
             traceback.print_exc()
-        _print_error(str(error))
+        # Of several processes the one that failed has told it.
+        if not isinstance(error, OtherProcessError):
+            _print_error(str(error))
         sys.exit(2)
 
 

@@ -21,19 +21,41 @@ Overrides = Annotated[
 ]
 
 
+_SIGNALLED = 128
+"""What shells add to the number of a signal for the exit code."""
+
+
 def train(
     config: Config,
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the output folder.")] = False,
+    allow_changed: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY", help="With --resume: go on though this key has changed; may be given several times."
+        ),
+    ] = None,
 ) -> None:
-    """Train with a run configuration; Ctrl-C saves and stops."""
+    """Train with a run configuration; Ctrl-C saves and stops.
+
+    Exit codes: 0 when the run is finished; 130 after Ctrl-C and 143 after SIGTERM, once all is saved; 2 after an error.
+    """
     from mmalign import api
     from mmalign.cli.report import print_result, wide_console
 
-    run = api.train(config, overrides or (), resume=resume, overwrite=overwrite, disabled=disabled_plugins())
+    run = api.train(
+        config,
+        overrides or (),
+        resume=resume,
+        overwrite=overwrite,
+        allow_changed=allow_changed or (),
+        disabled=disabled_plugins(),
+    )
     if run.accelerator.is_main_process:
         print_result(run, wide_console())
+    if run.interrupted:
+        raise typer.Exit(_SIGNALLED + run.stop_signal)
 
 
 def check(config: Config, overrides: Overrides = None) -> None:

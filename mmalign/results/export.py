@@ -13,10 +13,12 @@ from mmalign.config.run_config import dump_config
 from mmalign.monitoring.sample_grids import copy_grids
 from mmalign.plugins import provenance
 from mmalign.results.report import ModelCard, write_model_card
+from mmalign.results.writing import replace_text
 from mmalign.run import Run
 
 MODEL = "model"
 MERGED = "merged"
+RESULTS = "results.json"
 
 
 def export_run(run: Run) -> None:
@@ -60,7 +62,7 @@ def _write_results(run: Run) -> None:
     rows = [{"prompt": prompt, "before": old, "after": new} for prompt, old, new in run.examples]
     results = {"steps": run.step, "before": run.before, "after": run.after, "examples": rows}
     text = json.dumps(results, indent=2, ensure_ascii=False)
-    (run.output / "results.json").write_text(f"{text}\n", encoding="utf-8")
+    replace_text(run.output / RESULTS, f"{text}\n")
 
 
 def _write_card(run: Run, folder: Path) -> None:
@@ -76,5 +78,6 @@ def _write_card(run: Run, folder: Path) -> None:
         examples=run.examples,
         grids=copy_grids(run, folder),
         papers=run.assembly.papers,
+        changes=run.changes,
     )
     write_model_card(folder, card)

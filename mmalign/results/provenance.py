@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import platform
-from pathlib import Path
 from typing import Any
 
 from accelerate.utils import gather_object
 
-from mmalign.caches.fingerprints import hash_tensors
 from mmalign.errors import PluginError
 from mmalign.masking import mask_values
 from mmalign.plugins import provenance
+from mmalign.results.writing import replace_text
 from mmalign.run import Run
 from mmalign.versions import installed_versions
 
@@ -20,7 +19,7 @@ from mmalign.versions import installed_versions
 def write_provenance(run: Run) -> None:
     """Writes `run.json` into the run's folder."""
     text = json.dumps(mask_values(collect_provenance(run)), indent=2, ensure_ascii=False)
-    Path(run.output, "run.json").write_text(text + "\n", encoding="utf-8")
+    replace_text(run.output / "run.json", text + "\n")
 
 
 def collect_provenance(run: Run) -> dict[str, Any]:
@@ -30,8 +29,8 @@ def collect_provenance(run: Run) -> dict[str, Any]:
         "plugins": provenance(run.assembly.registry.plugin_set),
         "seed": run.config.train.seed,
         "model": run.model.name,
-        "teachers": {name: hash_tensors(teacher.weights()) for name, teacher in run.backend.teachers.items()},
-        "encoding": run.assembly.modality.fingerprint(),
+        "loaded": run.loaded,
+        "changes": run.changes,
         "rewards": list(run.backend.reward_names),
         "data": {"train": run.source.fingerprint, "quarantined": run.source.quarantined},
         "processes": run.accelerator.num_processes,
