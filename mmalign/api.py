@@ -22,6 +22,7 @@ from mmalign.process_failures import fail_together
 from mmalign.results.checkpoint import find_latest, load_checkpoint
 from mmalign.results.export import export_run
 from mmalign.results.loaded import describe_loaded
+from mmalign.results.output_checks import check_disk
 from mmalign.results.provenance import check_same_plugins
 from mmalign.results.resuming import check_keys, check_same_model, go_on, is_complete, recall_results
 from mmalign.results.run_folder import CHECKPOINTS, CONFIG, check_folder, find_start, open_output
@@ -69,7 +70,7 @@ def _train(assembly: Assembly, latest: Path | None, allow_changed: Sequence[str]
     restored = load_checkpoint(latest) if latest else None
     if restored:
         # What the keys alone tell, before a model is loaded.
-        check_keys(restored, assembly.config, allow_changed)
+        check_keys(restored, assembly, allow_changed)
     left_out = restored.state.get("left_out", {}) if restored else None
     run = build_run(assembly, output, resumed_step=restored.step if restored else None, left_out=left_out)
     check_same_plugins(run)
@@ -80,6 +81,7 @@ def _train(assembly: Assembly, latest: Path | None, allow_changed: Sequence[str]
         if is_complete(run):
             recall_results(run)
             return run
+    check_disk(run.config, sum(one.numel() for one in run.trainable().values()))
     open_output(run, anew=restored is None)
     run.hooks.on_run_configured(run=run)
     with kept_memory(run.accelerator.device):

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from mmalign.config.components import RewardComponent, WeightedComponent
 from mmalign.config.run_config import RunConfig
-from mmalign.config.validation import validate
-from mmalign.errors import CheckpointError, ConfigError
+from mmalign.config.validation import validate, validate_parameters
+from mmalign.errors import CheckpointError, ConfigError, MmalignError
 from mmalign.masking import mask_values
-from mmalign.results.loaded import RECORDED
+from mmalign.planning.assembly import Assembly
+from mmalign.registry import Registry
+from mmalign.results.loaded import RECORDED, iter_components
 
 HARMLESS = (
     "train.steps",
@@ -47,6 +51,9 @@ HARMLESS = (
 
 _HARMLESS_OF_PARTS = ("requests", "workers", "timeout")
 """Keys of any part that say how something is asked, not what."""
+
+_OF_ALL_PARTS = frozenset(RewardComponent.model_fields) | frozenset(WeightedComponent.model_fields)
+"""Keys that belong to the engine, not to the plugin."""
 
 _CALLED = {
     "weights": "modality.weights",
@@ -91,18 +98,19 @@ class Change:
         return f"{self.key}: {_show(self.old)}, now {_show(self.new)}{explained}"
 
 
-def find_changes(state: Mapping[str, Any], config: RunConfig, loaded: Mapping[str, Any], source: str) -> list[Change]:
-    """Compares a checkpoint's state with a configuration and with what was loaded by it.
+def find_changes(state: Mapping[str, Any], assembly: Assembly, loaded: Mapping[str, Any], source: str) -> list[Change]:
+    """Compares a checkpoint's state with the configuration of a run and with what was loaded by it.
 
     Args:
+        assembly: of the run that would go on.
         loaded: of `describe_loaded`; what either side lacks is not compared, e.g. of older checkpoints.
         source: names the checkpoint, for errors.
 
     Raises:
         CheckpointError: the configuration in the checkpoint cannot be read any more.
     """
-    then = read_config(state, source)
-    now = mask_values(config.model_dump(mode="json"))
+    then = _fill_in(read_config(state, source), assembly.registry)
+    now = _fill_in(mask_values(assembly.config.model_dump(mode="json")), assembly.registry)
     changes = [Change(key, old, new, _is_harmless(key)) for key, old, new in _iter_differences(then, now)]
     stored = dict(state.get("loaded") or {})
     if "data" in state:
@@ -147,6 +155,17 @@ def read_config(state: Mapping[str, Any], source: str) -> dict[str, Any]:
         return masked
     except ConfigError as error:
         raise CheckpointError(f"{source}: written by another version of mmalign: {error}") from None
+
+
+def _fill_in(config: dict[str, Any], registry: Registry) -> dict[str, Any]:
+    """Writes the defaults of every part's parameters out, so that a key that is left out equals its default."""
+    for kind, key, component in iter_components(config):
+        own = {name: value for name, value in component.items() if name not in _OF_ALL_PARTS}
+        # A part or a parameter that is gone is compared as it is written.
+        with suppress(MmalignError):
+            spec = registry.find(kind, component["name"], key).spec
+            component |= validate_parameters(spec, own, key).model_dump(mode="json")
+    return config
 
 
 def _allow(change: Change, allowed: Collection[str]) -> Change:

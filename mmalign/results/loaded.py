@@ -7,7 +7,7 @@ change of a single weight shows, which samples of bytes could miss.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +85,17 @@ def _digest_editable(assembly: Assembly) -> dict[str, str]:
     return found
 
 
-def _iter_used(assembly: Assembly) -> Iterator[str]:
-    """Yields the names of the plugins that offer the run's parts."""
-    config: Any = assembly.config.model_dump(mode="json")
+def iter_components(config: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yields (kind, key path, component) for every part that a configuration names, given as JSON values."""
     for key, kind in COMPONENT_KINDS.items():
-        value = config
+        value: Any = config
         for name in key.split("."):
             value = (value or {}).get(name)
         for component in value if isinstance(value, list) else [value] if value else []:
-            yield assembly.registry.find(kind, component["name"], key).plugin.name
+            yield kind, key, component
+
+
+def _iter_used(assembly: Assembly) -> Iterator[str]:
+    """Yields the names of the plugins that offer the run's parts."""
+    for kind, key, component in iter_components(assembly.config.model_dump(mode="json")):
+        yield assembly.registry.find(kind, component["name"], key).plugin.name

@@ -29,6 +29,8 @@ def collect_provenance(run: Run) -> dict[str, Any]:
         "plugins": provenance(run.assembly.registry.plugin_set),
         "seed": run.config.train.seed,
         "model": run.model.name,
+        "teachers": run.loaded.get("teachers", {}),
+        "encoding": run.loaded.get("encoding"),
         "loaded": run.loaded,
         "changes": run.changes,
         "rewards": list(run.backend.reward_names),

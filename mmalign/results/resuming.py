@@ -10,8 +10,8 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import Any, cast
 
-from mmalign.config.run_config import RunConfig
 from mmalign.errors import CheckpointError
+from mmalign.planning.assembly import Assembly
 from mmalign.results.changes import Change, check_changes, find_changes
 from mmalign.results.checkpoint import Checkpoint
 from mmalign.results.export import MODEL, RESULTS
@@ -21,10 +21,10 @@ from mmalign.run import Run
 logger = logging.getLogger(__name__)
 
 
-def check_keys(checkpoint: Checkpoint, config: RunConfig, allowed: Collection[str]) -> None:
+def check_keys(checkpoint: Checkpoint, assembly: Assembly, allowed: Collection[str]) -> None:
     """Compares the configuration alone with that of a checkpoint, before anything is loaded; see `go_on`."""
-    where = _name(config.output, checkpoint)
-    check_changes(find_changes(checkpoint.state, config, {}, where), allowed, where)
+    where = _name(assembly.config.output, checkpoint)
+    check_changes(find_changes(checkpoint.state, assembly, {}, where), allowed, where)
 
 
 def go_on(run: Run, checkpoint: Checkpoint, allowed: Collection[str]) -> None:
@@ -38,7 +38,7 @@ def go_on(run: Run, checkpoint: Checkpoint, allowed: Collection[str]) -> None:
     """
     where = _name(run.output, checkpoint)
     state = checkpoint.state
-    changes = check_changes(find_changes(state, run.config, run.loaded, where), allowed, where)
+    changes = check_changes(find_changes(state, run.assembly, run.loaded, where), allowed, where)
     if "loaded" not in state:
         logger.warning("%s is from before checkpoints held digests of what was loaded; only keys are compared", where)
     run.restore(checkpoint.tensors, state)
@@ -58,7 +58,7 @@ def check_same_model(run: Run, state: Mapping[str, Any]) -> None:
     if loaded and loaded["dtype"] != state["loaded"].get("dtype"):
         # Rounded to another precision the same weights are others.
         del loaded["weights"], loaded["dtype"]
-    changes = [one for one in find_changes(state, run.config, loaded, where) if _is_modality(one.key)]
+    changes = [one for one in find_changes(state, run.assembly, loaded, where) if _is_modality(one.key)]
     if changes:
         lines = "\n".join(f"  {change}" for change in changes)
         raise CheckpointError(f"{where} belongs to another model:\n{lines}")
