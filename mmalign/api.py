@@ -31,6 +31,7 @@ from mmalign.run import Run
 from mmalign.startup import build_run
 
 
+@fail_together()
 @plugin_boundary()
 @flushed_subnormals()
 def train(
@@ -57,12 +58,11 @@ def train(
     Raises:
         MmalignError: anything the user can mend: configuration, data, plugins, checkpoints, a diverging run.
     """
-    with fail_together():
-        assembly = load_assembly(config, overrides, disabled=disabled)
-        output = Path(assembly.config.output)
-        check_folder(output)
-        with lock_folder(output) if is_main_process() else nullcontext():
-            return _train(assembly, find_start(output, resume=resume, overwrite=overwrite), allow_changed)
+    assembly = load_assembly(config, overrides, disabled=disabled)
+    output = Path(assembly.config.output)
+    check_folder(output)
+    with lock_folder(output) if is_main_process() else nullcontext():
+        return _train(assembly, find_start(output, resume=resume, overwrite=overwrite), allow_changed)
 
 
 def _train(assembly: Assembly, latest: Path | None, allow_changed: Sequence[str]) -> Run:

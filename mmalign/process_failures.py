@@ -50,7 +50,10 @@ def fail_together() -> Iterator[None]:
         first = board.claim(_describe(error))
         if first is not None:
             raise OtherProcessError(f"stopped, since {first}") from None
-        raise _name_process(error, processes) from error
+        named = _name_process(error, processes)
+        if named is None:
+            raise
+        raise named from error
     finally:
         done.set()
 
@@ -70,7 +73,7 @@ class _Board:
         """Says that this process has failed; returns what another one has said before, if one has."""
         text = f"process {os.environ.get('RANK', '?')} on {socket.gethostname()} failed: {message}"
         # Without a store there is nobody to tell, and its host was among those that failed.
-        with suppress(Exception), self._lock:
+        with suppress(RuntimeError, OSError), self._lock:
             found: str = self._connect().compare_set(_KEY, "", text).decode()
             return None if found == text else found
         return None
@@ -97,7 +100,7 @@ def _watch(board: _Board, done: threading.Event) -> None:
     while not done.wait(_PERIOD):
         try:
             first = board.read()
-        except Exception:  # noqa: BLE001 (whatever the store raises, a collective call will tell)
+        except (RuntimeError, OSError):  # its host is gone: the next collective call will tell
             continue
         if first is not None:
             if not done.wait(_GRACE):
@@ -111,12 +114,15 @@ def _describe(error: BaseException) -> str:
     return " ".join(" ".join(lines).split())
 
 
-def _name_process(error: BaseException, processes: int) -> BaseException:
-    """Adds to an error which process raised it; a lost connection is one that another process was killed."""
+def _name_process(error: BaseException, processes: int) -> MmalignError | None:
+    """Adds to an error which process raised it; None for a bug, whose traceback tells more.
+
+    A connection that is lost while no process has failed means that one was killed.
+    """
     where = f"process {os.environ.get('RANK', '?')} of {processes} on {socket.gethostname()}"
     if isinstance(error, MmalignError):
         return type(error)(f"{where}: {error}")
     if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _LOST):
         first = str(error).splitlines()[0][:200]
         return TrainingError(f"{where}: another process is gone, killed or out of memory; the connection says: {first}")
-    return error
+    return None

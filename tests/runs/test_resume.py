@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -125,9 +126,10 @@ def test_killed_at_random_moments_equals_one_go(folder: Path, name: str, seed: i
     mmalign.train(whole)
     output = folder / f"{name}-{seed}-killed"
     config = write_config(folder, output.name, VARIANTS[name])
-    chance, kills = random.Random(seed), 0
+    chance, kills, option = random.Random(seed), 0, "--resume"
     for _ in range(60):
-        process = subprocess.Popen([sys.executable, "-m", "mmalign", "train", str(config), "--resume"])
+        command = [sys.executable, "-m", "mmalign", "train", str(config), option]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         log = output / "metrics.jsonl"
         known = log.stat().st_size if log.exists() else 0
         while process.poll() is None and (not log.exists() or log.stat().st_size == known):
@@ -138,8 +140,12 @@ def test_killed_at_random_moments_equals_one_go(folder: Path, name: str, seed: i
         except subprocess.TimeoutExpired:
             process.kill()
             kills += 1
-        if process.wait() == 0:
+        _, errors = process.communicate()
+        if process.returncode == 0:
             break
+        # A kill between the first line of the log and the first checkpoint leaves nothing to go on from, and it is said.
+        option = "--overwrite" if "no checkpoint to go on from" in errors else "--resume"
+        assert process.returncode == -signal.SIGKILL or option == "--overwrite", errors
     assert process.returncode == 0
     assert kills > 0
     assert_identical(folder / f"{name}-{seed}-calm", output)
