@@ -58,8 +58,8 @@ def train(run: Run) -> None:
                     save(run)
                     clock.restart()
                     saved = run.step
-    if saved != run.step and (run.interrupted or run.config.checkpoint.at_end):
-        save(run)
+            if saved != run.step and (run.interrupted or run.config.checkpoint.at_end):
+                save(run)
     if run.finished:
         evaluate(run)
 

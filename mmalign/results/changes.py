@@ -137,7 +137,7 @@ def check_changes(changes: Sequence[Change], allowed: Collection[str], where: st
         lines = "\n".join(f"  {change}" for change in refused)
         keys = " ".join(f"--allow-changed {change.key}" for change in refused)
         raise CheckpointError(
-            f"{where}: was trained with other settings than it would go on with:\n{lines}\n"
+            f"{where} was trained with other settings than it would go on with:\n{lines}\n"
             f"go on with what it was trained with, start anew in another output folder, or change it all the same: "
             f"{keys}"
         )
@@ -184,6 +184,10 @@ def _is_below(key: str, parent: str) -> bool:
 def _iter_differences(then: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yields (key path, old, new) where two JSON values differ."""
     if isinstance(then, Mapping) and isinstance(now, Mapping):
+        if then.get("name") != now.get("name") and not key.startswith("data."):
+            # Another part, with parameters of its own.
+            yield key, dict(then), dict(now)
+            return
         for name in sorted(then.keys() | now.keys()):
             yield from _iter_differences(then.get(name), now.get(name), f"{key}.{name}" if key else name)
     elif isinstance(then, list) and isinstance(now, list) and len(then) == len(now):

@@ -189,7 +189,7 @@ def test_another_reference_is_refused(folder: Path, reference: dict) -> None:
 def test_another_objective_is_refused(folder: Path) -> None:
     config = write_config(folder, "refused", VARIANTS["dpo"], steps=2)
     mmalign.train(config)
-    with pytest.raises(mmalign.CheckpointError, match=r'objective\.name: "dpo", now "ipo"'):
+    with pytest.raises(mmalign.CheckpointError, match=r'objective: {"name": "dpo", .*now {"name": "ipo"'):
         mmalign.train(config, {"objective": {"name": "ipo"}}, resume=True)
 
 
