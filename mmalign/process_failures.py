@@ -50,10 +50,10 @@ def fail_together() -> Iterator[None]:
         first = board.claim(_describe(error))
         if first is not None:
             raise OtherProcessError(f"stopped, since {first}") from None
-        named = _name_process(error, processes)
-        if named is None:
+        lost = _name_process(error, processes)
+        if lost is None:
             raise
-        raise named from error
+        raise lost from error
     finally:
         done.set()
 
@@ -114,14 +114,15 @@ def _describe(error: BaseException) -> str:
     return " ".join(" ".join(lines).split())
 
 
-def _name_process(error: BaseException, processes: int) -> MmalignError | None:
-    """Adds to an error which process raised it; None for a bug, whose traceback tells more.
+def _name_process(error: BaseException, processes: int) -> TrainingError | None:
+    """Adds to an error for users which process raised it; a bug keeps its traceback.
 
-    A connection that is lost while no process has failed means that one was killed.
+    Returns:
+        the error instead of one that says that a connection was lost: as no process has failed, one was killed.
     """
     where = f"process {os.environ.get('RANK', '?')} of {processes} on {socket.gethostname()}"
     if isinstance(error, MmalignError):
-        return type(error)(f"{where}: {error}")
+        error.args = (f"{where}: {error}",)
     if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _LOST):
         first = str(error).splitlines()[0][:200]
         return TrainingError(f"{where}: another process is gone, killed or out of memory; the connection says: {first}")

@@ -17,6 +17,9 @@ _ELSEWHERE = ("data", "output", "checkpoint", "evaluation", "trackers", "teacher
 _READ = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".json", ".txt", ".model", ".jinja", ".py", ".npz", ".onnx")
 """Files of a folder that a model may be read from; notes and logs beside it may change."""
 
+_NAMED = (*_READ, ".yaml", ".yml", ".csv", ".tsv", ".jsonl", ".npy", ".j2", ".md")
+"""Files that a part may read; a database or a log that it names is rather one that it writes."""
+
 _MODEL = ("config.json", "model_index.json", "adapter_config.json", "config.yaml")
 """One of these makes a folder one of a model, or of a run; another folder may share its name with a plain word."""
 
@@ -78,7 +81,7 @@ def _find_files(text: str) -> list[Path]:
     """Returns the file that a text names: a path with a suffix, or `path/file.py:function`."""
     name = text.rpartition(":")[0] if ".py:" in text else text
     path = _as_path(name)
-    return [path] if path is not None and path.suffix and _is_file(path) else []
+    return [path] if path is not None and path.suffix in _NAMED and _is_file(path) else []
 
 
 def _iter_folder(text: str) -> Iterator[tuple[str, Path]]:

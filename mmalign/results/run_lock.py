@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
@@ -23,6 +24,8 @@ from typing import Any
 from mmalign.errors import ConfigError
 
 LOCK = ".lock"
+
+_PAUSE = 0.2  # seconds
 
 # A lock of the system is one of the whole process, which would not be refused its own.
 _held: set[Path] = set()
@@ -65,6 +68,9 @@ def _acquire(path: Path, folder: Path) -> int:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (EACCES, EAGAIN) or _lives(holder):
+                # It may have begun at the same moment, and not have written yet.
+                time.sleep(_PAUSE)
+                holder = _read_holder(descriptor)
                 os.close(descriptor)
                 raise _in_use(folder, holder) from None
         if _is_still(descriptor, path):
