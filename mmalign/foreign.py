@@ -86,14 +86,14 @@ def plugin_boundary() -> Iterator[None]:
     """Turns what plugin code inside raises into a PluginError; an error that no plugin has a part in passes.
 
     Raises:
-        PluginError: names the first function of the plugin that was called, the error and the author's last line.
+        PluginError: names the function of the plugin that the engine called, the error and the author's last line.
     """
     try:
         yield
     except MmalignError:
         raise
     except Exception as error:
-        frame = None if _is_ours(error) else _first_plugin_frame(error.__traceback__)
+        frame = None if _is_ours(error) else _called_frame(error.__traceback__)
         if frame is None:
             raise
         package = _top(frame)
@@ -144,9 +144,17 @@ def _last_place(trace: TracebackType | None, package: str) -> Place | None:
     return places[-1] if places else None
 
 
-def _first_plugin_frame(trace: TracebackType | None) -> FrameType | None:
+def _called_frame(trace: TracebackType | None) -> FrameType | None:
+    """Returns the last frame of a plugin that the engine called: a collector calls back, and a modality then raises."""
     installed = {one.module.partition(".")[0] for one in importlib.metadata.entry_points(group="mmalign")}
-    return next((frame for frame, _ in traceback.walk_tb(trace) if _is_authors(frame, installed)), None)
+    frames = [frame for frame, _ in traceback.walk_tb(trace)]
+    theirs = [_is_authors(frame, installed) for frame in frames]
+    called = [
+        frame
+        for place, frame in enumerate(frames)
+        if theirs[place] and (place == 0 or frames[place - 1].f_code.co_filename.startswith(_CORE))
+    ]
+    return called[-1] if called else next((one for one, own in zip(frames, theirs, strict=True) if own), None)
 
 
 def _is_authors(frame: FrameType, packages: Collection[str]) -> bool:
