@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -75,7 +76,7 @@ def _check_writable(folder: Path, key: str) -> None:
 
 def _nearest(folder: Path) -> Path:
     """Returns the folder itself, or the nearest one above it that is there."""
-    return next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    return next(one for one in (folder.absolute(), *folder.absolute().parents) if os.path.exists(one))
 
 
 def _gigabytes(size: int) -> str:

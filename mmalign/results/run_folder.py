@@ -6,6 +6,7 @@ Nothing is written before everything is loaded but the lock, so a run that is re
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def check_folder(output: Path) -> None:
     Raises:
         ConfigError: it is a file, or holds other things.
     """
-    if output.exists() and not output.is_dir():
+    # Not of pathlib, which raises where a name is too long.
+    if os.path.exists(output) and not os.path.isdir(output):
         raise ConfigError(f"output: {output} is a file; give a folder")
     if _is_used(output) and not (output / CONFIG).is_file():
         raise ConfigError(f"output: {output} holds files that are not of a run; choose another folder")
@@ -91,4 +93,7 @@ def _describe_changes(run: Run) -> str:
 
 
 def _is_used(output: Path) -> bool:
-    return output.is_dir() and any(path.name != LOCK for path in output.iterdir())
+    try:
+        return os.path.isdir(output) and any(path.name != LOCK for path in output.iterdir())
+    except OSError as error:
+        raise ConfigError(f"output: {output} cannot be read: {error.strerror or error}") from None

@@ -38,14 +38,15 @@ def lock_folder(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: another process holds it: names its pid and host; or the folder cannot be made or written.
     """
-    made = [one for one in (folder, *folder.parents) if not one.exists()]
-    path = (folder / LOCK).resolve()
+    made = [one for one in (folder, *folder.parents) if not os.path.exists(one)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        path = (folder / LOCK).resolve()
         descriptor = _acquire(path, folder)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         _remove_empty(made)
-        raise ConfigError(f"output: {folder} cannot be written: {error.strerror or error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"output: {folder} cannot be written: {reason}") from None
     _held.add(path)
     try:
         yield
@@ -125,5 +126,5 @@ def _is_still(descriptor: int, path: Path) -> bool:
 
 def _remove_empty(made: list[Path]) -> None:
     for one in made:
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             one.rmdir()
