@@ -94,7 +94,7 @@ def _train(assembly: Assembly, latest: Path | None, allow_changed: Sequence[str]
 
 @plugin_boundary()
 def check(config: str | Path | RunConfig, overrides: Overrides = (), *, disabled: Sequence[str] = ()) -> Inspection:
-    """Validates everything that can be validated without training or loading weights.
+    """Validates everything that can be validated without training or loading a model of any size.
 
     Returns:
         the plan, data statistics, parameter counts and a memory estimate.

@@ -14,21 +14,18 @@ collector, a hook are called from too many places to be named at each.
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import inspect
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from mmalign.errors import MmalignError, PluginError
-
-Result = TypeVar("Result")
 
 _CORE = str(Path(__file__).parent)
 _STANDARD = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib")})
@@ -68,17 +65,6 @@ def foreign_code(part: str, owner: Any) -> Iterator[None]:
         # The first two frames are this function's and its caller's.
         inside = trace and trace.tb_next and trace.tb_next.tb_next
         raise PluginError(f"{part} of {name_origin(owner)} failed: {describe_error(error, owner, inside)}") from error
-
-
-def guard(part: str, function: Callable[..., Result]) -> Callable[..., Result]:
-    """Returns the function with `foreign_code` around every call."""
-
-    @functools.wraps(function)
-    def guarded(*arguments: Any, **options: Any) -> Result:
-        with foreign_code(part, function):
-            return function(*arguments, **options)
-
-    return guarded
 
 
 @contextmanager

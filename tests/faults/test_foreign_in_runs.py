@@ -74,17 +74,17 @@ class Digits(toy_plugin.Toy):
         may_break("generate")
         return super().generate(*arguments)
 
-def b_loss(logps, twice):
+def b_loss(policy_sequence_logps, twice):
     may_break("b_loss")
-    return -logps * twice, {}
+    return -policy_sequence_logps * twice, {}
 
 def twice(lengths):
     may_break("twice")
     return 2.0 * lengths
 
-def b_advantages(rewards):
+def b_advantages(composite_rewards):
     may_break("b_advantages")
-    return rewards
+    return composite_rewards
 
 class BReward(Reward):
     def score(self, samples):
@@ -98,7 +98,7 @@ class BTransform(Transform):
             yield record
 """
 
-OFFLINE = {"load": "Digits.load", "encode": "Digits.encode", "step_log_probs": "Digits.step_log_probs"}
+OFFLINE = {"load": "Digits.load", "encode": "Digits.encode", "step_log_probs": "modality Digits"}
 OFFLINE |= {"b_loss": "objective 'b_loss'", "twice": "quantity 'twice'", "apply": "transform 'BTransform'"}
 OFFLINE |= {"on_step_ended": "on_step_ended"}
 ONLINE = {"generate": "Digits.generate", "b_advantages": "advantage 'b_advantage'"}

@@ -25,8 +25,8 @@ def register_objectives():
     needs = ("policy_sequence_logps",)
     return [ObjectiveSpec(name="mine", summary="Mine.", loss="my_resumed:mine_loss", per="response", needs=needs)]
 
-def mine_loss(logps):
-    return -SCALE * logps, {}
+def mine_loss(policy_sequence_logps):
+    return -SCALE * policy_sequence_logps, {}
 """
 REWARD = "def zeros(responses):\n    return [one.count('0') for one in responses]\n"
 
