@@ -90,7 +90,7 @@ class _Board:
         stores: Any = distributed  # its stubs do not name them
         if self._store is None:
             host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-            client = stores.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=30))
+            client = stores.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=10))
             self._store = stores.PrefixStore(self._prefix, client)
         return self._store
 
