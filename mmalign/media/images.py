@@ -45,12 +45,14 @@ class MediaLimits:
         size: bytes of the file.
         remote: True if http and https may be fetched.
         timeout: seconds that fetching one file may take.
+        samples: of a sound, over all channels.
     """
 
     pixels: int = 64_000_000
     size: int = 64 * 2**20
     remote: bool = False
     timeout: float = 30.0
+    samples: int = 250_000_000
 
 
 @dataclass(frozen=True)
