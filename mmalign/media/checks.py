@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from mmalign.data.records import Media, Record
 from mmalign.errors import DataError, MediaError
-from mmalign.media.fetching import is_web_address
+from mmalign.media.fetching import is_web_address, show_uri
 from mmalign.media.images import DEFAULT_LIMITS, MediaLimits, open_image, read_header
 from mmalign.media.sounds import decode_sound, read_sound_header
 
@@ -51,6 +51,7 @@ class MediaCheck:
     level: Level = "header"
     limits: MediaLimits = DEFAULT_LIMITS
     _known: dict[Media, str] = field(default_factory=dict)
+    _several: bool = False
 
     def check(self, record: Record) -> None:
         """Raises MediaError as `check_media` does."""
@@ -68,10 +69,19 @@ class MediaCheck:
             return ""
         header, full = _LOOKS[media.type]
         try:
-            (full if self.level == "full" else header)(media, where="", limits=self.limits)
+            if self.level == "header" or not is_web_address(media.uri):  # which would be fetched twice
+                self._say_several(media, header(media, where="", limits=self.limits))
+            if self.level == "full":
+                full(media, where="", limits=self.limits)
         except MediaError as error:
             return str(error).removeprefix(": ")
         return ""
+
+    def _say_several(self, media: Media, header: Any) -> None:
+        if getattr(header, "several", False) and not self._several:
+            self._several = True
+            told = "holds several frames or pages; of such images the first is read (said once)"
+            logger.warning("%s %s", show_uri(media.uri), told)
 
 
 def repeat_choice(left_out: Collection[str]) -> Callable[[Record], None]:
