@@ -24,9 +24,11 @@ from mmalign_diffusion.buckets import bucket_sizes, nearest_bucket
 from mmalign_diffusion.caches import IMAGES, PROMPTS, EncodingCache
 from mmalign_diffusion.families.autoencoder import Autoencoder
 from mmalign_diffusion.families.base import Tensors, require_prompt, switch_off_dropout
+from mmalign_diffusion.families.class_settings import read_network, read_scheduler
 from mmalign_diffusion.families.components import Component, find_class
 from mmalign_diffusion.families.folders import find_folder, read_settings
 from mmalign_diffusion.families.lora_export import export_lora
+from mmalign_diffusion.families.pipeline_checks import check_channels, check_part, read_index, read_sides
 from mmalign_diffusion.families.scheduled import ScheduledFamily
 from mmalign_diffusion.families.text_encoders import TextEncoder
 from mmalign_diffusion.images import crop_corner, find_image, fit_pixels
@@ -34,6 +36,7 @@ from mmalign_diffusion.randomness import digest_seed, draw_noise, seeded
 
 VARIANTS = ("*/*.*.safetensors",)
 """Patterns of weights that are a variant of the plain ones."""
+_SCHEDULER = "scheduler/scheduler_config.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "stored": None}
 
 
@@ -62,18 +65,27 @@ class PipelineFamily(ScheduledFamily):
     Attributes:
         folder: of the pipeline.
         options: the family's own keys.
+        settings: of the denoiser, with the defaults of its class.
+        family: its name.
         part: subfolder of the denoiser.
         denoiser_class: class of the denoiser.
+        earlier_classes: names that this class had.
+        denoiser_values: settings of the denoiser, beside those of its class, that the family honours with these values.
+        autoencoder_settings: those of the autoencoder that the pipeline reads beside `scaling_factor`.
         pipeline_class: class of the pipeline, whose format adapters are exported in; None for that of peft.
         encoder_names: suffixes of its text encoders.
-        default_sample_size: side of the latents, where the denoiser's settings name none.
+        default_sample_size: side of the latents, where the denoiser's class knows no such setting.
         image_cache: encodes images; it counts.
         prompt_cache: encodes prompts; it counts.
     """
 
     parameters: ClassVar[type[Parameters]] = PipelineParameters
+    family: ClassVar[str]
     part: ClassVar[str] = "transformer"
     denoiser_class: ClassVar[str]
+    earlier_classes: ClassVar[tuple[str, ...]] = ()
+    denoiser_values: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    autoencoder_settings: ClassVar[tuple[str, ...]] = ()
     pipeline_class: ClassVar[str | None] = None
     encoder_names: ClassVar[tuple[str, ...]] = ("",)
     default_sample_size: ClassVar[int] = 64
@@ -85,11 +97,17 @@ class PipelineFamily(ScheduledFamily):
             files=fetched_files(self.part, self.options.variant),
             skipped=() if self.options.variant else VARIANTS,
         )
-        self.index = read_settings(self.folder, "model_index.json")
-        self.scheduler = read_settings(self.folder, "scheduler/scheduler_config.json")
+        self.index = read_index(self.folder, self.family)
+        self.scheduler = read_scheduler(
+            read_settings(self.folder, _SCHEDULER), f"modality.model: {self.folder / _SCHEDULER}"
+        )
         self._denoiser = self._find_denoiser()
+        self.settings = self._read_denoiser()
         dtype = DTYPES[self.options.encoder_dtype]
-        self.autoencoder = Autoencoder(Component(self.folder / "vae", self.options.variant), dtype)
+        check_part(self.folder, self.index, "vae", "AutoencoderKL")
+        self.autoencoder = Autoencoder(
+            Component(self.folder / "vae", self.options.variant), dtype, self.autoencoder_settings
+        )
         self.encoders = [
             TextEncoder(self.folder, self.index, suffix, self.options.variant, dtype)
             for suffix in self.encoder_names
@@ -98,14 +116,9 @@ class PipelineFamily(ScheduledFamily):
         keep = self.options.cache
         self.image_cache = EncodingCache(IMAGES, self.autoencoder.describe, keep=keep)
         self.prompt_cache = EncodingCache(PROMPTS, self._describe_prompts, keep=keep)
-        own = self.settings.get("sample_size", self.default_sample_size) * self.autoencoder.factor
-        super().__init__(model, size or (own, own))
+        super().__init__(model, size or self._find_size())
         self._check_sizes()
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Those of the denoiser."""
-        return self._denoiser.settings
+        self.check_settings()
 
     @property
     def granularity(self) -> int:
@@ -125,7 +138,7 @@ class PipelineFamily(ScheduledFamily):
         """Builds the denoiser from its settings, without memory for weights."""
         with torch.device("meta"):
             network: nn.Module = find_class("diffusers", self.denoiser_class, "modality.family").from_config(
-                self.settings
+                self._denoiser.settings
             )
         return network
 
@@ -238,6 +251,27 @@ class PipelineFamily(ScheduledFamily):
             return Component(self.folder / self.part, self.options.variant)
         key = "modality.family.denoiser"
         return Component(find_folder(self.options.denoiser, key), self.options.variant, key)
+
+    def _read_denoiser(self) -> dict[str, Any]:
+        if self.options.denoiser is None:
+            check_part(self.folder, self.index, self.part, self.denoiser_class, self.earlier_classes)
+        return read_network(
+            self._denoiser.settings,
+            self.denoiser_class,
+            self._denoiser.place,
+            values=self.denoiser_values,
+            renamed=self.earlier_classes,
+        )
+
+    def check_settings(self) -> None:
+        """Raises ConfigError where the parts of the pipeline do not fit together; here the channels of latents."""
+        check_channels(self._denoiser.place, self.settings["in_channels"], self.autoencoder.channels)
+
+    def _find_size(self) -> tuple[int, int]:
+        sides = read_sides(self.settings.get("sample_size", self.default_sample_size), self._denoiser.place)
+        if sides is None:
+            raise ConfigError(f"modality.size: missing; {self._denoiser.folder / 'config.json'} names no sample_size")
+        return sides[0] * self.autoencoder.factor, sides[1] * self.autoencoder.factor
 
     def _describe_prompts(self) -> Mapping[str, Any]:
         settings = {name: value for name, value in self.index.items() if isinstance(value, bool)}

@@ -28,7 +28,9 @@ class PixArt(PipelineFamily):
     """
 
     parameters: ClassVar[type[Parameters]] = PixArtParameters
+    family: ClassVar[str] = "pixart"
     denoiser_class: ClassVar[str] = "PixArtTransformer2DModel"
+    earlier_classes: ClassVar[tuple[str, ...]] = ("Transformer2DModel",)
 
     def tokenise_text(self, text: str) -> dict[str, Tensor]:
         """Tokens of T5, which reads lower case, and which of them are not padding."""
@@ -54,7 +56,8 @@ class PixArt(PipelineFamily):
 
     def _describe_size(self, noisy: Tensor, dtype: torch.dtype) -> dict[str, Tensor | None]:
         """Models of 1024 pixels are told the size and the aspect ratio."""
-        if self.settings.get("sample_size") != 128:
+        told_sizes = self.settings["use_additional_conditions"]
+        if not (self.settings["sample_size"] == 128 if told_sizes is None else told_sizes):
             return {"resolution": None, "aspect_ratio": None}
         height, width = (side * self.autoencoder.factor for side in noisy.shape[2:])
         told = torch.tensor([[height, width, height / width]], device=noisy.device, dtype=dtype).expand(len(noisy), -1)

@@ -31,10 +31,11 @@ class SD3(PipelineFamily):
     """The family of `StableDiffusion3Pipeline`. See `SD3Parameters`."""
 
     parameters: ClassVar[type[Parameters]] = SD3Parameters
+    family: ClassVar[str] = "sd3"
     denoiser_class: ClassVar[str] = "SD3Transformer2DModel"
+    autoencoder_settings: ClassVar[tuple[str, ...]] = ("shift_factor",)
     pipeline_class: ClassVar[str | None] = "StableDiffusion3Pipeline"
     encoder_names: ClassVar[tuple[str, ...]] = ("", "_2", "_3")
-    default_sample_size: ClassVar[int] = 128
 
     @cached_property
     def schedule(self) -> Schedule:

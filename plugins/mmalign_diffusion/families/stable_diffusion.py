@@ -7,14 +7,13 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from mmalign_diffusion.families.base import Tensors, input_dtype
-from mmalign_diffusion.families.pipeline import PipelineFamily
+from mmalign_diffusion.families.unet import UNetFamily
 
 
-class StableDiffusion(PipelineFamily):
-    """The family of `StableDiffusionPipeline`. See `PipelineParameters`."""
+class StableDiffusion(UNetFamily):
+    """The family of `StableDiffusionPipeline`. See `UNetParameters`."""
 
-    part: ClassVar[str] = "unet"
-    denoiser_class: ClassVar[str] = "UNet2DConditionModel"
+    family: ClassVar[str] = "stable_diffusion"
     pipeline_class: ClassVar[str | None] = "StableDiffusionPipeline"
 
     def tokenise_text(self, text: str) -> dict[str, Tensor]:
@@ -28,5 +27,6 @@ class StableDiffusion(PipelineFamily):
     def predict(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Tensors) -> Tensor:
         """Runs the UNet; see `Family.predict`."""
         dtype = input_dtype(network)
-        output: Tensor = network(noisy.to(dtype), timesteps, condition["hidden"].to(dtype)).sample
+        told = self.embed_guidance(len(noisy), noisy.device, dtype)
+        output: Tensor = network(noisy.to(dtype), timesteps, condition["hidden"].to(dtype), timestep_cond=told).sample
         return output
