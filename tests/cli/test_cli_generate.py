@@ -137,7 +137,7 @@ def test_nothing_is_left_of_a_command_that_fails(tmp_path: Path) -> None:
 
 def test_an_earlier_output_is_whole_until_the_new_one_is(tmp_path: Path) -> None:
     output = tmp_path / "made.jsonl"
-    assert write_samples([sampled("a", 1, 1, 1, 1, 1, 1), sampled("b")], output) == 2
+    assert write_samples([sampled("a", 1, 1, 1, 1, 1, 1), sampled("b")], output) == {"made_images": 2}
 
     def stop() -> Any:
         yield sampled("a", 2, 2, 2, 2, 2, 2)

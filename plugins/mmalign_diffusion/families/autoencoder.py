@@ -17,7 +17,7 @@ from mmalign_diffusion.families.components import Component, Frozen
 
 
 class Autoencoder(Frozen):
-    """An `AutoencoderKL`. Latents are (z - shift_factor - latents_mean) * scaling_factor / latents_std, by its settings.
+    """An `AutoencoderKL`: latents are (z - shift_factor - latents_mean) scaling_factor / latents_std, by its settings.
 
     Args:
         component: its folder.

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -78,10 +79,19 @@ class Component:
             types = {file.get_slice(name).get_dtype() for name in file.keys()}
         if packed := sorted(types & _QUANTISED):
             raise ConfigError(
-                f"{self.key}: {self.chosen[1][0]} holds quantised weights ({', '.join(packed)}); name a folder with the "
-                "plain ones"
+                f"{self.key}: {self.chosen[1][0]} holds quantised weights ({', '.join(packed)}); name a folder "
+                "with the plain ones"
             )
         return next((dtype for name, dtype in _STORED.items() if name in types), torch.float32)
+
+    @cached_property
+    def parameters(self) -> int:
+        """How many numbers the weights hold, read from the headers of their files."""
+        count = 0
+        for path in self.chosen[1]:
+            with self._naming(), safe_open(path, "pt") as file:
+                count += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())
+        return count
 
     def load(self, library: Library, class_name: str, dtype: torch.dtype) -> nn.Module:
         """Loads the network on the CPU; raises ConfigError where that fails."""

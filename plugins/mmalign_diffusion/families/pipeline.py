@@ -26,6 +26,7 @@ from mmalign_diffusion.families.autoencoder import Autoencoder
 from mmalign_diffusion.families.base import Tensors, require_prompt, switch_off_dropout
 from mmalign_diffusion.families.class_settings import read_network, read_scheduler
 from mmalign_diffusion.families.components import Component, find_class
+from mmalign_diffusion.families.finite import ImagePlaces, require_finite
 from mmalign_diffusion.families.folders import find_folder, read_settings
 from mmalign_diffusion.families.lora_export import export_lora
 from mmalign_diffusion.families.pipeline_checks import check_channels, check_part, read_index, read_sides
@@ -113,6 +114,7 @@ class PipelineFamily(ScheduledFamily):
             for suffix in self.encoder_names
             if self.reads_through(suffix)
         ]
+        self._images = ImagePlaces()
         keep = self.options.cache
         self.image_cache = EncodingCache(IMAGES, self.autoencoder.describe, keep=keep)
         self.prompt_cache = EncodingCache(PROMPTS, self._describe_prompts, keep=keep)
@@ -133,6 +135,11 @@ class PipelineFamily(ScheduledFamily):
             frozen.device = device
         network = self._denoiser.load("diffusers", self.denoiser_class, dtype)
         return switch_off_dropout(network).to(device).train()
+
+    def check_weights(self) -> None:
+        """Looks at the files of the denoiser, the autoencoder and the text encoders; see `Family.check_weights`."""
+        for component in (self._denoiser, *(one.component for one in (self.autoencoder, *self.encoders))):
+            _ = component.stored_dtype
 
     def build_skeleton(self) -> nn.Module:
         """Builds the denoiser from its settings, without memory for weights."""
@@ -199,6 +206,7 @@ class PipelineFamily(ScheduledFamily):
         size = nearest_bucket(image.height, image.width, self.buckets) if self.options.buckets else self._size
         corner = crop_corner(image.height, image.width, size)
         pixels = fit_pixels(image, size=size, channels=self.channels)
+        self._images.note(pixels, f"record {record.id!r}, response {response.rid!r}")
         return pixels, self.describe_image((image.height, image.width), corner, size)
 
     def describe_image(
@@ -221,7 +229,13 @@ class PipelineFamily(ScheduledFamily):
     def to_latents(self, pixels: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         """Encodes images that were not encoded before; the posterior's mean, or with seeds a draw from it."""
         vae = self.autoencoder
-        rows = self.image_cache.encode([{"pixels": one} for one in pixels], lambda places: vae.encode(pixels[places]))
+
+        def encode(places: list[int]) -> list[dict[str, Tensor]]:
+            rows = vae.encode(pixels[places])
+            require_finite(rows, vae, "autoencoder", [self._images.name(pixels[place]) for place in places])
+            return rows
+
+        rows = self.image_cache.encode([{"pixels": one} for one in pixels], encode)
         values = torch.stack([row["mean"] for row in rows]).float()
         if self.options.posterior == "sample" and seeds is not None:
             # Not the seed itself: the noise that is added later is drawn from that.
@@ -231,7 +245,11 @@ class PipelineFamily(ScheduledFamily):
 
     def to_pixels(self, latents: Tensor) -> Tensor:
         """Decodes latents."""
-        return self.autoencoder.decode(latents)
+        pixels = self.autoencoder.decode(latents)
+        if bool(latents.isfinite().all()):
+            named = ["the latents of a sampled image"] * len(pixels)
+            require_finite([{"pixels": one} for one in pixels], self.autoencoder, "autoencoder", named)
+        return pixels
 
     def latent_shape(self, pixels: Sequence[int] | None = None) -> tuple[int, ...]:
         """Latents are smaller than pixels by the autoencoder's factor."""

@@ -1,4 +1,4 @@
-"""Whether a folder holds the pipeline that a family is for, and whether its parts fit together: known without weights."""
+"""Whether a folder holds the pipeline that a family is for, and whether its parts fit together; needs no weights."""
 
 from __future__ import annotations
 

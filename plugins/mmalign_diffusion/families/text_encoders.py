@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmalign import ConfigError
 from mmalign_diffusion.families.components import Component, Frozen, find_class
+from mmalign_diffusion.families.finite import require_finite
 
 KNOWN = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
 """Classes of text encoders."""
@@ -40,7 +41,10 @@ class TextEncoder(Frozen):
             raise ConfigError(
                 f"modality.model: {folder} has {class_name or 'nothing'} as {name}; expected one of {', '.join(KNOWN)}"
             )
-        super().__init__(Component(folder / name, variant), "transformers", class_name, dtype)
+        component = Component(folder / name, variant)
+        if component.settings.get("quantization_config"):
+            raise ConfigError(f"{component.place}: quantised weights; name a folder with the plain weights")
+        super().__init__(component, "transformers", class_name, dtype)
         self._tokenizer_folder = folder / f"tokenizer{suffix}"
         self._tokenizer_class = str(index[f"tokenizer{suffix}"][1])
 
@@ -67,7 +71,10 @@ class TextEncoder(Frozen):
         """
         mask = mask if mask is None else mask.to(self.device)
         with self.running() as network:
-            return network(ids.to(self.device), attention_mask=mask, output_hidden_states=True)
+            output = network(ids.to(self.device), attention_mask=mask, output_hidden_states=True)
+        rows = [{"hidden": row} for row in output.last_hidden_state]
+        require_finite(rows, self, "text encoder", ["a prompt"] * len(rows))
+        return output
 
     @cached_property
     def tokenizer(self) -> Any:
