@@ -17,7 +17,6 @@ from mmalign.media.sounds import Sound
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     from numpy.typing import NDArray
 
 

@@ -59,7 +59,7 @@ def _refusals(output: Path) -> Iterator[None]:
 
 
 def _store(sampled: Sampled, files: Path, output: Path) -> Record:
-    """Writes what is no text of a record below `files`; returns it with paths as if that were the folder of `output`."""
+    """Writes what is no text of a record below `files`; returns it with paths as if that were where `output` is."""
     record = sampled.record
     media = {one.mid: _move_uri(one, output.parent) for one in record.media}
     responses = []

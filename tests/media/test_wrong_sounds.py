@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import random
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,22 +13,6 @@ from image_files import png, put
 from sound_files import RATE, SHORT, WIDTHS, chunk, claims, encode_sound, levels, read, sine, wav
 
 from mmalign import MediaError, MediaLimits
-
-
-@pytest.fixture
-def little_memory() -> Iterator[None]:
-    """Lets this process have 2 GiB more than it has, where that can be told."""
-    if not sys.platform.startswith("linux"):
-        yield
-        return
-    import resource
-
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2 * 2**30, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, before)
-
 
 # -- files ------------------------------------------------------------------------------------------------------------
 
