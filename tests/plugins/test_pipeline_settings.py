@@ -260,6 +260,39 @@ REFUSED: Mapping[str, tuple[str, str, dict[str, Any], str]] = {
         {"_class_name": "PNDMScheduler", "rescale_betas_zero_snr": True},
         "rescale_betas_zero_snr: True is unknown to PNDMScheduler",
     ),
+    "texts of another width": (
+        "stable_diffusion",
+        UNET,
+        {"cross_attention_dim": 48},
+        "48, but the text encoders give 32",
+    ),
+    "captions of another width": (
+        "pixart",
+        TRANSFORMER,
+        {"caption_channels": 48},
+        "caption_channels: 48, but .* give 32",
+    ),
+    "texts of another T5": (
+        "flux",
+        TRANSFORMER,
+        {"joint_attention_dim": 48},
+        "joint_attention_dim: 48, but .* give 32",
+    ),
+    "texts of other CLIPs": (
+        "sd3",
+        TRANSFORMER,
+        {"pooled_projection_dim": 48},
+        "pooled_projection_dim: 48, but .* give 64",
+    ),
+    "a refiner": (
+        "sdxl",
+        UNET,
+        {"projection_class_embeddings_input_dim": 72},
+        "with six sizes: .*: 72, but .* give 80",
+    ),
+    "a number in words": ("sdxl", VAE, {"scaling_factor": "0.13"}, "scaling_factor: expected a number, got '0.13'"),
+    "channels in words": ("sdxl", VAE, {"latent_channels": "4"}, "latent_channels: expected a whole number, got '4'"),
+    "an index of words": ("sdxl", "model_index.json", {"vae": "AutoencoderKL"}, r"vae: expected \[library, class\]"),
     "a stretched flow": ("sd3", SCHEDULER, {"shift_terminal": 0.1}, "shift_terminal: 0.1"),
     "a prediction of nobody's": ("sdxl", SCHEDULER, {"prediction_type": "noise"}, "prediction_type: unknown 'noise'"),
 }
@@ -310,6 +343,24 @@ def test_quantised_weights_are_refused(edited: Edit) -> None:
     save_file({name: value.to(torch.float8_e4m3fn) for name, value in load_file(path).items()}, path)
     with pytest.raises(ConfigError, match=r"holds quantised weights \(F8_E4M3\); name a folder with the plain ones"):
         build_family(folder, "stable_diffusion").load(device=CPU, dtype=torch.float32)
+
+
+def test_a_variant_that_no_part_has_is_refused(tiny_pipeline: Build) -> None:
+    with pytest.raises(ConfigError, match=r"variant: 'fp61', but no part of .* has such weights"):
+        build_family(tiny_pipeline("stable_diffusion"), "stable_diffusion", variant="fp61").check_weights()
+
+
+def test_levels_that_no_schedule_has_are_one_message(edited: Edit) -> None:
+    folder = edited("stable_diffusion", "scheduler/scheduler_config.json", beta_start=3.0, beta_end=5.0)
+    with pytest.raises(ConfigError, match="the scheduler's settings give no schedule: expected noise levels"):
+        _ = build_family(folder, "stable_diffusion").schedule
+
+
+def test_settings_that_are_no_object_are_named(edited: Edit) -> None:
+    folder = edited("stable_diffusion", "vae/config.json")
+    (folder / "vae/config.json").write_text("[]")
+    with pytest.raises(ConfigError, match=r"vae/config.json: expected an object, got list"):
+        build_family(folder, "stable_diffusion")
 
 
 def test_settings_of_another_schedulers_sampling_are_kept() -> None:

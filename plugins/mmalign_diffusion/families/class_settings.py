@@ -46,6 +46,19 @@ _VALUES: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
 }
 """By class, further settings with the values that need nothing but what a text encoder gives."""
 
+_WHOLE = ("in_channels", "out_channels", "latent_channels", "patch_size", "time_cond_proj_dim", "num_train_timesteps")
+_NUMBERS = (
+    "scaling_factor",
+    "shift_factor",
+    "beta_start",
+    "beta_end",
+    "shift",
+    "base_shift",
+    "max_shift",
+    "flow_shift",
+)
+"""Settings that our code computes with, so that another type would end in a traceback."""
+
 _LEVELS = frozenset(
     """num_train_timesteps beta_start beta_end beta_schedule trained_betas prediction_type rescale_betas_zero_snr
     set_alpha_to_one final_sigmas_type snr_shift_scale use_flow_sigmas flow_shift shift use_dynamic_shifting
@@ -132,6 +145,9 @@ def _refuse(
     given: Mapping[str, Any], defaults: Mapping[str, Any], honoured: Collection[str], place: str, class_name: str
 ) -> None:
     for name, value in given.items():
+        wrong = name in _WHOLE and (not isinstance(value, int) or value < 1)
+        if value is not None and (wrong or (name in _NUMBERS and not isinstance(value, int | float))):
+            raise ConfigError(f"{place}: {name}: expected a {'whole ' if wrong else ''}number, got {value!r}")
         if name in honoured:
             continue
         if name not in defaults and not value:  # of a class that it was derived from, and switched off

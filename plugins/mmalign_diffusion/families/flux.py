@@ -16,7 +16,7 @@ from mmalign import ConfigError, Parameters
 from mmalign_diffusion.families.base import Tensors, input_dtype
 from mmalign_diffusion.families.flow_schedules import read_shifted_schedule
 from mmalign_diffusion.families.pipeline import PipelineFamily, PipelineParameters
-from mmalign_diffusion.families.pipeline_checks import check_channels
+from mmalign_diffusion.families.pipeline_checks import check_channels, check_width
 from mmalign_diffusion.schedules import Schedule
 
 
@@ -43,6 +43,10 @@ class Flux(PipelineFamily):
     def check_settings(self) -> None:
         """The transformer reads patches of 2 x 2 latents."""
         check_channels(self._denoiser.place, self.settings["in_channels"], self.autoencoder.channels, each=4)
+        clip, long = self.encoders
+        check_width(self._denoiser.place, "joint_attention_dim", self.settings["joint_attention_dim"], [long.width])
+        pooled = self.settings["pooled_projection_dim"]
+        check_width(self._denoiser.place, "pooled_projection_dim", pooled, [clip.pooled_width])
         if self.settings["patch_size"] != 1:
             raise ConfigError(f"{self._denoiser.place}: patch_size: {self.settings['patch_size']}; expected 1")
 

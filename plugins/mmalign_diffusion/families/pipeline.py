@@ -131,6 +131,7 @@ class PipelineFamily(ScheduledFamily):
 
     def load(self, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
         """Loads the denoiser from safetensors, without dropout; frozen encoders follow to the same device."""
+        self.check_weights()
         for frozen in (self.autoencoder, *self.encoders):
             frozen.device = device
         network = self._denoiser.load("diffusers", self.denoiser_class, dtype)
@@ -138,8 +139,12 @@ class PipelineFamily(ScheduledFamily):
 
     def check_weights(self) -> None:
         """Looks at the files of the denoiser, the autoencoder and the text encoders; see `Family.check_weights`."""
-        for component in (self._denoiser, *(one.component for one in (self.autoencoder, *self.encoders))):
+        components = [self._denoiser, *(one.component for one in (self.autoencoder, *self.encoders))]
+        for component in components:
             _ = component.stored_dtype
+        wanted = self.options.variant
+        if wanted is not None and all(component.chosen[0] != wanted for component in components):
+            raise ConfigError(f"modality.family.variant: {wanted!r}, but no part of {self.folder} has such weights")
 
     def build_skeleton(self) -> nn.Module:
         """Builds the denoiser from its settings, without memory for weights."""

@@ -44,9 +44,17 @@ def check_pipeline(folder: Path, index: Mapping[str, Any], family: str) -> None:
     raise ConfigError(f"modality.family: {family}, but {folder} holds a {name}; {choice}")
 
 
+def find_class_name(folder: Path, index: Mapping[str, Any], part: str) -> tuple[str | None, str | None]:
+    """Returns library and class of a part as `model_index.json` names them, (None, None) for none."""
+    found = index.get(part) or [None, None]
+    if not isinstance(found, list) or len(found) != 2:
+        raise ConfigError(f"modality.model: {folder / _INDEX}: {part}: expected [library, class], got {found!r}")
+    return found[0], found[1]
+
+
 def check_part(folder: Path, index: Mapping[str, Any], part: str, expected: str, renamed: Sequence[str] = ()) -> None:
     """Raises ConfigError where a part of a pipeline is of another class than the one that would be loaded."""
-    library, name = (index.get(part) or [None, None])[:2]
+    library, name = find_class_name(folder, index, part)
     if name is not None and name not in (expected, *renamed):
         raise ConfigError(f"modality.model: {folder} has a {name} (of {library}) as {part}; expected {expected}")
 
@@ -58,6 +66,14 @@ def check_channels(place: str, got: int, latents: int, each: int = 1) -> None:
         raise ConfigError(
             f"{place}: in_channels: {got}, but the autoencoder gives {latents * each}{kinds if got > latents else ''}"
         )
+
+
+def check_width(place: str, name: str, got: Any, widths: Sequence[int | None]) -> None:
+    """Raises ConfigError where a denoiser reads texts of another width than those of the encoders, side by side."""
+    given = sum(width for width in widths if width is not None)
+    wanted = set(got) if isinstance(got, list) else {got}
+    if None not in widths and wanted != {given}:
+        raise ConfigError(f"{place}: {name}: {got}, but the text encoders give {given}")
 
 
 def read_sides(value: Any, place: str) -> tuple[int, int] | None:

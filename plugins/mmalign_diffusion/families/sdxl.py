@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmalign import ConfigError, Parameters
 from mmalign_diffusion.families.base import Tensors, input_dtype
+from mmalign_diffusion.families.pipeline_checks import check_width
 from mmalign_diffusion.families.unet import UNetFamily, UNetParameters
 
 
@@ -39,6 +40,12 @@ class SDXL(UNetFamily):
     def check_settings(self) -> None:
         """The network has to be told size and crop."""
         super().check_settings()
+        place, settings = self._denoiser.place, self.settings
+        check_width(place, "cross_attention_dim", settings["cross_attention_dim"], [one.width for one in self.encoders])
+        told = settings["addition_time_embed_dim"]
+        if told is not None:  # six numbers of size and crop; the refiner's five with an aesthetic score are others
+            name = "projection_class_embeddings_input_dim"
+            check_width(f"{place}, with six sizes", name, settings[name], [6 * told, self.encoders[-1].pooled_width])
         if self.settings["addition_embed_type"] != "text_time":
             raise ConfigError(
                 f"{self._denoiser.place}: addition_embed_type: {self.settings['addition_embed_type']!r}; expected "

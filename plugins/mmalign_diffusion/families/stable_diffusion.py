@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from mmalign_diffusion.families.base import Tensors, input_dtype
+from mmalign_diffusion.families.pipeline_checks import check_width
 from mmalign_diffusion.families.unet import UNetFamily
 
 
@@ -15,6 +16,12 @@ class StableDiffusion(UNetFamily):
 
     family: ClassVar[str] = "stable_diffusion"
     pipeline_class: ClassVar[str | None] = "StableDiffusionPipeline"
+
+    def check_settings(self) -> None:
+        """The network reads what CLIP gives."""
+        super().check_settings()
+        name = "cross_attention_dim" if self.settings["encoder_hid_dim"] is None else "encoder_hid_dim"
+        check_width(self._denoiser.place, name, self.settings[name], [self.encoders[0].width])
 
     def tokenise_text(self, text: str) -> dict[str, Tensor]:
         """Tokens of CLIP."""
