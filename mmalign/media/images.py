@@ -34,6 +34,7 @@ _DAMAGED: tuple[type[Exception], ...] = (OSError, SyntaxError, ValueError, EOFEr
 _DAMAGED += (AttributeError, ArithmeticError, RuntimeError, MemoryError, struct.error, zlib.error)
 _TURNED = (5, 6, 7, 8)  # values of EXIF orientation that swap width and height
 _ORIENTATION = 0x0112
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,10 @@ def _open(file: IO[bytes], *, pixels: bool) -> Image:
     try:
         return Image.open(tidy_png(file, pixels=pixels) if start.startswith(SIGNATURE) else file, formats=FORMATS)
     except UnidentifiedImageError:
+        if start.startswith(_TIFF):
+            raise MediaError(
+                "a TIFF file whose header is damaged, or whose kind of pixels is not read; save it as RGB or grey"
+            ) from None
         known = f"no image of a known kind ({', '.join(FORMATS)}), or its header is damaged"
         raise MediaError(f"{known}; it begins with {_show(start)}") from None
     except Image.DecompressionBombError:

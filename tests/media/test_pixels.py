@@ -62,6 +62,15 @@ def test_pixels_without_a_known_white_are_refused_at_both_levels(
             check_media(record(file), level=level)  # type: ignore[arg-type]
 
 
+def test_a_layout_that_pillow_does_not_read_is_named(tmp_path: Path) -> None:
+    file = put(tmp_path, "a.tif", raw_tiff(11, 1, bytes(4), width=2))
+    for level in ("header", "full"):
+        with pytest.raises(
+            MediaError, match=r"a TIFF file whose .* kind of pixels is not read; save it as RGB or grey"
+        ):
+            check_media(record(file), level=level)  # type: ignore[arg-type]
+
+
 def test_lab_is_shown_as_the_colour_it_means(tmp_path: Path) -> None:
     red = Image.new("RGB", SIZE, (200, 40, 30))
     lab: Any = ImageCms.profileToProfile(

@@ -62,7 +62,7 @@ def embed_scale(scales: Tensor, features: int) -> Tensor:
     Source: arXiv:2310.04378, and `get_guidance_scale_embedding` of diffusers' StableDiffusionPipeline.
     """
     half = features // 2
-    rates = torch.exp(-log(10_000.0) / (half - 1) * torch.arange(half, device=scales.device))
+    rates = torch.exp(-log(10_000.0) / max(half - 1, 1) * torch.arange(half, device=scales.device))
     angles = 1000.0 * scales.float()[:, None] * rates
     embedded = torch.cat([angles.sin(), angles.cos()], dim=1)
     return torch.nn.functional.pad(embedded, (0, features - 2 * half))
