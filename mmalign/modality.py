@@ -98,7 +98,8 @@ class Modality(ABC):
         """Writes a response as text for reports: what `decode` gives, images, sounds and arrays by kind and size."""
         from mmalign.media.outputs import describe_output
 
-        return describe_output(self.decode(record, response))
+        output = self.decode(record, response)
+        return describe_output(output) or str(output)
 
     def complete(
         self, networks: Networks, responses: Sequence[EncodedResponse]

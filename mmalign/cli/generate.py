@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
@@ -134,17 +134,13 @@ def _rewards(record: Record) -> dict[str, float]:
 
 
 def _show(samples: Iterable[Sampled]) -> None:
+    from mmalign.media.outputs import describe_output
+
     console = Console()
     for record, outputs in samples:
         rewards = _rewards(record)
         console.print(record.prompt_text, style="bold", markup=False, highlight=False, soft_wrap=True)
         for response in record.responses:
             note = f"[{rewards[response.rid]:+.3f}] " if response.rid in rewards else ""
-            shown = _describe(outputs[response.rid], response.text)
+            shown = describe_output(outputs[response.rid]) or response.text
             console.print(f"  {note}{shown}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _describe(output: Any, text: str) -> str:
-    from mmalign.media.outputs import describe_output, is_text
-
-    return text if is_text(output) else describe_output(output)

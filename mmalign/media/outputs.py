@@ -48,8 +48,12 @@ def is_text(output: Any) -> bool:
     return not (is_image(output) or isinstance(output, Sound) or _is_array(output) or _is_table(output))
 
 
-def describe_output(output: Any) -> str:
-    """Words an output on one line: arrays by shape, dtype and range, never by their elements; others as their text."""
+def describe_output(output: Any) -> str | None:
+    """Words an image, sound or array on one line, by kind, size, dtype and range, never by its elements.
+
+    Returns:
+        None for other outputs, which are shown as the text of their response.
+    """
     if is_image(output):
         return f"<image {output.width} x {output.height} {output.mode}>"
     if isinstance(output, Sound):
@@ -58,7 +62,7 @@ def describe_output(output: Any) -> str:
         return f"<sound {len(samples) / output.rate:.2f} s, {channels} x {output.rate} Hz>"
     if _is_table(output):
         return f"<arrays {', '.join(f'{name}: {_describe_array(value)}' for name, value in output.items())}>"
-    return f"<array {_describe_array(output)}>" if _is_array(output) else str(output)
+    return f"<array {_describe_array(output)}>" if _is_array(output) else None
 
 
 def output_bytes(output: Any) -> bytes | None:

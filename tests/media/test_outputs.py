@@ -53,7 +53,7 @@ def test_an_output_is_one_line_of_words(name: str) -> None:
 
 @pytest.mark.parametrize("output", ["text", [(0.0, 1.0)], {}, {"a": 1}, 3.5, None])
 def test_what_has_a_text_stays_one(output: Any) -> None:
-    assert is_text(output) and describe_output(output) == str(output)
+    assert is_text(output) and describe_output(output) is None
 
 
 def test_files_hold_what_was_sampled(tmp_path: Path) -> None:
