@@ -138,6 +138,8 @@ def test_a_network_without_a_size_needs_one_and_a_pair_is_height_and_width(edite
     assert find_family("stable_diffusion")(folder).size == (16, 32)
     with pytest.raises(ConfigError, match="sample_size: expected a number or"):
         find_family("stable_diffusion")(str(edited("stable_diffusion", "unet/config.json", sample_size=[8, 0])))
+    with pytest.raises(ConfigError, match="sample_size: expected a number or"):
+        find_family("stable_diffusion")(str(edited("stable_diffusion", "unet/config.json", sample_size=8.5)))
 
 
 def test_families_whose_class_has_a_size_take_it(edited: Edit) -> None:
@@ -290,6 +292,8 @@ REFUSED: Mapping[str, tuple[str, str, dict[str, Any], str]] = {
         {"projection_class_embeddings_input_dim": 72},
         "with six sizes: .*: 72, but .* give 80",
     ),
+    "means of other channels": ("sdxl", VAE, {"latents_mean": [0.5]}, "latents_mean: expected 4 numbers"),
+    "no list of channels": ("sdxl", VAE, {"block_out_channels": 8}, "block_out_channels: expected a list, got 8"),
     "a number in words": ("sdxl", VAE, {"scaling_factor": "0.13"}, "scaling_factor: expected a number, got '0.13'"),
     "channels in words": ("sdxl", VAE, {"latent_channels": "4"}, "latent_channels: expected a whole number, got '4'"),
     "an index of words": ("sdxl", "model_index.json", {"vae": "AutoencoderKL"}, r"vae: expected \[library, class\]"),

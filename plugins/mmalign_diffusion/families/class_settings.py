@@ -57,6 +57,7 @@ _NUMBERS = (
     "max_shift",
     "flow_shift",
 )
+_LISTS = ("block_out_channels",)
 """Settings that our code computes with, so that another type would end in a traceback."""
 
 _LEVELS = frozenset(
@@ -102,8 +103,9 @@ def read_network(
     if own != class_name and own not in renamed:
         raise ConfigError(f"{place}: a {own}; expected a {class_name}")
     if given.get("quantization_config"):
-        method = dict(given["quantization_config"]).get("quant_method", "an unknown method")
-        raise ConfigError(f"{place}: weights quantised by {method}; name a folder with the plain weights")
+        config = given["quantization_config"]
+        method = config.get("quant_method") if isinstance(config, dict) else None
+        raise ConfigError(f"{place}: weights quantised by {method or 'some way'}; name a folder with the plain weights")
     defaults = _find_defaults(class_name, place)
     known = {name: value for name, value in given.items() if not name.startswith("_")}
     known.pop("quantization_config", None)
@@ -146,6 +148,8 @@ def _refuse(
 ) -> None:
     for name, value in given.items():
         wrong = name in _WHOLE and (not isinstance(value, int) or value < 1)
+        if name in _LISTS and not (isinstance(value, list) and value):
+            raise ConfigError(f"{place}: {name}: expected a list, got {value!r}")
         if value is not None and (wrong or (name in _NUMBERS and not isinstance(value, int | float))):
             raise ConfigError(f"{place}: {name}: expected a {'whole ' if wrong else ''}number, got {value!r}")
         if name in honoured:

@@ -175,10 +175,15 @@ class PipelineFamily(ScheduledFamily):
     def tokenise_text(self, text: str) -> dict[str, Tensor]:
         """Turns a text, which may be empty, into unbatched tokens."""
 
+    @property
+    def has_null_condition(self) -> bool:
+        """Returns whether guidance may compare with the empty prompt; here it may."""
+        return True
+
     @cached_property
-    def null_tokens(self) -> dict[str, Tensor]:
-        """Tokens of the empty prompt."""
-        return self.tokenise_text("")
+    def null_tokens(self) -> dict[str, Tensor] | None:
+        """Tokens of the empty prompt; None where there is no null condition."""
+        return self.tokenise_text("") if self.has_null_condition else None
 
     def reads_through(self, suffix: str) -> bool:
         """Says whether a text encoder is used; here all are."""

@@ -80,7 +80,7 @@ def read_sides(value: Any, place: str) -> tuple[int, int] | None:
     """Reads (height, width) of a setting that is a number, a pair, or null."""
     if value is None:
         return None
-    sides = (value, value) if isinstance(value, int) else tuple(value)
+    sides = tuple(value) if isinstance(value, list) else (value, value)
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise ConfigError(f"{place}: sample_size: expected a number or [height, width], got {value!r}")
     return sides[0], sides[1]

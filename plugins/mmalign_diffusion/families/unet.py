@@ -32,14 +32,9 @@ class UNetFamily(PipelineFamily):
     denoiser_class: ClassVar[str] = "UNet2DConditionModel"
 
     @property
-    def null_tokens(self) -> dict[str, Tensor] | None:  # type: ignore[override]
-        """Tokens of the empty prompt; None where the network is told its guidance."""
-        return None if self.told_guidance else super().null_tokens
-
-    @property
-    def told_guidance(self) -> bool:
-        """Returns whether the network is told its guidance."""
-        return self.settings["time_cond_proj_dim"] is not None
+    def has_null_condition(self) -> bool:
+        """Returns whether there is one: where the network is not told its guidance."""
+        return self.settings["time_cond_proj_dim"] is None
 
     def check_settings(self) -> None:
         """The network gives as many channels as it reads, so no variance."""
@@ -50,7 +45,7 @@ class UNetFamily(PipelineFamily):
 
     def embed_guidance(self, count: int, device: torch.device, dtype: torch.dtype) -> Tensor | None:
         """Returns what the network is told of `embedded_guidance`, [count, D]; None where it is told nothing."""
-        if not self.told_guidance:
+        if self.has_null_condition:
             return None
         told = torch.full((count,), self.options.embedded_guidance - 1, device=device)
         return embed_scale(told, self.settings["time_cond_proj_dim"]).to(dtype)
