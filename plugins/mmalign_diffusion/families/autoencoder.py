@@ -36,7 +36,8 @@ class Autoencoder(Frozen):
             if settings[name] != 3:
                 raise ConfigError(f"{component.place}: {name}: {settings[name]}; expected 3, of RGB")
         for name in ("latents_mean", "latents_std"):
-            if settings[name] is not None and len(settings[name]) != settings["latent_channels"]:
+            own = settings[name]
+            if own is not None and (not isinstance(own, list) or len(own) != settings["latent_channels"]):
                 raise ConfigError(f"{component.place}: {name}: expected {settings['latent_channels']} numbers")
         self.factor: int = 2 ** (len(settings["block_out_channels"]) - 1)
         self.channels: int = settings["latent_channels"]
