@@ -68,6 +68,8 @@ if TYPE_CHECKING:
     from mmalign.media.images import MediaLimits as MediaLimits
     from mmalign.media.images import is_image as is_image
     from mmalign.media.images import open_image as open_image
+    from mmalign.media.outputs import describe_output as describe_output
+    from mmalign.media.sounds import Sound as Sound
     from mmalign.media.sounds import open_sound as open_sound
     from mmalign.modality import Modality as Modality
     from mmalign.parts import Collector as Collector
@@ -134,7 +136,8 @@ _EXPORTS = {
     "losses.objectives": ("Objective",),
     "losses.reductions": ("aggregation_weights", "masked_mean", "masked_sum", "step_mask", "weighted_sum"),
     "media.images": ("MediaLimits", "is_image", "open_image"),
-    "media.sounds": ("open_sound",),
+    "media.outputs": ("describe_output",),
+    "media.sounds": ("Sound", "open_sound"),
     "modality": ("Modality",),
     "parts": (
         "Collector",

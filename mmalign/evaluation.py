@@ -89,7 +89,10 @@ def _held_out_batch(run: Run) -> Batch:
     return run.held_out_batch
 
 
-def _render(run: Run, examples: Sequence[tuple[Record, Response, float]]) -> list[Example]:
+def _render(run: Run, examples: Sequence[tuple[Record, Response | str, float]]) -> list[Example]:
     shown = examples[: run.config.evaluation.examples]
     describe = run.assembly.modality.describe
-    return [(record.prompt_text, describe(record, response)) for record, response, _ in shown]
+    return [
+        (record.prompt_text, response if isinstance(response, str) else describe(record, response))
+        for record, response, _ in shown
+    ]

@@ -84,12 +84,16 @@ class DataSection(Parameters):
     max_image_pixels: int = Field(default=DEFAULT_LIMITS.pixels, ge=1, le=LARGEST_PIXELS)
     """Width times height of the largest image that is decoded."""
     max_image_bytes: int = Field(default=DEFAULT_LIMITS.size, ge=1)
-    """Size of the largest image file that is read."""
+    """Size of the largest image or sound file that is read."""
+    max_sound_samples: int = Field(default=DEFAULT_LIMITS.samples, ge=1)
+    """Samples, over all channels, of the longest sound that is decoded."""
 
     @property
     def media_limits(self) -> MediaLimits:
-        """Which images are accepted."""
-        return MediaLimits(self.max_image_pixels, self.max_image_bytes, self.allow_remote_media)
+        """Which images and sounds are accepted."""
+        return MediaLimits(
+            self.max_image_pixels, self.max_image_bytes, self.allow_remote_media, samples=self.max_sound_samples
+        )
 
 
 class Source:

@@ -104,6 +104,9 @@ class DenoiserModality(Modality):
 
     def parameter_counts(self) -> tuple[int, int] | None:
         """Counts (all, trained) parameters of the denoiser, without its weights."""
+        stored = self.network_family.check_weights()
+        if stored is not None and self.lora is None:
+            return stored, stored
         network = self.network_family.build_skeleton()
         if network is None:
             return None
