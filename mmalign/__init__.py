@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mmalign.api import load_run as load_run
     from mmalign.api import train as train
     from mmalign.caches.folders import cache_folder as cache_folder
+    from mmalign.caches.parameter_counts import remember_counts as remember_counts
     from mmalign.caches.tensor_store import TensorStore as TensorStore
     from mmalign.compute.adapters import LoRAParameters as LoRAParameters
     from mmalign.compute.adapters import add_lora as add_lora
@@ -92,6 +93,7 @@ if TYPE_CHECKING:
     from mmalign.specs import QuantitySpec as QuantitySpec
     from mmalign.specs import RewardSpec as RewardSpec
     from mmalign.specs import TransformSpec as TransformSpec
+    from mmalign.specs import Unbounded as Unbounded
     from mmalign.testing import build_tiny_text_model as build_tiny_text_model
     from mmalign.testing import try_part as try_part
     from mmalign.tokens.modality import TokenModality as TokenModality
@@ -107,6 +109,7 @@ __version__ = "0.1.0.dev0"
 _EXPORTS = {
     "api": ("check", "evaluate", "load_run", "train"),
     "caches.folders": ("cache_folder",),
+    "caches.parameter_counts": ("remember_counts",),
     "caches.tensor_store": ("TensorStore",),
     "compute.adapters": ("LoRAParameters", "add_lora"),
     "compute.batch": ("Batch",),
@@ -162,6 +165,7 @@ _EXPORTS = {
         "QuantitySpec",
         "RewardSpec",
         "TransformSpec",
+        "Unbounded",
     ),
     "testing": ("build_tiny_text_model", "try_part"),
     "tokens.modality": ("TokenModality",),

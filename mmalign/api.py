@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from mmalign.config.run_config import Overrides, RunConfig, read_config
-from mmalign.config.validation import validate
+from mmalign.config.reading import Overrides
+from mmalign.config.run_config import RunConfig, load_config
 from mmalign.distribution import is_main_process
 from mmalign.errors import CheckpointError, ConfigError
 from mmalign.evaluation import measure
@@ -115,11 +115,9 @@ def load_assembly(
             raise ConfigError("overrides: only a configuration file can be overridden; change the RunConfig itself")
         check_launch_requests(config)
         return assemble(config, load_registry_for(config.model_dump(), disabled))
-    raw = read_config(config, overrides)
-    registry = load_registry_for(raw, disabled)
-    checked = validate(RunConfig, raw, "", str(config))
+    checked = load_config(config, overrides)
     check_launch_requests(checked)
-    return assemble(checked, registry, str(config))
+    return assemble(checked, load_registry_for(checked.model_dump(), disabled), str(config))
 
 
 @plugin_boundary()

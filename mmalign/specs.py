@@ -15,13 +15,23 @@ from pydantic import BaseModel, ConfigDict
 LogProbKind = Literal["exact", "surrogate"]
 
 
+@dataclass(frozen=True)
+class Unbounded:
+    """Says of a number in a config model why every finite one is right: `Annotated[float, Unbounded("a score")]`."""
+
+    reason: str
+
+
 class Parameters(BaseModel):
     """Base of every part's config model: unknown keys are errors, values do not change, docstrings are help.
 
     The fields are the keyword arguments of the part: `target(**fields)`; the part itself never sees this object.
+    Numbers are finite, and have bounds (`Field(ge=0, le=1)`) or say why they have none (`Unbounded`).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,7 @@ def train(
 
     Exit codes: 0 when the run is finished; 130 after Ctrl-C and 143 after SIGTERM, once all is saved; 2 after an error.
     """
+    _check_early(config, overrides)
     from mmalign import api
     from mmalign.cli.report import print_result, wide_console
 
@@ -60,6 +61,7 @@ def train(
 
 def check(config: Config, overrides: Overrides = None) -> None:
     """Validate a run configuration, its data and plugins without training, and print the plan."""
+    _check_early(config, overrides)
     from mmalign import api
     from mmalign.cli.report import print_inspection, wide_console
 
@@ -68,6 +70,8 @@ def check(config: Config, overrides: Overrides = None) -> None:
 
 def evaluate(run: RunOrConfig, overrides: Overrides = None) -> None:
     """Compute held-out metrics of a trained run or of a start model."""
+    if not run.is_dir():
+        _check_early(run, overrides)
     from mmalign import api
 
     table = Table(title=str(run))
@@ -76,3 +80,10 @@ def evaluate(run: RunOrConfig, overrides: Overrides = None) -> None:
     for name, value in api.evaluate(run, overrides or (), disabled=disabled_plugins()).items():
         table.add_row(name, f"{value:.4g}")
     Console().print(table)
+
+
+def _check_early(config: Path, overrides: list[str] | None) -> None:
+    """Answers what is wrong with the keys before torch loads, which takes seconds."""
+    from mmalign.planning.early_checks import check_early
+
+    check_early(config, overrides or (), disabled=disabled_plugins())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from mmalign.binding import read_binding
-from mmalign.config.components import Component, RewardComponent
+from mmalign.config.components import Component, RewardComponent, place
 from mmalign.config.run_config import RunConfig
 from mmalign.decoding import Decoding
 from mmalign.errors import ConfigError, PluginError, suggest
@@ -28,7 +28,7 @@ from mmalign.planning.checks import (
 )
 from mmalign.planning.components import check_components
 from mmalign.planning.overlap import check_overlap
-from mmalign.planning.plan import BoundAdvantage, Builder, place, plan_run
+from mmalign.planning.plan import BoundAdvantage, Builder, plan_run
 from mmalign.planning.quantities import Plan
 from mmalign.registry import Registry, load_object
 from mmalign.rewards.scorer import BoundReward, RewardScorer

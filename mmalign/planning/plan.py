@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from mmalign.binding import check_keywords, needs_of, owner_of, read_keywords
-from mmalign.config.components import Component
+from mmalign.config.components import Component, place
 from mmalign.config.run_config import RunConfig
 from mmalign.config.validation import validate_parameters
 from mmalign.errors import ConfigError
@@ -74,11 +74,6 @@ class Builder:
         """Builds the part that a component names."""
         spec, parameters = self.bind(kind, component, where)
         return load_object(cast(TargetSpec, spec).target)(**parameters)
-
-
-def place(key: str, index: int, components: Sequence[Component]) -> str:
-    """The key path of a component; the only one of its list may stand in the file without a list."""
-    return key if len(components) == 1 else f"{key}[{index}]"
 
 
 def plan_run(
