@@ -41,12 +41,14 @@ def train(run: Run) -> None:
     if run.step == 0:
         evaluate(run)
     quiet = not run.accelerator.is_main_process
-    with Progress(run.total_steps, start=run.step, quiet=quiet) as progress, Interruption() as interruption:
+    bar = Progress(run.total_steps, start=run.step, quiet=quiet, device=run.accelerator.device)
+    with bar as progress, Interruption() as interruption:
+        progress.show_held_out(run.step, run.after)
         while not run.finished and not interruption.requested:
             before = run.step
             _run_round(run, progress)
             if _passed(before, run, run.config.evaluation.every):
-                evaluate(run)
+                progress.show_held_out(run.step, evaluate(run))
             if _passed(before, run, run.config.checkpoint.every):
                 save(run)
         run.interrupted = not run.finished

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-import warnings
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -16,6 +15,7 @@ import typer.main
 
 from mmalign import __version__
 from mmalign.cli.context import set_disabled_plugins
+from mmalign.cli.messages import print_error, print_traceback, routed_messages, set_debug, shows_tracebacks
 from mmalign.errors import MmalignError, suggest
 
 
@@ -34,12 +34,19 @@ COMMANDS = {
     ),
     "generate": LazyCommand("mmalign.cli.generate", "generate", "Sample responses of a trained model."),
     "eval": LazyCommand("mmalign.cli.train", "evaluate", "Evaluate a trained model on held-out records."),
+    "compare": LazyCommand("mmalign.cli.compare", "compare", "Compare the held-out metrics of runs, and what differs."),
+    "export": LazyCommand(
+        "mmalign.cli.export", "export", "Write the model of a run, with its adapter merged in or not."
+    ),
     "score": LazyCommand("mmalign.cli.score", "score", "Score stored responses with a trained run."),
     "data": LazyCommand("mmalign.cli.data", "app", "Validate, convert and show records."),
     "plugins": LazyCommand("mmalign.cli.parts", "plugins", "List the installed plugins and what became of them."),
     "list": LazyCommand("mmalign.cli.parts", "list_parts", "List the parts of a kind: objectives, rewards, ..."),
     "explain": LazyCommand("mmalign.cli.parts", "explain", "Explain a part: equation, needs, parameters, paper."),
     "schema": LazyCommand("mmalign.cli.parts", "schema", "Write the JSON Schema of run configurations."),
+    "doctor": LazyCommand(
+        "mmalign.cli.doctor", "doctor", "Show versions, devices, plugins, extras and the environment."
+    ),
     "cache": LazyCommand("mmalign.cli.cache", "app", "Show and clear what is kept between runs."),
     "conformance": LazyCommand("mmalign.cli.conformance", "conformance", "Check the plugins against golden vectors."),
 }
@@ -85,25 +92,29 @@ def _set_options(
     no_plugin: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out; may be given several times.")
     ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors, and what libraries log.")] = False,
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
     set_disabled_plugins(no_plugin or ())
+    set_debug(debug)
 
 
 def main() -> None:
     """Runs the command line.
 
-    Exit codes: 2 after a mistake that the user can mend, printed as one message. Any other exception is a bug, and
-    keeps its traceback.
+    Exit codes: 2 after a mistake that the user can mend, printed as one message, with `--debug` after its traceback.
+    Any other exception is a bug, and keeps its traceback.
     """
-    # Deprecations inside other libraries are for their authors, not for somebody who reads a training log.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|accelerate|torch)\.")
+    sys.excepthook = print_traceback
     try:
-        app()
+        with routed_messages():
+            app()
     except MmalignError as error:
-        _print_error(str(error))
+        if shows_tracebacks():
+            print_traceback(type(error), error, error.__traceback__)
+        print_error(str(error))
         sys.exit(2)
 
 
@@ -115,10 +126,3 @@ def _load_command(name: str) -> Any:
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     single.command(name)(loaded)
     return typer.main.get_command(single)
-
-
-def _print_error(message: str) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    Console(stderr=True).print(Text("error: ", style="bold red").append(message, style="default"), soft_wrap=True)

@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-
 from mmalign.cli.context import disabled_plugins
+from mmalign.terminal import add_row, output_console, show_text, wide_console
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML run configuration.")]
 RunOrConfig = Annotated[
@@ -29,7 +27,7 @@ def train(
 ) -> None:
     """Train with a run configuration; Ctrl-C saves and stops."""
     from mmalign import api
-    from mmalign.cli.report import print_result, wide_console
+    from mmalign.cli.report import print_result
 
     run = api.train(config, overrides or (), resume=resume, overwrite=overwrite, disabled=disabled_plugins())
     if run.accelerator.is_main_process:
@@ -39,18 +37,20 @@ def train(
 def check(config: Config, overrides: Overrides = None) -> None:
     """Validate a run configuration, its data and plugins without training, and print the plan."""
     from mmalign import api
-    from mmalign.cli.report import print_inspection, wide_console
+    from mmalign.cli.report import print_inspection
 
     print_inspection(api.check(config, overrides or (), disabled=disabled_plugins()), wide_console())
 
 
 def evaluate(run: RunOrConfig, overrides: Overrides = None) -> None:
     """Compute held-out metrics of a trained run or of a start model."""
+    from rich.table import Table
+
     from mmalign import api
 
-    table = Table(title=str(run))
+    table = Table(title=show_text(str(run)))
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in api.evaluate(run, overrides or (), disabled=disabled_plugins()).items():
-        table.add_row(name, f"{value:.4g}")
-    Console().print(table)
+        add_row(table, name, f"{value:.4g}")
+    output_console().print(table)
