@@ -10,7 +10,7 @@ from mmalign.config.run_config import Overrides, RunConfig, dump_config, read_co
 from mmalign.config.validation import validate
 from mmalign.errors import CheckpointError, ConfigError
 from mmalign.evaluation import measure
-from mmalign.hardware import flushed_subnormals, kept_memory
+from mmalign.hardware import choose_dtype, flushed_subnormals, kept_memory
 from mmalign.loop import train as run_loop
 from mmalign.monitoring.run_log import FILE as LOG
 from mmalign.monitoring.run_log import run_log
@@ -18,7 +18,9 @@ from mmalign.monitoring.sample_grids import SAMPLES
 from mmalign.planning.assembly import Assembly, assemble, load_registry_for
 from mmalign.planning.inspection import Inspection, inspect_run
 from mmalign.results.checkpoint import find_latest, load_checkpoint
+from mmalign.results.comparison import read_run
 from mmalign.results.export import MERGED, MODEL, export_run
+from mmalign.results.model_folder import write_model_folder
 from mmalign.results.provenance import check_same_plugins, write_provenance
 from mmalign.run import Run
 from mmalign.startup import build_run
@@ -123,6 +125,37 @@ def evaluate(path: str | Path, overrides: Overrides = (), *, disabled: Sequence[
     return measure(run)[0]
 
 
+def export(
+    path: str | Path,
+    output: str | Path,
+    *,
+    merged: bool = False,
+    dtype: str = "auto",
+    disabled: Sequence[str] = (),
+) -> None:
+    """Writes the model of a run's newest checkpoint to a new folder, with tokenizer or scheduler and model card.
+
+    Args:
+        path: the folder of a run.
+        merged: the whole network with adapters merged into it, in float32, then rounded once to `dtype`.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto`, what the run keeps its network in. An adapter is written as
+            it was trained.
+
+    Raises:
+        ConfigError: `path` is no run, the output exists, or this modality has no merged export.
+        CheckpointError: the run has no checkpoint.
+    """
+    record = read_run(Path(path))
+    if Path(output).exists():
+        raise ConfigError(f"--output: {output} exists; give another folder, or remove it")
+    precise = {"train.dtype": "float32", "train.mixed_precision": "no"} if merged else {}
+    run = load_run(path, precise, disabled=disabled)
+    adapter = run.assembly.modality.adapter
+    wanted = str(record.config["train.dtype"]) if dtype == "auto" else dtype
+    rounded = choose_dtype(wanted, run.accelerator.device, adapter=adapter) if merged else None
+    write_model_folder(run, record, Path(output), merged=merged, dtype=rounded)
+
+
 def _find_start(output: Path, *, resume: bool, overwrite: bool) -> Path | None:
     """Finds the checkpoint to go on from, or None to start anew.
 
@@ -170,4 +203,4 @@ def _open_output(run: Run, *, anew: bool) -> None:
     write_provenance(run)
 
 
-__all__ = ["check", "evaluate", "load_assembly", "load_run", "train"]
+__all__ = ["check", "evaluate", "export", "load_assembly", "load_run", "train"]

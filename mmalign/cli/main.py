@@ -14,8 +14,8 @@ import typer.core
 import typer.main
 
 from mmalign import __version__
-from mmalign.cli.context import set_disabled_plugins
-from mmalign.cli.messages import print_error, print_traceback, routed_messages, set_debug, shows_tracebacks
+from mmalign.cli.context import debug_wanted, set_debug, set_disabled_plugins
+from mmalign.cli.messages import print_error, print_traceback, routed_messages
 from mmalign.errors import MmalignError, suggest
 
 
@@ -35,18 +35,14 @@ COMMANDS = {
     "generate": LazyCommand("mmalign.cli.generate", "generate", "Sample responses of a trained model."),
     "eval": LazyCommand("mmalign.cli.train", "evaluate", "Evaluate a trained model on held-out records."),
     "compare": LazyCommand("mmalign.cli.compare", "compare", "Compare the held-out metrics of runs, and what differs."),
-    "export": LazyCommand(
-        "mmalign.cli.export", "export", "Write the model of a run, with its adapter merged in or not."
-    ),
+    "export": LazyCommand("mmalign.cli.export", "export", "Write the model of a run, its adapter merged in or not."),
     "score": LazyCommand("mmalign.cli.score", "score", "Score stored responses with a trained run."),
     "data": LazyCommand("mmalign.cli.data", "app", "Validate, convert and show records."),
     "plugins": LazyCommand("mmalign.cli.parts", "plugins", "List the installed plugins and what became of them."),
     "list": LazyCommand("mmalign.cli.parts", "list_parts", "List the parts of a kind: objectives, rewards, ..."),
     "explain": LazyCommand("mmalign.cli.parts", "explain", "Explain a part: equation, needs, parameters, paper."),
     "schema": LazyCommand("mmalign.cli.parts", "schema", "Write the JSON Schema of run configurations."),
-    "doctor": LazyCommand(
-        "mmalign.cli.doctor", "doctor", "Show versions, devices, plugins, extras and the environment."
-    ),
+    "doctor": LazyCommand("mmalign.cli.doctor", "doctor", "Show versions, devices, plugins, extras, environment."),
     "cache": LazyCommand("mmalign.cli.cache", "app", "Show and clear what is kept between runs."),
     "conformance": LazyCommand("mmalign.cli.conformance", "conformance", "Check the plugins against golden vectors."),
 }
@@ -89,10 +85,10 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _set_options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors, and what libraries log.")] = False,
     no_plugin: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out; may be given several times.")
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors, and what libraries log.")] = False,
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
     ] = False,
@@ -112,7 +108,7 @@ def main() -> None:
         with routed_messages():
             app()
     except MmalignError as error:
-        if shows_tracebacks():
+        if debug_wanted():
             print_traceback(type(error), error, error.__traceback__)
         print_error(str(error))
         sys.exit(2)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
+from mmalign.cli.context import debug_wanted
 from mmalign.monitoring.run_log import PendingRecords
 from mmalign.shown_text import show_controls
 
@@ -49,16 +50,6 @@ def routed_messages() -> Iterator[None]:
         root.removeHandler(pending)
 
 
-def set_debug(wanted: bool) -> None:
-    """Shows everything that is logged, if `wanted`, and tracebacks of errors."""
-    TerminalHandler.debug = wanted
-
-
-def shows_tracebacks() -> bool:
-    """Returns whether `--debug` was given."""
-    return TerminalHandler.debug
-
-
 def print_error(message: str) -> None:
     """Prints the message of an error that the user can mend."""
     from rich.text import Text
@@ -75,18 +66,12 @@ def print_traceback(kind: type[BaseException], error: BaseException, trace: Trac
 
 
 class TerminalHandler(logging.Handler):
-    """Prints warnings of mmalign and of plugins, and errors of anybody; with `--debug` every record.
-
-    Attributes:
-        debug: True once `--debug` was given.
-    """
-
-    debug = False
+    """Prints warnings of mmalign and of plugins, and errors of anybody; with `--debug` every record."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints a record if it is for the terminal."""
         library = record.name.partition(".")[0] in _LIBRARIES
-        if not self.debug and record.levelno < (logging.ERROR if library else logging.WARNING):
+        if not debug_wanted() and record.levelno < (logging.ERROR if library else logging.WARNING):
             return
         name = f"{record.name}: " if library else ""
         # Not a console of ours: while progress is live, it is `sys.stderr` that prints above it.
@@ -104,7 +89,7 @@ class _WithoutHandlers(logging.Logger):
     def propagate(self, value: bool) -> None:
         pass
 
-    def addHandler(self, handler: logging.Handler) -> None:  # noqa: N802 (the name is logging's)
+    def addHandler(self, handler: logging.Handler) -> None:
         """Leaves a handler out."""
 
 

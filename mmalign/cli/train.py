@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from mmalign.cli.context import disabled_plugins
 from mmalign.terminal import add_row, output_console, show_text, wide_console
 

@@ -12,7 +12,7 @@ _HEADLINES: Sequence[Sequence[str]] = (
     ("reward_margins", "margins", "margin", "reward_margin"),
     ("length", "lengths"),
 )
-"""What is shown, in this order: of every row the first name that there is, with or without a prefix, `generation/kl`."""
+"""What is shown, in this order: of every row the first name there is, with or without a prefix, `generation/kl`."""
 
 
 def find_headlines(metrics: Mapping[str, float]) -> dict[str, float]:
