@@ -25,7 +25,7 @@ def test_libraries_are_kept_for_the_log_and_ours_is_shown(capsys: pytest.Capture
         logging.getLogger("my_plugin").warning("look \x1b[2J")
         logging.getLogger("mmalign.x").warning("ours")
         logging.getLogger("mmalign.x").info("news")
-        warnings.warn("old", FutureWarning, stacklevel=1)
+        warnings.warn("old", UserWarning, stacklevel=1)
     assert capsys.readouterr().err.splitlines() == [
         "error: open_clip: cannot go on",
         "warning: look ␛[2J",
@@ -37,9 +37,9 @@ def test_debug_shows_what_libraries_say(capsys: pytest.CaptureFixture[str], monk
     monkeypatch.setattr("mmalign.cli.messages.debug_wanted", lambda: True)
     with routed_messages():
         logging.getLogger("datasets.x").warning("slow")
-        warnings.warn("old", FutureWarning, stacklevel=1)
+        warnings.warn("old", UserWarning, stacklevel=1)
     shown = capsys.readouterr().err
-    assert "warning: datasets.x: slow\n" in shown and "FutureWarning: old" in shown
+    assert "warning: datasets.x: slow\n" in shown and "UserWarning: old" in shown
 
 
 def test_a_library_that_prints_by_itself_is_taken_over_before_its_import(tmp_path: Path) -> None:
