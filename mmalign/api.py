@@ -12,7 +12,6 @@ from mmalign.errors import CheckpointError, ConfigError
 from mmalign.evaluation import measure
 from mmalign.hardware import choose_dtype, flushed_subnormals, kept_memory
 from mmalign.loop import train as run_loop
-from mmalign.monitoring.run_log import FILE as LOG
 from mmalign.monitoring.run_log import run_log
 from mmalign.monitoring.sample_grids import SAMPLES
 from mmalign.planning.assembly import Assembly, assemble, load_registry_for
@@ -60,7 +59,7 @@ def train(
     if restored:
         run.restore(restored.tensors, restored.state)
     _open_output(run, anew=restored is None)
-    with run_log(run.output, writes=run.accelerator.is_main_process):
+    with run_log(run.output, writes=run.accelerator.is_main_process, anew=restored is None):
         run.hooks.on_run_configured(run=run)
         with kept_memory(run.accelerator.device):
             run_loop(run)
@@ -198,7 +197,6 @@ def _open_output(run: Run, *, anew: bool) -> None:
     if anew:
         for stale in (CHECKPOINTS, MODEL, MERGED, SAMPLES):
             shutil.rmtree(run.output / stale, ignore_errors=True)
-        (run.output / LOG).unlink(missing_ok=True)
     (run.output / CONFIG).write_text(dump_config(run.config), encoding="utf-8")
     write_provenance(run)
 

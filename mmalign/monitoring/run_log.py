@@ -40,17 +40,18 @@ class PendingRecords(logging.Handler):
 
 
 @contextmanager
-def run_log(folder: Path, *, writes: bool) -> Iterator[None]:
-    """Inside, log records are appended to `log.txt`, after those that were waiting for it.
+def run_log(folder: Path, *, writes: bool, anew: bool = True) -> Iterator[None]:
+    """Inside, log records go to `log.txt`, after those that were waiting for it.
 
     Args:
         folder: of the run; it exists.
         writes: False on processes other than the main one, and nothing is written.
+        anew: False to go on with the log that is there.
     """
     if not writes:
         yield
         return
-    handler = logging.FileHandler(folder / FILE, encoding="utf-8", errors="backslashreplace")
+    handler = logging.FileHandler(folder / FILE, "w" if anew else "a", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(_LogFormatter())
     root, own = logging.getLogger(), logging.getLogger("mmalign")
     for pending in [one for one in root.handlers if isinstance(one, PendingRecords)]:

@@ -50,3 +50,7 @@ def test_a_run_logs_its_examples_and_a_new_one_starts_anew(toy_online: Callable[
     assert text.count("example at step 4: prompt: ") == len(run.examples)
     mmalign.train(config, overwrite=True)
     assert (run.output / FILE).read_text(encoding="utf-8").count("example at step 0") == len(run.examples)
+    longer = config.model_copy(update={"train": config.train.model_copy(update={"steps": 6})})
+    mmalign.train(longer, resume=True)
+    resumed = (run.output / FILE).read_text(encoding="utf-8")
+    assert "example at step 0" in resumed and "example at step 6" in resumed
