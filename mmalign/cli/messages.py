@@ -81,7 +81,7 @@ class TerminalHandler(logging.Handler):
 class _WithoutHandlers(logging.Logger):
     """The logger of a library that leaves its records to the root logger instead of printing them itself."""
 
-    @property  # type: ignore[override]
+    @property
     def propagate(self) -> bool:
         return True
 
