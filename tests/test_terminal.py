@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -11,6 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+import mmalign
 from mmalign.terminal import SafeConsole, add_row, show_text, wide_console, write_line
 
 NASTY = "\x1b]0;PWN\x07\x1b[2J\x9b31m\u202e[bold]loud[/bold]"
@@ -71,3 +74,23 @@ def test_tables_are_wide_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> 
     assert wide_console().width == 160
     monkeypatch.setenv("COLUMNS", "60")
     assert wide_console().width == 60
+
+
+def test_nothing_is_printed_but_with_these_consoles() -> None:
+    """A console of rich's, or `typer.echo`, prints what steers a terminal as it is."""
+    root = Path(mmalign.__file__).parent
+    found = []
+    for file in sorted(root.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            if called in (
+                "Console",
+                "rich.print",
+                "print",
+                "typer.echo",
+                "typer.secho",
+                "click.echo",
+                "sys.stdout.write",
+            ):
+                found.append(f"{file.relative_to(root)}:{node.lineno}: {called}")  # type: ignore[attr-defined]
+    assert not found

@@ -79,7 +79,9 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"mmalign {__version__}")
+        from mmalign.terminal import write_line
+
+        write_line(f"mmalign {__version__}")
         raise typer.Exit
 
 
