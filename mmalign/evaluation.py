@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -17,6 +18,8 @@ from mmalign.monitoring.metrics import MetricSums
 from mmalign.monitoring.sample_grids import write_grid
 from mmalign.parts import EvaluationContext
 from mmalign.run import Run
+
+logger = logging.getLogger(__name__)
 
 Example = tuple[str, str]
 
@@ -34,6 +37,8 @@ def evaluate(run: Run) -> dict[str, float]:
     if run.step == 0:
         run.before, run.examples_before = metrics, examples
     run.after, run.examples_after = metrics, examples
+    for prompt, response in examples:
+        logger.info("example at step %d: prompt: %s\nresponse: %s", run.step, prompt, response)
     images = [row for evaluator in run.assembly.evaluators.values() for row in evaluator.images]
     if images and run.accelerator.is_main_process:
         write_grid(run, images)

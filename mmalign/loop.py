@@ -44,15 +44,16 @@ def train(run: Run) -> None:
     saved = run.step if run.step else -1
     if run.step == 0:
         evaluate(run)
-    processes = run.accelerator.num_processes
+    processes, quiet = run.accelerator.num_processes, not run.accelerator.is_main_process
     clock = SaveClock(run.config.checkpoint.every_minutes)
-    with Progress(run.total_steps, start=run.step, quiet=not run.accelerator.is_main_process) as progress:
+    with Progress(run.total_steps, start=run.step, quiet=quiet, device=run.accelerator.device) as progress:
+        progress.show_held_out(run.step, run.after)
         with Interruption(patience=_PATIENCE if processes > 1 else 0.0) as interruption:
             while not run.finished and not run.stop_signal:
                 before = run.step
                 _run_round(run, progress)
                 if _passed(before, run, run.config.evaluation.every):
-                    evaluate(run)
+                    progress.show_held_out(run.step, evaluate(run))
                 due = _agree(run, interruption, clock)
                 if _passed(before, run, run.config.checkpoint.every) or due:
                     save(run)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -10,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from mmalign.errors import ConfigError, DataError
 from mmalign.media.images import MediaLimits
+from mmalign.shown_text import dump_json
+from mmalign.terminal import output_console, write_line
 
 if TYPE_CHECKING:
     from mmalign.data.reading import Reading
@@ -80,7 +80,7 @@ def convert(
         count = write_records((record for _, record in rows), output)
     else:
         count = write_rows(_iter_trl_rows(rows, view), output)
-    typer.echo(f"{output}: {count} rows")
+    write_line(f"{output}: {count} rows")
 
 
 @app.command()
@@ -99,7 +99,7 @@ def show(
     if records is None:
         settings = _read_settings(path or "", format=form, streaming=True)
         records = (record for _, record in _iter_good(settings, find_media=True))
-    console = Console()
+    console = output_console()
     for record in islice(records, limit):
         print_record(record, reader, console)
 
@@ -132,7 +132,7 @@ def _check_rows(config: DataConfig, *, find_media: bool = False, check_media: Le
     if not good and (quarantine.count or not bad):
         raise DataError(quarantine.describe_nothing())
     if quarantine.count:
-        typer.echo(f"{config.path}: {quarantine.count} bad rows moved to {quarantine.path}", err=True)
+        write_line(f"{config.path}: {quarantine.count} bad rows moved to {quarantine.path}", err=True)
 
 
 def _iter_good(config: DataConfig, *, find_media: bool = False) -> Iterator[tuple[str, Record]]:
@@ -200,8 +200,8 @@ def _count(counts: Counter[str], record: Record) -> None:
 
 def _print_counts(counts: Counter[str], *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(counts))
+        write_line(dump_json(counts, indent=None))
         return
     table = Table(*counts, box=None)
     table.add_row(*map(str, counts.values()))
-    Console().print(table)
+    output_console().print(table)
