@@ -8,6 +8,7 @@ from typing import Any, get_args, get_type_hints
 from mmalign.binding import read_binding
 from mmalign.errors import PluginError, suggest
 from mmalign.forward_plan import Divergence, Output
+from mmalign.signatures import resolve
 from mmalign.specs import AdvantageSpec, ModalitySpec, ObjectiveSpec, QuantitySpec, Spec
 
 _CHOICES = {
@@ -17,6 +18,7 @@ _CHOICES = {
     "aggregation": ("step_mean", "sequence_mean", "sequence_sum", "constant"),
 }
 _PROVIDED = (*(one.value for one in Output), *(one.value for one in Divergence))
+_IMPORT_STRINGS = ("config", "target", "loss", "function", "compute", "module")
 _FIRST_AXES = ("N", "M", "P")
 """What the first axis of a quantity may be; a scalar has none."""
 
@@ -65,7 +67,7 @@ def _check_quantity(spec: QuantitySpec, hook: str) -> None:
 
 
 def _check_import_strings(spec: Spec, hook: str) -> None:
-    for attribute in ("config", "target", "loss", "function", "compute", "module"):
+    for attribute in _IMPORT_STRINGS:
         value = getattr(spec, attribute, "a:b")
         if isinstance(spec, QuantitySpec) and value == "":
             continue
@@ -74,6 +76,18 @@ def _check_import_strings(spec: Spec, hook: str) -> None:
                 f"{hook}: {attribute} of {spec.name!r} is {value!r}; "
                 "expected an import string 'package.module:attribute'"
             )
+
+
+def unresolved(spec: Spec) -> list[str]:
+    """Lists what is wrong with the import strings of a part: modules and attributes that are not there."""
+    found = []
+    for attribute in _IMPORT_STRINGS:
+        try:
+            if path := getattr(spec, attribute, ""):
+                resolve(path)
+        except PluginError as error:
+            found.append(str(error))
+    return found
 
 
 def _check_names(spec: ObjectiveSpec | AdvantageSpec | QuantitySpec, hook: str) -> None:

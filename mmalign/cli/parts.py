@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +18,9 @@ from mmalign.binding import read_binding
 from mmalign.cli.context import current_registry
 from mmalign.config.validation import ParameterRow, load_config_model, parameters_table
 from mmalign.errors import ConfigError, PluginError, suggest
+from mmalign.plugins import PluginInfo
 from mmalign.registry import KINDS, Entry, Registry
+from mmalign.spec_checks import unresolved
 from mmalign.specs import AdvantageSpec, ObjectiveSpec, QuantitySpec
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -41,7 +43,8 @@ _STYLES = {"ok": "green", "disabled": "dim", "unavailable": "yellow", "broken": 
 
 def plugins(as_json: AsJson = False) -> None:
     """List the installed plugins: name, distribution, version, status, and what each provides."""
-    infos = current_registry().plugin_set.infos
+    registry = current_registry()
+    infos = [_with_unresolved(info, registry) for info in registry.plugin_set.infos]
     if as_json:
         _print_json([info.to_dict() for info in infos])
         return
@@ -185,6 +188,18 @@ def _explanation_to_dict(entry: Entry[Any]) -> dict[str, Any]:
 
 
 # -- printing -------------------------------------------------------------------------------------------------------
+
+
+def _with_unresolved(info: PluginInfo, registry: Registry) -> PluginInfo:
+    """Marks a plugin as broken one of whose import strings leads nowhere; nothing of it is imported to tell."""
+    if info.status != "ok":
+        return info
+    entries = [one for kind in KINDS for one in registry.entries(kind) if one.plugin.name == info.name]
+    entries = [one for one in entries if not one.unavailable]
+    errors = [
+        f"{entry.spec.kind} {entry.spec.name!r}: {error}" for entry in entries for error in unresolved(entry.spec)
+    ]
+    return replace(info, status="broken", error="\n".join(dict.fromkeys(errors))) if errors else info
 
 
 def _plural(kind: str) -> str:

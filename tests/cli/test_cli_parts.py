@@ -25,6 +25,10 @@ class Config(mmalign.Parameters):
     words: int = 3
     '''Words [at most] that are free.'''
 
+class B(mmalign.Reward):
+    def score(self, samples):
+        return [0.0 for _ in samples]
+
 @mmalign.hookimpl
 def register_rewards():
     return [
@@ -128,6 +132,21 @@ def test_plugins_as_json(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> No
 
 
 @pytest.mark.usefixtures("odd_registry")
+def test_an_import_string_to_nowhere_breaks_its_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    file = tmp_path / "odd_rewards.py"
+    file.write_text(PLUGIN_FILE.replace("odd_rewards:B", "odd_rewards:Brevity"))
+    registry = current_registry([file])
+    monkeypatch.setattr("mmalign.cli.parts.current_registry", lambda: registry)
+    assert run(monkeypatch, "plugins", "--json") == 0
+    (told,) = [one for one in json.loads(capsys.readouterr().out) if one["name"] == "odd_rewards"]
+    assert told["status"] == "broken"
+    assert told["error"].startswith(
+        "reward 'brevity': import string 'odd_rewards:Brevity': 'odd_rewards' has no 'Brevity'"
+    )
+
+
 def test_plugins_as_a_table(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     assert run(monkeypatch, "plugins") == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("odd_rewards"))
