@@ -131,7 +131,6 @@ def test_plugins_as_json(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> No
     assert (rows["rewards"]["status"], rows["rewards"]["provides"]) == ("disabled", {})
 
 
-@pytest.mark.usefixtures("odd_registry")
 def test_an_import_string_to_nowhere_breaks_its_plugin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -147,6 +146,7 @@ def test_an_import_string_to_nowhere_breaks_its_plugin(
     )
 
 
+@pytest.mark.usefixtures("odd_registry")
 def test_plugins_as_a_table(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     assert run(monkeypatch, "plugins") == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("odd_rewards"))
