@@ -51,7 +51,7 @@ def register_quantities():
 def register_objectives():
     return [
         ObjectiveSpec(
-            name="mine", summary=".", loss="mine:mine_loss", config="mine:MineConfig", per="pair"
+            name="mine", summary=".", loss="mine:mine_loss", config="mine:MineConfig", per="pair",
         )
     ]
 '''
