@@ -58,7 +58,13 @@ class RequestConfig(Parameters):
 
 
 class RequestFailed(Exception):
-    """A request without a usable answer."""
+    """A request without a usable answer.
+
+    Attributes:
+        status: HTTP status of the answer; None if there was none, or if it was not the status that was wrong.
+    """
+
+    status: int | None = None
 
 
 class JsonPoster:
