@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmalign.addresses import show_address as show_address
     from mmalign.api import check as check
     from mmalign.api import evaluate as evaluate
     from mmalign.api import load_run as load_run
@@ -99,6 +100,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 _EXPORTS = {
+    "addresses": ("show_address",),
     "api": ("check", "evaluate", "load_run", "train"),
     "caches.folders": ("cache_folder",),
     "caches.tensor_store": ("TensorStore",),

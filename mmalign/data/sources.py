@@ -80,6 +80,8 @@ class DataSection(Parameters):
     """Images, when the data are read: header reads what each file says of itself, full decodes it; off."""
     allow_remote_media: bool = False
     """Fetch images from http and https addresses, each time one is used."""
+    private_media_hosts: tuple[str, ...] = ()
+    """Hosts on this machine or in a private network that images may be fetched from, as addresses name them."""
     max_image_pixels: int = Field(default=DEFAULT_LIMITS.pixels, ge=1, le=LARGEST_PIXELS)
     """Width times height of the largest image that is decoded."""
     max_image_bytes: int = Field(default=DEFAULT_LIMITS.size, ge=1)
@@ -88,7 +90,12 @@ class DataSection(Parameters):
     @property
     def media_limits(self) -> MediaLimits:
         """Which images are accepted."""
-        return MediaLimits(self.max_image_pixels, self.max_image_bytes, self.allow_remote_media)
+        return MediaLimits(
+            self.max_image_pixels,
+            self.max_image_bytes,
+            self.allow_remote_media,
+            private_hosts=self.private_media_hosts,
+        )
 
 
 class Source:

@@ -45,12 +45,14 @@ class MediaLimits:
         size: bytes of the file.
         remote: True if http and https may be fetched.
         timeout: seconds that fetching one file may take.
+        private_hosts: hosts with a private or loopback address that may be fetched from, by the name in the address.
     """
 
     pixels: int = 64_000_000
     size: int = 64 * 2**20
     remote: bool = False
     timeout: float = 30.0
+    private_hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
