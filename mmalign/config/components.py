@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import inf
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -29,7 +30,7 @@ class Component(BaseModel):
 class WeightedComponent(Component):
     """A part of a sum."""
 
-    weight: float = 1.0
+    weight: float = Field(default=1.0, allow_inf_nan=False)
 
 
 class Constraint(Parameters):
@@ -54,7 +55,7 @@ class Constraint(Parameters):
 class Shaping(BaseModel):
     """What becomes of scores: threshold, then normalise, then clip, then weight or constraint."""
 
-    weight: float = 1.0
+    weight: float = Field(default=1.0, allow_inf_nan=False)
     """Factor in the sum; 0 for scores that are only reported."""
     threshold: float | None = Field(default=None, allow_inf_nan=False)
     """Scores become 1 where they are at least this, else 0."""
@@ -68,8 +69,8 @@ class Shaping(BaseModel):
     @field_validator("clip")
     @classmethod
     def _check_clip(cls, clip: tuple[float, float] | None) -> tuple[float, float] | None:
-        if clip is not None and not clip[0] < clip[1]:
-            raise ValueError(f"expected [low, high] with low below high, got {list(clip)}")
+        if clip is not None and not -inf < clip[0] < clip[1] < inf:
+            raise ValueError(f"expected [low, high] with low below high, both finite, got {list(clip)}")
         return clip
 
     @model_validator(mode="after")
@@ -106,6 +107,9 @@ class DimensionConfig(Shaping, Parameters):
 class RewardComponent(Shaping, WeightedComponent):
     """A reward and what becomes of its scores: threshold, then normalise, then clip, then weight or constraint."""
 
+    label: str | int | None = None
+    """Name of this reward in metrics, reports and messages; for a reward with a parameter `label` of its own (as
+    `classifier`), that parameter."""
     cache: bool = False
     """Keep scores for later calls; only for rewards that give equal samples equal scores, always."""
     dimensions: dict[str, DimensionConfig] = Field(default_factory=dict)

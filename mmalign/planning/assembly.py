@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +29,11 @@ from mmalign.planning.checks import (
 from mmalign.planning.plan import BoundAdvantage, Builder, place, plan_run
 from mmalign.planning.quantities import Plan
 from mmalign.registry import Registry, load_object
+from mmalign.rewards.global_state import preserved_state
 from mmalign.rewards.scorer import BoundReward, RewardScorer
 from mmalign.specs import AdvantageSpec, ModalitySpec, ObjectiveSpec, Spec, TargetSpec
+
+_LABEL = re.compile(r"[^\W\d_][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -175,25 +179,46 @@ def _bind_advantage(builder: Builder, config: RunConfig) -> BoundAdvantage | Non
 
 def _build_scorer(builder: Builder, config: RunConfig) -> RewardScorer | None:
     rewards = [
-        BoundReward(component, _build_reward(builder, component, place("rewards", index, config.rewards)))
+        _build_reward(builder, component, place("rewards", index, config.rewards))
         for index, component in enumerate(config.rewards)
     ]
+    _check_labels(builder, rewards)
     return RewardScorer(rewards, config.composition) if rewards else None
 
 
-def _build_reward(builder: Builder, component: RewardComponent, where: str) -> Reward:
-    spec, parameters = builder.bind("reward", component, where)
-    reserved = sorted(parameters.keys() & RewardComponent.model_fields.keys())
+def _build_reward(builder: Builder, component: RewardComponent, where: str) -> BoundReward:
+    spec = builder.find("reward", component, where)
+    more: dict[str, Any] = {}
+    if "label" in load_object(spec.config).model_fields:  # the reward's own parameter, not its name
+        more = {} if component.label is None else {"label": component.label}
+        component = component.model_copy(update={"label": None})
+    spec, parameters = builder.bind("reward", component, where, **more)
+    reserved = sorted(parameters.keys() & RewardComponent.model_fields.keys() - {"label"})
     if reserved:
         raise PluginError(f"reward {spec.name!r} has a parameter {reserved[0]!r}, a key that all rewards have")
-    reward: Reward = load_object(cast(TargetSpec, spec).target)(**parameters)
+    with preserved_state():  # the file of a function is run here
+        reward: Reward = load_object(cast(TargetSpec, spec).target)(**parameters)
     key = builder.prefix + where
     _check_dimensions(spec, reward.dimensions, component, key)
     if component.cache and not reward.deterministic:
         raise ConfigError(
             f"{key}.cache: reward {spec.name!r} is not declared deterministic, so its scores may not be kept"
         )
-    return reward
+    return BoundReward(component, reward)
+
+
+def _check_labels(builder: Builder, rewards: Sequence[BoundReward]) -> None:
+    taken: dict[str, str] = {}
+    for index, bound in enumerate(rewards):
+        label = bound.component.label
+        where = place("rewards", index, [one.component for one in rewards])
+        if label is not None and not _LABEL.fullmatch(str(label)):
+            expected = "expected letters, digits, _, - and ., beginning with a letter"
+            raise ConfigError(f"{builder.prefix}{where}.label: got {label!r}; {expected}")
+        if label in (*taken, "unscored"):
+            other = taken.get(str(label), "the metric reward/unscored")
+            raise ConfigError(f"{builder.prefix}{where}.label: {label!r} is the name of {other}, too; choose another")
+        taken[str(label or bound.component.name)] = where
 
 
 def _check_dimensions(spec: Spec, dimensions: Sequence[str], component: RewardComponent, where: str) -> None:

@@ -45,12 +45,12 @@ class Builder:
         spec: Spec = self.registry.find(kind, component.name, f"{self.prefix}{where}.name").spec
         return spec
 
-    def bind(self, kind: str, component: Component, where: str) -> tuple[Spec, dict[str, Any]]:
-        """Finds the spec, and validates the parameters by its config model."""
+    def bind(self, kind: str, component: Component, where: str, **more: Any) -> tuple[Spec, dict[str, Any]]:
+        """Finds the spec, and validates the parameters, and `more` of them, by its config model."""
         spec = self.find(kind, component, where)
         if spec.paper:
             self.papers[spec.name] = spec.paper
-        parameters = validate_parameters(spec, component.parameters, where, self.source)
+        parameters = validate_parameters(spec, component.parameters | more, where, self.source)
         return spec, {name: getattr(parameters, name) for name in type(parameters).model_fields}
 
     def build(self, kind: str, component: Component, where: str) -> Any:
