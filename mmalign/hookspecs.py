@@ -23,11 +23,11 @@ import pluggy
 
 if TYPE_CHECKING:
     from mmalign.compute.batch import Batch
-    from mmalign.conformance import ConformanceSpec
-    from mmalign.run import Run
+    from mmalign.engine import Run
     from mmalign.specs import (
         AdvantageSpec,
         CollectorSpec,
+        ConformanceSpec,
         DecodingSpec,
         EngineSpec,
         EvaluatorSpec,
@@ -192,7 +192,7 @@ def on_run_configured(run: Run) -> None:
 
         @mmalign.hookimpl
         def on_run_configured(run):
-            print(run.plan)
+            print(run.config.train)
     """
 
 

@@ -124,7 +124,7 @@ class Registry:
     @functools.cached_property
     def _conformance(self) -> tuple[Entry[Any], ...]:
         # Asked for on demand: only the conformance runner needs them.
-        from mmalign.conformance import ConformanceSpec
+        from mmalign.specs import ConformanceSpec
 
         entries: list[Entry[Any]] = []
         for implementation in self._implementations("register_conformance"):

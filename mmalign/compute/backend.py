@@ -21,10 +21,11 @@ from mmalign.compute.step_context import StepContext
 from mmalign.data.records import Record
 from mmalign.distribution import SumOverProcesses
 from mmalign.errors import TrainingError
+from mmalign.forward_plan import FROZEN_OUTPUTS, Output
 from mmalign.media.checks import MediaSkips
 from mmalign.monitoring.metrics import compute_means
 from mmalign.planning.companions import add_record_quantities
-from mmalign.planning.quantities import ANCHOR_OUTPUTS, DERIVED, Plan, Provider
+from mmalign.planning.quantities import DERIVED, Plan, Provider
 from mmalign.references.reference import MovingReference
 from mmalign.rewards.scorer import RewardScorer, build_samples
 from mmalign.values import Anchor, EncodedResponse, Rollout
@@ -120,10 +121,10 @@ class Backend(Scoring):
 
     def _add_frozen(self, batch: Batch, provider: Provider, rollouts: Sequence[Rollout]) -> Batch:
         anchor, _, output = provider.name.rpartition("_")
-        if output in ANCHOR_OUTPUTS and not provider.compute:
+        if output in FROZEN_OUTPUTS and not provider.compute:
             # Cut as the policy's passes will be, rounding is alike: in a reduced precision log-ratios start at 0, too.
             cut = batch.micro_batch_rows
-            scored = self._score_with_anchor(anchor, output, batch.responses, stored=not rollouts, cut=cut)
+            scored = self._score_with_anchor(anchor, Output(output), batch.responses, stored=not rollouts, cut=cut)
             return _add(batch, provider, scored)
         if provider.name in ("rewards", "composite_rewards"):
             return self.add_rewards(batch, self.score_rollouts(rollouts))
@@ -160,9 +161,9 @@ class Backend(Scoring):
         """Runs the policy on a micro-batch and computes every quantity that depends on it, with gradient."""
         plan = self.assembly.plan
         values = dict(batch.quantities)
-        if plan.policy_outputs or plan.trained:
+        if plan.forward or plan.trained:
             known = values if plan.trained else None
-            outputs = self.policy(batch.responses, plan.policy_outputs, self._compared(batch), known)
+            outputs = self.policy(batch.responses, plan.forward, self._compared(batch), known)
             outputs |= name_outputs(outputs)
             values |= {name: outputs[name] for name in plan.names("policy") if name in outputs}
         return compute_derived(values, plan, "policy")
@@ -181,6 +182,11 @@ class Backend(Scoring):
     def reward_names(self) -> tuple[str, ...]:
         """Names of the K reward dimensions."""
         return tuple(self.assembly.scorer.names) if self.assembly.scorer else ()
+
+    @property
+    def online(self) -> bool:
+        """True if the run samples responses."""
+        return self.assembly.online
 
     @property
     def has_reference(self) -> bool:

@@ -1,4 +1,4 @@
-"""The trained network with its heads, as one module whose forward pass gives the wanted step outputs.
+"""The trained network with its heads, as one module whose forward pass gives the planned step outputs.
 
 Distributed wrappers (DDP, FSDP) hook into `forward`, so every differentiable pass goes through `Policy.__call__`.
 """
@@ -11,8 +11,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from mmalign.forward_plan import POLICY_OUTPUTS, ForwardPlan
 from mmalign.modality import Modality
-from mmalign.planning.quantities import POLICY_OUTPUTS, Provider
+from mmalign.planning.quantities import Provider
 from mmalign.values import Anchor, EncodedResponse, Model
 
 
@@ -38,20 +39,20 @@ class Policy(nn.Module):
     def forward(
         self,
         responses: Sequence[EncodedResponse],
-        want: Collection[str],
+        plan: ForwardPlan,
         anchors: Mapping[str, Anchor] | None = None,
         known: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Computes the wanted outputs of `responses`, see `Modality.step_outputs`, and the trained quantities.
+        """Computes the planned outputs of `responses`, see `Modality.step_outputs`, and the trained quantities.
 
         Args:
             known: quantities that are there before the pass; None to leave the trained quantities out.
         """
         outputs: dict[str, Tensor] = {}
-        if want:
+        if plan:
             # Modalities that know no anchors need not take the argument.
             compared = (anchors,) if anchors else ()
-            outputs = self.modality.step_outputs(self, responses, want, *compared)
+            outputs = self.modality.step_outputs(self, responses, plan, *compared)
         return outputs if known is None else outputs | self._compute_trained({**known, **name_outputs(outputs)})
 
     def _compute_trained(self, values: dict[str, Tensor]) -> dict[str, Tensor]:

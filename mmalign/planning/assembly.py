@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from mmalign.compute.overlap import check_overlap
 from mmalign.config.components import Component, RewardComponent
 from mmalign.config.run_config import RunConfig
+from mmalign.decoding import Decoding
 from mmalign.errors import ConfigError, PluginError, suggest
 from mmalign.losses.objectives import Objective, bind_axes, bind_objective, label_metrics
 from mmalign.modality import Modality
 from mmalign.names import distinct_names
-from mmalign.parts import Collector, Decoding, Engine, Evaluator, Reward, Transform
+from mmalign.parts import Collector, Engine, Evaluator, Reward, Transform
 from mmalign.planning.checks import (
     check_consulted,
     check_exports,
@@ -26,6 +26,7 @@ from mmalign.planning.checks import (
     check_temperature,
     keeps_stored,
 )
+from mmalign.planning.overlap import check_overlap
 from mmalign.planning.plan import BoundAdvantage, Builder, place, plan_run
 from mmalign.planning.quantities import Plan
 from mmalign.registry import Registry, load_object

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmalign.conformance import ConformanceSpec
 from mmalign.errors import PlanError
 from mmalign.planning.plan import list_needs, list_providers
 from mmalign.planning.quantities import DERIVED, Plan, Provider, find_teachers, plan_quantities
 from mmalign.registry import Entry, Registry
-from mmalign.specs import CollectorSpec, ModalitySpec, ObjectiveSpec, Spec
+from mmalign.specs import CollectorSpec, ConformanceSpec, ModalitySpec, ObjectiveSpec, Spec
 
 STORED, SAMPLED, BOTH = "stored responses", "sampled responses", "stored and sampled responses in one run"
 

@@ -16,13 +16,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from math import nan
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmalign.errors import PlanError, suggest
+from mmalign.forward_plan import FROZEN_OUTPUTS, POLICY_OUTPUTS, Divergence, ForwardPlan
 from mmalign.registry import load_object
-from mmalign.values import ANCHORED_OUTPUTS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,40 +31,17 @@ if TYPE_CHECKING:
 
 Stage = Literal["data", "companion", "frozen", "step", "policy"]
 
-POLICY_OUTPUTS = {
-    "policy_logps": "logps",
-    "entropy": "entropy",
-    "values": "values",
-    "scores": "scores",
-    "policy_hidden": "hidden",
-    "policy_layers": "layers",
-    "policy_activations": "activations",
-    "policy_context": "context",
-}
-"""Quantities that the policy's forward pass gives, and the modality's name of each output."""
-
-INNER_OUTPUTS = {"hidden": "NTD", "layers": "NTLD", "activations": "NTA", "context": "NCD"}
-"""Outputs that show the inside of a network, for modules that are trained on it; see `Modality.step_outputs`."""
-
-ANCHOR_OUTPUTS = {"logps": "NT", "states": "NTD", **INNER_OUTPUTS}
-"""Outputs of the pass of an anchor, the reference or a teacher, and their axes; the quantities are `{anchor}_{output}`.
-"""
-
-POLICY_AXES = dict.fromkeys(POLICY_OUTPUTS, "NT") | {
-    "scores": "N",
-    **{f"policy_{output}": axes for output, axes in INNER_OUTPUTS.items()},
-}
-
 DERIVED = "derived"
 """Origin of the quantities that follow from others by their name alone."""
 
 _SOURCES = ("policy", "reference", "behaviour", "teacher")
 """Sources of log-probs whose derived names are read as such even where they are missing, for the error."""
-_STEPWISE = "|".join(("logps", *ANCHORED_OUTPUTS))
+_STEPWISE = "|".join(("logps", *(kind.value for kind in Divergence)))
+_DIVERGENCE = re.compile(rf"(\w+)_({'|'.join(kind.value for kind in Divergence)})")
 _PAIRED = re.compile(r"(chosen|rejected)_(\w+)")
-_ANCHORED = re.compile(
+_FROZEN_MODEL = re.compile(
     r"(?:chosen_|rejected_)?([a-z]\w*?)(?:_chosen|_rejected)?(?:_sequence|_mean)?"
-    rf"_({'|'.join(ANCHOR_OUTPUTS)}|{_STEPWISE})"
+    rf"_({'|'.join(output.value for output in FROZEN_OUTPUTS)}|{_STEPWISE})"
 )
 _TAKE_ROW = "mmalign.planning.quantities:take_row"
 
@@ -119,11 +96,16 @@ class Plan:
         """Providers with a module of their own, which is trained with the policy, in order."""
         return tuple(provider for provider in self.providers if provider.module)
 
-    @property
-    def policy_outputs(self) -> tuple[str, ...]:
-        """What the policy's forward pass must give, by the modality's names: `logps`, `reference_forward_kl`, ..."""
+    @cached_property
+    def forward(self) -> ForwardPlan:
+        """What the policy's forward pass must give."""
         given = [one.name for one in self.providers if one.stage == "policy" and not (one.compute or one.module)]
-        return tuple(POLICY_OUTPUTS.get(name, name) for name in given)
+        outputs = [POLICY_OUTPUTS[name] for name in given if name in POLICY_OUTPUTS]
+        divergences: dict[str, list[Divergence]] = {}
+        for name in given:
+            if match := _DIVERGENCE.fullmatch(name):
+                divergences.setdefault(match[1], []).append(Divergence(match[2]))
+        return ForwardPlan.of(*outputs, **divergences)
 
     @property
     def needs_reference(self) -> bool:
@@ -132,7 +114,7 @@ class Plan:
 
     def needs_anchor(self, name: str) -> bool:
         """True if the anchor of that name, the reference or a teacher, has to be run."""
-        return any(f"{name}_{output}" in self for output in ANCHOR_OUTPUTS)
+        return any(f"{name}_{output.value}" in self for output in FROZEN_OUTPUTS)
 
     def __contains__(self, name: str) -> bool:
         return name in self.names()
@@ -258,7 +240,7 @@ def take_row(values: Tensor, rows: Tensor) -> Tensor:
 
 def find_teachers(needs: Sequence[str]) -> tuple[str, ...]:
     """Reads off the names of quantities which teachers they would be of: `dpo` of `dpo_mean_logps`."""
-    sources = [match[1] for match in map(_ANCHORED.fullmatch, needs) if match]
+    sources = [match[1] for match in map(_FROZEN_MODEL.fullmatch, needs) if match]
     return tuple(dict.fromkeys(source for source in sources if source not in ("policy", "reference", "behaviour")))
 
 
@@ -284,8 +266,8 @@ def _explain_missing(name: str, consumer: str, available: Mapping[str, Provider]
     if name in _REMEDIES:
         return f"{message}; {_REMEDIES[name]}"
     if name in POLICY_OUTPUTS:
-        return f"{message}; a modality would have to provide {POLICY_OUTPUTS[name]!r}"
-    if match := _ANCHORED.fullmatch(name):
+        return f"{message}; a modality would have to provide {POLICY_OUTPUTS[name].value!r}"
+    if match := _FROZEN_MODEL.fullmatch(name):
         if match[1] in ("policy", "reference", "behaviour") or f"{match[1]}_logps" in available:
             return f"{message}; a modality would have to provide {match[2]!r}"
         return f"{message}; {match[1]!r} would be a frozen model: add `teachers: {{{match[1]}: {{model: ...}}}}`"

@@ -11,6 +11,7 @@ import torch
 
 from mmalign import ConfigError, DataError, MmalignError, PlanError, PluginError, RunConfig, StepContext, TrainingError
 from mmalign.api import load_assembly, load_run
+from mmalign.forward_plan import ForwardPlan
 from mmalign.planning.assembly import Assembly
 from mmalign.planning.inspection import inspect_run
 from mmalign.run import Run
@@ -198,7 +199,7 @@ def test_scoring_in_parts_keeps_the_order_of_responses(load: Any, toy_config: Bu
     settings = {"steps": 1, "micro_batch_size": 3}
     run = load(toy_config(train=settings))
     batch = run.backend.encode(run.held_out)
-    whole = run.backend.policy(batch.responses, ("logps",))["logps"]
+    whole = run.backend.policy(batch.responses, ForwardPlan.of("logps"))["logps"]
     mask = batch.quantities["step_mask"]
     assert torch.allclose(run.backend.policy_logps(batch.responses)[mask], whole.detach()[mask], atol=1e-6)
 

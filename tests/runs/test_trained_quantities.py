@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from mmalign.compute.policy import Policy
+from mmalign.forward_plan import ForwardPlan
 import mmalign
 from mmalign import ConfigError, Model, PlanError, QuantitySpec
 from mmalign.monitoring.metrics_log import read_metrics
@@ -138,7 +140,7 @@ def test_a_frozen_quantity_may_feed_a_module() -> None:
     layers = Provider("reference_layers", "NTLD", "frozen")
     plan = plan_quantities({"me": ("mask",)}, {one.name: one for one in (*data_providers(), layers, provide(spec))})
     assert [one.name for one in plan.trained] == ["mask"]
-    assert plan.policy_outputs == () and plan.computed("policy") == ()
+    assert not plan.forward and plan.computed("policy") == ()
 
 
 def provide(spec: QuantitySpec) -> Provider:
@@ -166,7 +168,7 @@ def test_a_wrong_spec_breaks_its_plugin(fields: dict[str, str], reason: str, tmp
 
 def test_inputs_are_float32_under_autocast() -> None:
     class Doubles(mmalign.Modality):
-        def step_outputs(self, policy, responses, want, anchors=None):  # type: ignore[no-untyped-def]
+        def step_outputs(self, policy, responses, plan, anchors=None):  # type: ignore[no-untyped-def]
             return {"logps": torch.ones(1, 2, dtype=torch.bfloat16), "step_mask": torch.ones(1, 2, dtype=torch.bool)}
 
         load = encode = step_log_probs = generate = decode = None  # type: ignore[assignment]
@@ -175,11 +177,11 @@ def test_inputs_are_float32_under_autocast() -> None:
         name="gate", summary="", axes="NT", needs=("policy_logps",), module="test_trained_quantities:build_linear"
     )
     network = torch.nn.Identity()
-    policy = mmalign.Policy(Doubles(), Model(network), trained=[provide(spec)])
+    policy = Policy(Doubles(), Model(network), trained=[provide(spec)])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        outputs = policy((), ("logps",), known={})
+        outputs = policy((), ForwardPlan.of("logps"), known={})
     assert outputs["gate"].dtype == torch.float32
-    assert "gate" not in policy((), ("logps",))
+    assert "gate" not in policy((), ForwardPlan.of("logps"))
 
 
 def build_linear(model: Model) -> torch.nn.Module:
