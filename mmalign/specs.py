@@ -86,6 +86,8 @@ class QuantitySpec(Spec):
             nn.Module`. The module is trained with the policy and called with the needs, floats in float32. It can need
             outputs of the policy's pass (`policy_hidden`, `policy_logps`, ...), other trained quantities, and what is
             known before the pass (`reference_layers`, `step_mask`, ...).
+        min_prompts: prompts that a global batch must have for it to be more than a constant; runs with fewer are
+            refused.
     """
 
     kind: ClassVar[str] = "quantity"
@@ -94,6 +96,7 @@ class QuantitySpec(Spec):
     stage: Literal["data", "companion", "frozen", "step", "policy"] = "policy"
     compute: str = ""
     module: str = ""
+    min_prompts: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,12 +137,18 @@ class ObjectiveSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class AdvantageSpec(Spec):
-    """An estimator of advantages: `function(*needs, **parameters) -> [N] or [N, T]`, pure, without gradient."""
+    """An estimator of advantages: `function(*needs, **parameters) -> [N] or [N, T]`, pure, without gradient.
+
+    Attributes:
+        min_group: responses to a prompt that it must have for advantages other than 0; a collector that samples fewer
+            is refused.
+    """
 
     kind: ClassVar[str] = "advantage"
     function: str
     needs: tuple[str, ...] = ("composite_rewards", "prompt_index")
     equation: str = ""
+    min_group: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

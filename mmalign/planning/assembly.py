@@ -19,8 +19,10 @@ from mmalign.parts import Collector, Engine, Evaluator, Reward, Transform
 from mmalign.planning.checks import (
     check_consulted,
     check_exports,
+    check_group,
     check_log_prob_kind,
     check_online,
+    check_prompts,
     check_reference,
     check_sampled_network,
     check_temperature,
@@ -109,6 +111,7 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
     advantage = _bind_advantage(builder, config)
     check_online(config, builder.prefix)
     plan = plan_run(builder, objectives, modality_spec, advantage, config)
+    check_prompts(config, plan, builder.prefix)
     axes = {provider.name: provider.axes for provider in plan.providers}
     objectives = tuple(bind_axes(objective, axes) for objective in objectives)
     modality = builder.build("modality", config.modality, "modality")
@@ -135,6 +138,7 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
         teachers=_build_teachers(builder, config, modality, plan),
     )
     check_sampled_network(assembly, builder.prefix)
+    check_group(assembly, builder.prefix)
     if config.train.overlap_parts > 1:
         check_overlap(assembly, f"{builder.prefix}train.overlap_parts")
     return assembly
@@ -175,7 +179,7 @@ def _bind_advantage(builder: Builder, config: RunConfig) -> BoundAdvantage | Non
         return None
     spec, parameters = builder.bind("advantage", config.advantage, "advantage")
     spec = cast(AdvantageSpec, spec)
-    return BoundAdvantage(spec.name, load_object(spec.function), spec.needs, parameters)
+    return BoundAdvantage(spec.name, load_object(spec.function), spec.needs, parameters, spec.min_group)
 
 
 def _build_scorer(builder: Builder, config: RunConfig) -> RewardScorer | None:

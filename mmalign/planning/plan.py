@@ -25,6 +25,7 @@ class BoundAdvantage:
     function: Any
     needs: tuple[str, ...]
     parameters: Mapping[str, Any]
+    min_group: int = 1
 
 
 class Builder:

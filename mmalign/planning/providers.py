@@ -55,4 +55,13 @@ def rollout_providers(reward_names: Sequence[str], *, stored: bool = False) -> l
 
 def plugin_provider(spec: QuantitySpec, origin: str) -> Provider:
     """Provider of a quantity that a plugin registered."""
-    return Provider(spec.name, spec.axes, spec.stage, spec.needs, spec.compute, origin, module=spec.module)
+    return Provider(
+        spec.name,
+        spec.axes,
+        spec.stage,
+        spec.needs,
+        spec.compute,
+        origin,
+        module=spec.module,
+        min_prompts=spec.min_prompts,
+    )

@@ -56,6 +56,7 @@ class Provider:
         origin: who offers it, for reports.
         parameters: keyword arguments of that function, or of `module`.
         module: import string of what builds the module that computes it, if that is trained with the policy.
+        min_prompts: see `QuantitySpec`.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Provider:
     origin: str = "mmalign"
     parameters: Mapping[str, Any] = field(default_factory=dict)
     module: str = ""
+    min_prompts: int = 1
 
     def load(self) -> Callable[..., Any]:
         """Imports the function with its parameters."""
@@ -106,6 +108,11 @@ class Plan:
             if match := _DIVERGENCE.fullmatch(name):
                 divergences.setdefault(match[1], []).append(Divergence(match[2]))
         return ForwardPlan.of(*outputs, **divergences)
+
+    @property
+    def comparing(self) -> dict[str, int]:
+        """Quantities that compare prompts of a global batch with each other, and how many prompts they need."""
+        return {one.name: one.min_prompts for one in self.providers if one.min_prompts > 1}
 
     @property
     def needs_reference(self) -> bool:
