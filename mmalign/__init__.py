@@ -79,6 +79,8 @@ if TYPE_CHECKING:
     from mmalign.parts import Reward as Reward
     from mmalign.parts import Transform as Transform
     from mmalign.quiet import quiet_loading as quiet_loading
+    from mmalign.run_scorer import RunScorer as RunScorer
+    from mmalign.run_scorer import load_scorer as load_scorer
     from mmalign.specs import AdvantageSpec as AdvantageSpec
     from mmalign.specs import CollectorSpec as CollectorSpec
     from mmalign.specs import ConformanceSpec as ConformanceSpec
@@ -147,6 +149,7 @@ _EXPORTS = {
         "Transform",
     ),
     "quiet": ("quiet_loading",),
+    "run_scorer": ("RunScorer", "load_scorer"),
     "specs": (
         "AdvantageSpec",
         "CollectorSpec",

@@ -88,7 +88,7 @@ class LearningWatch:
         if metrics["grad_norm"] == 0 and metrics.get("flat_groups") == 1:
             text = (
                 "the responses to every prompt of a round got the same reward, so their advantages are 0 and nothing "
-                "is learned from it; the metric `flat_groups` goes on counting. See collector.group_size and the rewards"
+                "is learned; the metric `flat_groups` goes on counting. See collector.group_size and the rewards"
             )
             self.tell("flat", text)
         if self.idle == PATIENCE:
