@@ -12,7 +12,7 @@ from itertools import islice
 from numbers import Real
 from typing import Any
 
-LONGEST = 1_000_000
+LONGEST = 100_000
 """Values that are read of a generator, which may never end."""
 
 _UNREADABLE = "\0unreadable"
