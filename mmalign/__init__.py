@@ -94,6 +94,7 @@ if TYPE_CHECKING:
     from mmalign.specs import RewardSpec as RewardSpec
     from mmalign.specs import TransformSpec as TransformSpec
     from mmalign.testing import build_tiny_text_model as build_tiny_text_model
+    from mmalign.testing import try_part as try_part
     from mmalign.tokens.modality import TokenModality as TokenModality
     from mmalign.values import EncodedResponse as EncodedResponse
     from mmalign.values import Generated as Generated
@@ -164,7 +165,7 @@ _EXPORTS = {
         "RewardSpec",
         "TransformSpec",
     ),
-    "testing": ("build_tiny_text_model",),
+    "testing": ("build_tiny_text_model", "try_part"),
     "tokens.modality": ("TokenModality",),
     "values": (
         "EncodedResponse",

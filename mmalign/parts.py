@@ -33,11 +33,14 @@ class Reward(ABC):
             whatever machine. Only then may scores be cached.
         background: True if `score` may run in a thread of its own while the policy samples: it does not compute on the
             policy's device, and draws no number from a global random generator. Only then may scoring overlap.
+        costly: True if `score` loads a model or asks a server; `check` does not call it. Others are asked for the score
+            of one response.
     """
 
     dimensions: tuple[str, ...] = ()
     deterministic: bool = False
     background: bool = False
+    costly: bool = False
 
     @abstractmethod
     def score(self, samples: Sequence[Sample]) -> Sequence[float | Sequence[float] | Exception]:

@@ -42,8 +42,9 @@ class RunScorer:
         name = f"run/{quantity}"
         rows = []
         for record in score_records(self, records, quantity, name=name):
-            values = {one.item: one.value for one in record.scores if one.name == name and one.level == "response"}
-            rows.append([values.get(response.rid, nan) for response in record.responses])
+            values = {one.item: one.value for one in record.scores if one.name == name}
+            found = [values.get(response.rid) for response in record.responses]
+            rows.append([nan if value is None else value for value in found])
         return rows
 
 

@@ -24,8 +24,8 @@ from mmalign.errors import TrainingError
 from mmalign.forward_plan import FROZEN_OUTPUTS, Output
 from mmalign.media.checks import MediaSkips
 from mmalign.monitoring.metrics import compute_means
-from mmalign.planning.companions import add_record_quantities
-from mmalign.planning.quantities import DERIVED, Plan, Provider
+from mmalign.planning.companions import add_record_quantities, check_axes
+from mmalign.planning.quantities import Plan, Provider
 from mmalign.references.reference import MovingReference
 from mmalign.rewards.scorer import RewardScorer, build_samples
 from mmalign.values import Anchor, EncodedResponse, Rollout
@@ -128,11 +128,11 @@ class Backend(Scoring):
             return _add(batch, provider, scored)
         if provider.name in ("rewards", "composite_rewards"):
             return self.add_rewards(batch, self.score_rollouts(rollouts))
-        needs = [batch.quantities[name] for name in provider.needs]
         if provider.name == "advantages" and self.assembly.advantage is not None:
-            advantage = self.assembly.advantage
-            return _add(batch, provider, advantage.function(*needs, **advantage.parameters).detach())
-        return _add(batch, provider, provider.load()(*needs))
+            return _add(batch, provider, self.assembly.advantage.estimate(batch.quantities).detach())
+        value = provider.call(batch.quantities)
+        check_axes(provider, value, batch)
+        return _add(batch, provider, value)
 
     def begin_round(self, seed: str) -> dict[str, float]:
         """Lets a moving reference choose what it is during a round; returns metrics of it."""
@@ -147,12 +147,9 @@ class Backend(Scoring):
             training: False for an evaluation, from which running means must not learn.
         """
         for provider in self.assembly.plan.computed("step"):
-            # Quantities derived from those of this stage are computed from them, like any derived one.
-            derived = provider.origin == DERIVED
-            needs = (
-                [batch.quantities[name] for name in provider.needs] if derived else [StepContext(self, batch, training)]
-            )
-            batch = _add(batch, provider, provider.load()(*needs).detach().to(self.device))
+            value = provider.call(batch.quantities, context=StepContext(self, batch, training))
+            check_axes(provider, value, batch)
+            batch = _add(batch, provider, value.detach().to(self.device))
         return batch
 
     # -- every micro-batch
@@ -240,7 +237,7 @@ class Backend(Scoring):
 def compute_derived(values: dict[str, Tensor], plan: Plan, stage: Any) -> dict[str, Tensor]:
     """Computes, in order, the planned quantities of a stage from the values that are already there."""
     for provider in plan.computed(stage):
-        values[provider.name] = provider.load()(*(values[name] for name in provider.needs))
+        values[provider.name] = provider.call(values)
     return values
 
 

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from mmalign.compute.outputs import check_mask, check_outputs
+from mmalign.foreign import foreign_code
 from mmalign.forward_plan import POLICY_OUTPUTS, ForwardPlan
 from mmalign.modality import Modality
 from mmalign.planning.quantities import Provider
@@ -32,9 +34,10 @@ class Policy(nn.Module):
         super().__init__()
         self.modality = modality
         self.network = model.network
+        self._mask_checked = False
         linear = {name: _build_head(model.hidden_size) for name in sorted(heads)}
         self.heads = Heads({**linear, **{one.name: one.build(model).float() for one in trained}})
-        self._needs = {one.name: one.needs for one in trained}
+        self._inputs = {one.name: one.bind().inputs for one in trained}
 
     def forward(
         self,
@@ -52,16 +55,26 @@ class Policy(nn.Module):
         if plan:
             # Modalities that know no anchors need not take the argument.
             compared = (anchors,) if anchors else ()
-            outputs = self.modality.step_outputs(self, responses, plan, *compared)
+            name = f"modality {type(self.modality).__name__}"
+            with foreign_code(name, self.modality):
+                outputs = self.modality.step_outputs(self, responses, plan, *compared)
+            check_outputs(name, plan, responses, outputs)
+            if not self._mask_checked:
+                # Once: to look at what a mask says waits for the device.
+                check_mask(name, responses, outputs["step_mask"])
+                self._mask_checked = True
         return outputs if known is None else outputs | self._compute_trained({**known, **name_outputs(outputs)})
 
     def _compute_trained(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        for name, needs in self._needs.items():
-            inputs = [values[need].float() if values[need].is_floating_point() else values[need] for need in needs]
+        for name, inputs in self._inputs.items():
+            given = {parameter: values[need] for parameter, need in inputs.items()}
+            given = {key: value.float() if value.is_floating_point() else value for key, value in given.items()}
+            device = next(iter(given.values())).device.type
             # Heads are float32 also under autocast: masks and values differ by less than bfloat16 resolves.
-            with torch.autocast(inputs[0].device.type, enabled=False):
-                values[name] = self.heads[name](*inputs)
-        return {name: values[name] for name in self._needs}
+            head = self.heads[name]
+            with torch.autocast(device, enabled=False), foreign_code(f"quantity {name!r}", head):
+                values[name] = head(**given)
+        return {name: values[name] for name in self._inputs}
 
 
 def name_outputs(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

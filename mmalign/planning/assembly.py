@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from mmalign.binding import read_binding
 from mmalign.config.components import Component, RewardComponent
 from mmalign.config.run_config import RunConfig
 from mmalign.decoding import Decoding
@@ -28,6 +29,7 @@ from mmalign.planning.checks import (
     check_temperature,
     keeps_stored,
 )
+from mmalign.planning.components import check_components
 from mmalign.planning.overlap import check_overlap
 from mmalign.planning.plan import BoundAdvantage, Builder, place, plan_run
 from mmalign.planning.quantities import Plan
@@ -105,6 +107,7 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
         PlanError: a quantity that nothing supplies.
     """
     builder = Builder(registry, source)
+    check_components(builder, config)
     objectives = _bind_objectives(builder, config)
     modality_spec = cast(ModalitySpec, builder.find("modality", config.modality, "modality"))
     check_log_prob_kind(objectives, modality_spec)
@@ -167,7 +170,9 @@ def _bind_objectives(builder: Builder, config: RunConfig) -> tuple[Objective, ..
         where = place("objective", index, config.objective)
         spec, parameters = builder.bind("objective", component, where)
         spec = cast(ObjectiveSpec, spec)
-        objective = bind_objective(spec, load_object(spec.loss), parameters, component.weight)
+        plugin = builder.plugin_of("objective", component)
+        binding = read_binding(spec, plugin)
+        objective = bind_objective(spec, binding.inputs, load_object(spec.loss), parameters, component.weight)
         if objective.aggregation == "constant" and objective.horizon is None:
             raise ConfigError(f"{where}.horizon: missing; aggregation 'constant' divides by it, in steps")
         bound.append(objective)
@@ -179,7 +184,9 @@ def _bind_advantage(builder: Builder, config: RunConfig) -> BoundAdvantage | Non
         return None
     spec, parameters = builder.bind("advantage", config.advantage, "advantage")
     spec = cast(AdvantageSpec, spec)
-    return BoundAdvantage(spec.name, load_object(spec.function), spec.needs, parameters, spec.min_group)
+    plugin = builder.plugin_of("advantage", config.advantage)
+    binding = read_binding(spec, plugin)
+    return BoundAdvantage(spec.name, load_object(spec.function), binding.inputs, parameters, spec.min_group)
 
 
 def _build_scorer(builder: Builder, config: RunConfig) -> RewardScorer | None:

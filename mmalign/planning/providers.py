@@ -59,9 +59,10 @@ def plugin_provider(spec: QuantitySpec, origin: str) -> Provider:
         spec.name,
         spec.axes,
         spec.stage,
-        spec.needs,
+        (),
         spec.compute,
         origin,
         module=spec.module,
+        spec=spec,
         min_prompts=spec.min_prompts,
     )

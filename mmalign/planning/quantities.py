@@ -14,15 +14,18 @@ Names with a suffix or a `chosen_`/`rejected_` part are derived from plainer one
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from math import nan
 from typing import TYPE_CHECKING, Any, Literal
 
+from mmalign.binding import read_binding
 from mmalign.errors import PlanError, suggest
+from mmalign.foreign import foreign_code
 from mmalign.forward_plan import FROZEN_OUTPUTS, POLICY_OUTPUTS, Divergence, ForwardPlan
 from mmalign.registry import load_object
+from mmalign.specs import QuantitySpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,11 +54,14 @@ class Provider:
     """One way to get one quantity.
 
     Attributes:
-        compute: empty if the engine itself fills the quantity in, else the import string of a function of the needs'
-            tensors (stages `frozen` and `policy`), of a `StepContext` (stage `step`) or of the batch (stage `data`).
+        needs: the quantities that it is computed from, and others that have to be there.
+        compute: empty if the engine itself fills the quantity in, else the import string of a function.
         origin: who offers it, for reports.
         parameters: keyword arguments of that function, or of `module`.
         module: import string of what builds the module that computes it, if that is trained with the policy.
+        inputs: which quantity each parameter of the function, or of the module's `forward`, gets.
+        given: parameters of the function that the engine fills with something else, e.g. `context`.
+        spec: what a plugin announced; `inputs`, `given` and `needs` are read from it once the quantity is needed.
         min_prompts: see `QuantitySpec`.
     """
 
@@ -67,15 +73,44 @@ class Provider:
     origin: str = "mmalign"
     parameters: Mapping[str, Any] = field(default_factory=dict)
     module: str = ""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    given: tuple[str, ...] = ()
+    spec: QuantitySpec | None = None
     min_prompts: int = 1
 
-    def load(self) -> Callable[..., Any]:
-        """Imports the function with its parameters."""
-        return partial(load_object(self.compute), **self.parameters)
+    @property
+    def part(self) -> str:
+        """Kind and name, for messages."""
+        return f"quantity {self.name!r}"
+
+    def bind(self) -> Provider:
+        """Reads which quantities the parameters of a plugin's function get; returns a provider that knows."""
+        if self.spec is None:
+            return self
+        binding = read_binding(self.spec, self.origin.removeprefix("plugin "))
+        return replace(self, needs=binding.needs, inputs=binding.inputs, given=binding.given, spec=None)
+
+    def call(self, values: Mapping[str, Tensor], **given: Any) -> Any:
+        """Calls the function by keyword with its inputs, what the engine gives, and its parameters.
+
+        Args:
+            values: quantities by name.
+            given: what the engine has for parameters such as `context`; others than the function takes are left out.
+
+        Raises:
+            PluginError: the function raises; the message names it and the line.
+        """
+        inputs = {parameter: values[name] for parameter, name in self.inputs.items()}
+        own = {parameter: given[parameter] for parameter in self.given}
+        function = load_object(self.compute)
+        with foreign_code(self.part, function):
+            return function(**inputs, **own, **self.parameters)
 
     def build(self, model: Model) -> nn.Module:
         """Builds the trained module with its parameters."""
-        module: nn.Module = load_object(self.module)(model, **self.parameters)
+        builder = load_object(self.module)
+        with foreign_code(self.part, builder):
+            module: nn.Module = builder(model, **self.parameters)
         return module
 
 
@@ -154,6 +189,7 @@ def _resolve(
     provider = available.get(name) or _derive_companion(name, available) or _derive(name, _sources(available))
     if provider is None:
         raise PlanError(_explain_missing(name, consumer, available, path))
+    provider = provider.bind()
     needed = [_resolve(need, consumer, available, ordered, (*path, name)) for need in provider.needs]
     if provider.origin == DERIVED and not needed[0].axes.startswith("N"):
         raise PlanError(
@@ -203,7 +239,7 @@ def _derive(name: str, sources: str) -> Provider | None:
             if match[2] == "sequence"
             else "mmalign.losses.reductions:masked_mean"
         )
-        return Provider(name, "N", "frozen", (f"{match[1]}_{match[3]}", "step_mask"), reduce, DERIVED)
+        return _derived(name, "N", reduce, values=f"{match[1]}_{match[3]}", mask="step_mask")
     if match := re.fullmatch(rf"({sources})_(chosen|rejected)_(sequence|mean)_({_STEPWISE})", name):
         return _paired(name, f"{match[1]}_{match[3]}_{match[4]}", match[2])
     if match := _PAIRED.fullmatch(name):
@@ -219,14 +255,18 @@ def _derive_companion(name: str, available: Mapping[str, Provider]) -> Provider 
         if provider.stage != "companion":
             continue
         if match := re.fullmatch(rf"({sources})_{role}_(sequence|mean)_({_STEPWISE})", name):
-            return Provider(name, "M", "frozen", (f"{match[1]}_{match[2]}_{match[3]}", row), _TAKE_ROW, DERIVED)
+            return _derived(name, "M", _TAKE_ROW, values=f"{match[1]}_{match[2]}_{match[3]}", rows=row)
         if match := re.fullmatch(rf"{role}_(?!row)(\w+)", name):
-            return Provider(name, "M", "frozen", (match[1], row), _TAKE_ROW, DERIVED)
+            return _derived(name, "M", _TAKE_ROW, values=match[1], rows=row)
     return None
 
 
 def _paired(name: str, base: str, side: str) -> Provider:
-    return Provider(name, "M", "frozen", (base, "pairs"), f"mmalign.planning.quantities:take_{side}", DERIVED)
+    return _derived(name, "M", f"mmalign.planning.quantities:take_{side}", values=base, pairs="pairs")
+
+
+def _derived(name: str, axes: str, compute: str, **inputs: str) -> Provider:
+    return Provider(name, axes, "frozen", tuple(inputs.values()), compute, DERIVED, inputs=inputs)
 
 
 def take_chosen(values: Tensor, pairs: Tensor) -> Tensor:

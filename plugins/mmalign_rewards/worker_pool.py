@@ -98,10 +98,11 @@ class WorkerPool:
         active = [worker for worker in self._workers if not worker.idle]
         patience = min((worker.deadline for worker in active), default=0.0) - time.monotonic()
         limit = max(0.0, patience) if patience != float("inf") else None
-        ready = wait([worker.channel for worker in active], limit) if active else []
+        ready = wait([worker.channel.fileno() for worker in active], limit) if active else []
         for index, worker in enumerate(self._workers):
             place = worker.place
-            whole, result = worker.receive() if worker.channel in ready else (False, None)
+            arrived: tuple[bool, Any] = worker.receive() if worker.channel.fileno() in ready else (False, None)
+            whole, result = arrived
             if not whole and not worker.idle and time.monotonic() >= worker.deadline:
                 whole, result = True, TimeoutError(f"no score within {self._timeout} s")
                 worker.lost = True

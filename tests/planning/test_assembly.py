@@ -266,6 +266,8 @@ def test_a_batch_coupled_quantity_is_the_same_in_every_micro_batch(load: Any, to
 def test_an_inspection_counts_the_data_and_loads_no_weights(toy_config: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     assembly = assemble(toy_config())
     monkeypatch.setattr(type(assembly.modality), "load", None)
+    # One that overrides this is taken at its word; one that does not is loaded for a trial.
+    monkeypatch.setattr(type(assembly.modality), "parameter_counts", lambda self: None)
     inspection = inspect_run(assembly)
     train = inspection.data["train"]
     assert (train.records, train.responses, train.pairs, train.labelled) == (10, 20, 10, 20)

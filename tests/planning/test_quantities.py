@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmalign import ModalitySpec, PlanError, QuantitySpec
+from mmalign import ModalitySpec, PlanError
 from mmalign.forward_plan import ForwardPlan
-from mmalign.planning.providers import data_providers, modality_providers, plugin_provider, rollout_providers
+from mmalign.planning.providers import data_providers, modality_providers, rollout_providers
 from mmalign.planning.quantities import Plan, Provider, find_teachers, plan_quantities, take_chosen, take_rejected
 
 MODALITY = ModalitySpec(name="toy", summary="", target="toy:Toy", provides=("logps", "entropy"))
@@ -26,8 +26,7 @@ def provider_of(plan: Plan, name: str) -> Provider:
 
 
 def quantity(name: str, needs: tuple[str, ...], stage: str, axes: str = "N") -> Provider:
-    spec = QuantitySpec(name=name, summary="", axes=axes, needs=needs, stage=stage, compute="x:y")
-    return plugin_provider(spec, "plugin mine")
+    return Provider(name, axes, stage, needs, compute="x:y", origin="plugin mine")
 
 
 def test_paired_log_probs_are_derived_from_the_forward_pass() -> None:

@@ -28,14 +28,13 @@ ROWS = [
 PLUGIN = """
 from mmalign import ObjectiveSpec, hookimpl
 
-def loss(logps, kl, expected, step_mask):
-    return kl.where(step_mask, 0), {}
+def loss(teacher_logps, teacher_reverse_kl, teacher_expected_logps, step_mask):
+    return teacher_reverse_kl.where(step_mask, 0), {}
 
 @hookimpl
 def register_objectives():
-    needs = ("teacher_logps", "teacher_reverse_kl", "teacher_expected_logps", "step_mask")
     spec = {"loss": "%s:loss", "per": "step", "config": "mmalign_objectives.exact_kl:ExactKLConfig"}
-    return [ObjectiveSpec(name="toy_distillation", summary="Reverse KL to a teacher.", needs=needs, **spec)]
+    return [ObjectiveSpec(name="toy_distillation", summary="Reverse KL to a teacher.", **spec)]
 """
 
 WriteRun = Callable[..., Path]
