@@ -30,6 +30,8 @@ class TrainedRun(Reward):
     It is loaded at its first use, on this process's device, and gives what `mmalign score` gives.
     """
 
+    costly = True
+
     def __init__(self, path: str, quantity: str = "scores") -> None:
         self.path = path
         self.quantity = quantity
