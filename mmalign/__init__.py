@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmalign.addresses import show_address as show_address
     from mmalign.api import check as check
     from mmalign.api import evaluate as evaluate
     from mmalign.api import load_run as load_run
@@ -81,6 +82,8 @@ if TYPE_CHECKING:
     from mmalign.parts import Reward as Reward
     from mmalign.parts import Transform as Transform
     from mmalign.quiet import quiet_loading as quiet_loading
+    from mmalign.run_scorer import RunScorer as RunScorer
+    from mmalign.run_scorer import load_scorer as load_scorer
     from mmalign.specs import AdvantageSpec as AdvantageSpec
     from mmalign.specs import CollectorSpec as CollectorSpec
     from mmalign.specs import ConformanceSpec as ConformanceSpec
@@ -107,6 +110,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 _EXPORTS = {
+    "addresses": ("show_address",),
     "api": ("check", "evaluate", "load_run", "train"),
     "caches.folders": ("cache_folder",),
     "caches.parameter_counts": ("remember_counts",),
@@ -152,6 +156,7 @@ _EXPORTS = {
         "Transform",
     ),
     "quiet": ("quiet_loading",),
+    "run_scorer": ("RunScorer", "load_scorer"),
     "specs": (
         "AdvantageSpec",
         "CollectorSpec",
