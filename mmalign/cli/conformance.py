@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +13,8 @@ import typer
 
 from mmalign.cli.context import current_registry
 from mmalign.conformance import CaseResult, Status, golden_files, run_conformance
+from mmalign.shown_text import dump_json
+from mmalign.terminal import output_console, write_line
 
 _STYLES: dict[Status, str] = {"passed": "green", "failed": "bold red", "not_implemented": "dim"}
 
@@ -37,7 +38,7 @@ def conformance(
     registry = current_registry()
     results = [(file, run_conformance(file, registry, tolerance=tolerance)) for file in files or golden_files()]
     if as_json:
-        typer.echo(json.dumps({"cases": [_to_dict(file, case) for file, cases in results for case in cases]}, indent=1))
+        write_line(dump_json({"cases": [_to_dict(file, case) for file, cases in results for case in cases]}))
     elif files:
         _print_tables(results)
     else:
@@ -54,10 +55,9 @@ def _to_dict(file: Path, case: CaseResult) -> dict[str, Any]:
 
 
 def _print_summary(results: Sequence[tuple[Path, Sequence[CaseResult]]]) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(soft_wrap=True)
+    console = output_console()
     for file, cases in results:
         counts = Counter(case.status for case in cases)
         console.print(Text(f"{file.name}: " + ", ".join(f"{counts[status]} {status}" for status in _STYLES)))
@@ -74,15 +74,14 @@ def _label(case: CaseResult) -> str:
 
 
 def _print_tables(results: Sequence[tuple[Path, Sequence[CaseResult]]]) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(soft_wrap=True)
+    console = output_console()
     for file, cases in results:
         for case in cases:
             error = "" if case.max_rel_err is None else f"  max relative error {case.max_rel_err:.1e}"
             reason = f"  {case.detail}" if case.status == "failed" else ""
             status = Text(f"{case.status:16}", style=_STYLES[case.status])
-            console.print(status.append(f"{case.id}  ({case.method}){error}{reason}", style="default"))
+            console.print(status.append(f"{case.id}  ({case.method}){error}{reason}", style="default"), soft_wrap=True)
         counts = Counter(case.status for case in cases)
-        console.print(Text(f"{file}: " + ", ".join(f"{counts[status]} {status}" for status in _STYLES)))
+        write_line(f"{file}: " + ", ".join(f"{counts[status]} {status}" for status in _STYLES))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, Group
+from rich.console import Group
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -23,7 +22,9 @@ from mmalign.errors import ConfigError, PluginError, suggest
 from mmalign.plugin_check import BrokenString, find_broken
 from mmalign.plugins import PluginInfo
 from mmalign.registry import KINDS, Entry, Registry
+from mmalign.shown_text import dump_json
 from mmalign.specs import AdvantageSpec, ObjectiveSpec, QuantitySpec
+from mmalign.terminal import add_row, output_console, show_text, write_line
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -68,9 +69,12 @@ def plugins(
         provided = [f"{_plural(kind)}: {', '.join(names)}" for kind, names in info.provides.items()]
         what = "\n".join([*provided, info.error] if info.error else provided)
         table.add_row(
-            Text(info.name), Text(info.origin), Text(info.status, style=_STYLES[info.status]), Text(what or "observer")
+            show_text(info.name),
+            show_text(info.origin),
+            Text(info.status, style=_STYLES[info.status]),
+            show_text(what or "observer"),
         )
-    Console().print(table)
+    output_console().print(table)
 
 
 def list_parts(
@@ -83,7 +87,7 @@ def list_parts(
     if as_json:
         _print_json([_part_to_dict(entry) for one in kinds for entry in registry.entries(one)])
         return
-    console = Console()
+    console = output_console()
     for one in kinds:
         entries = registry.entries(one)
         if entries or kind:
@@ -105,11 +109,11 @@ def explain(
         _print_json(explained + [{"kind": "key", **row._asdict()} for row in keys])
         return
     if keys:
-        Console().print(render_keys(keys))
+        output_console().print(render_keys(keys))
     for entry in entries:
         if name in entry.spec.aliases:
-            Console().print(Text(f"{name} is an alias of {entry.spec.name}, another name of the same part."))
-        Console().print(_render_explanation(entry, _limits(entry, registry)))
+            output_console().print(Text(f"{name} is an alias of {entry.spec.name}, another name of the same part."))
+        output_console().print(_render_explanation(entry, _limits(entry, registry)))
 
 
 def schema(
@@ -124,7 +128,7 @@ def schema(
         _print_json(document)
     else:
         try:
-            output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+            output.write_text(dump_json(document) + "\n", encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"--output: cannot write {str(output)!r}: {error.strerror}") from None
 
@@ -231,10 +235,10 @@ def _new_table(*columns: str, title: str = "") -> Table:
 def _parts_table(kind: str, entries: Sequence[Entry[Any]]) -> Table:
     table = _new_table(_plural(kind), "plugin", "")
     for entry in entries:
-        summary = Text(entry.spec.summary)
+        summary = show_text(entry.spec.summary)
         if entry.unavailable:
             summary.append(f"\nunavailable: {entry.unavailable}", style="yellow")
-        table.add_row(Text(entry.spec.name), Text(entry.plugin.name), summary)
+        table.add_row(show_text(entry.spec.name), show_text(entry.plugin.name), summary)
     return table
 
 
@@ -247,14 +251,16 @@ def _render_explanation(entry: Entry[Any], limits: Mapping[str, Sequence[str]]) 
         means_something = name != "aggregation" or getattr(spec, "per", "") == "step"
         if value and means_something:
             text = value if isinstance(value, str) else ", ".join(value)
-            facts.add_row(Text(name.replace("_", " "), style="bold"), Text(text))
+            facts.add_row(Text(name.replace("_", " "), style="bold"), show_text(text))
     for name, values in limits.items():
         facts.add_row(Text(name, style="bold"), Text(", ".join(values) or _ABSENT[name]))
     facts.add_row(Text("plugin", style="bold"), Text(f"{entry.plugin.name} ({entry.plugin.origin})"))
     if entry.unavailable:
         facts.add_row(Text("unavailable", style="yellow"), Text(entry.unavailable))
     heading = Text(spec.name, style="bold").append(f" ({spec.kind})", style="default")
-    return Group(heading, Text(spec.summary), Padding(facts, (1, 0)), _render_parameters(_parameters(entry)), Text())
+    return Group(
+        heading, show_text(spec.summary), Padding(facts, (1, 0)), _render_parameters(_parameters(entry)), Text()
+    )
 
 
 def _render_parameters(parameters: list[ParameterRow] | str) -> Table | Text:
@@ -264,9 +270,9 @@ def _render_parameters(parameters: list[ParameterRow] | str) -> Table | Text:
         return Text("no parameters")
     table = _new_table("parameter", "type", "default", "")
     for row in parameters:
-        table.add_row(*map(Text, row))
+        add_row(table, *row)
     return table
 
 
 def _print_json(document: Any) -> None:
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    write_line(dump_json(document))

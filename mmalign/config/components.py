@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import inf
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -80,8 +81,8 @@ class Shaping(BaseModel):
     @field_validator("clip")
     @classmethod
     def _check_clip(cls, clip: tuple[float, float] | None) -> tuple[float, float] | None:
-        if clip is not None and not clip[0] < clip[1]:
-            raise ValueError(f"expected [low, high] with low below high, got {list(clip)}")
+        if clip is not None and not -inf < clip[0] < clip[1] < inf:
+            raise ValueError(f"expected [low, high] with low below high, both finite, got {list(clip)}")
         return clip
 
     @model_validator(mode="after")
@@ -118,6 +119,9 @@ class DimensionConfig(Shaping, Parameters):
 class RewardComponent(Shaping, WeightedComponent):
     """A reward and what becomes of its scores: threshold, then normalise, then clip, then weight or constraint."""
 
+    label: str | int | None = None
+    """Name of this reward in metrics, reports and messages; for a reward with a parameter `label` of its own (as
+    `classifier`), that parameter."""
     cache: bool = False
     """Keep scores for later calls; only for rewards that give equal samples equal scores, always."""
     dimensions: dict[str, DimensionConfig] = Field(default_factory=dict)

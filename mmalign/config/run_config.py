@@ -19,6 +19,7 @@ from mmalign.config.reading import Overrides, read_config
 from mmalign.config.sections import CheckpointConfig, EvaluationConfig, ReferenceConfig, TrainConfig
 from mmalign.config.validation import one_or_many, validate
 from mmalign.data.sources import DataSection
+from mmalign.masking import mask_values
 from mmalign.specs import Parameters
 
 COMPONENT_KINDS = {
@@ -122,9 +123,9 @@ def load_config(path: str | Path, overrides: Overrides = ()) -> RunConfig:
 
 
 def dump_config(config: RunConfig) -> str:
-    """Writes the configuration as YAML that loads to the same configuration."""
+    """Writes the configuration as YAML that loads to the same configuration, but for secrets, which are masked."""
     # Not yaml.safe_dump: by its rules a text such as 1e-5 needs no quotes, by those of the reader it is a number.
-    return OmegaConf.to_yaml(OmegaConf.create(_escape(config.model_dump(mode="json"))))
+    return OmegaConf.to_yaml(OmegaConf.create(_escape(mask_values(config.model_dump(mode="json")))))
 
 
 def _escape(value: Any) -> Any:

@@ -113,8 +113,12 @@ class EvaluationConfig(Parameters):
 class CheckpointConfig(Parameters):
     """What is saved, and when."""
 
+    every_minutes: float = Field(default=10.0, ge=0, allow_inf_nan=False)
+    """Minutes between checkpoints, the first one counted from the start; 0 for none by the time."""
     every: int = Field(default=0, ge=0)
-    """Steps between checkpoints; 0 saves at the end and on Ctrl-C only."""
+    """Steps between checkpoints; 0 for none by steps."""
+    at_end: bool = True
+    """Also one after the last step; Ctrl-C and SIGTERM always leave one."""
     keep: int = Field(default=2, ge=1)
     """Newest checkpoints that are kept."""
     merged: bool = False

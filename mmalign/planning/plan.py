@@ -30,6 +30,7 @@ class BoundAdvantage:
     function: Any
     inputs: Mapping[str, str]
     parameters: Mapping[str, Any]
+    min_group: int = 1
 
     def estimate(self, values: Mapping[str, Tensor]) -> Tensor:
         """Computes advantages [N] or [N, T] from quantities by name."""
@@ -62,12 +63,12 @@ class Builder:
         """Names the plugin that offers the part that a component names."""
         return self.registry.find(kind, component.name, kind).plugin.name
 
-    def bind(self, kind: str, component: Component, where: str) -> tuple[Spec, dict[str, Any]]:
-        """Finds the spec, and validates the parameters by its config model."""
+    def bind(self, kind: str, component: Component, where: str, **more: Any) -> tuple[Spec, dict[str, Any]]:
+        """Finds the spec, and validates the parameters, and `more` of them, by its config model."""
         spec = self.find(kind, component, where)
         if spec.paper:
             self.papers[spec.name] = spec.paper
-        parameters = validate_parameters(spec, component.parameters, where, self.source)
+        parameters = validate_parameters(spec, component.parameters | more, where, self.source)
         return spec, {name: getattr(parameters, name) for name in type(parameters).model_fields}
 
     def build(self, kind: str, component: Component, where: str) -> Any:

@@ -105,6 +105,9 @@ class DenoiserModality(Modality):
 
     def parameter_counts(self) -> tuple[int, int] | None:
         """Counts (all, trained) parameters of the denoiser, without its weights."""
+        stored = self.network_family.check_weights()
+        if stored is not None and self.lora is None:
+            return stored, stored
         description = self.network_family.describe_network()
         if description is None:
             return self._count_parameters()

@@ -25,8 +25,9 @@ class Config(mmalign.Parameters):
     words: int = 3
     '''Words [at most] that are free.'''
 
-class B:
-    pass
+class B(mmalign.Reward):
+    def score(self, samples):
+        return [0.0 for _ in samples]
 
 @mmalign.hookimpl
 def register_rewards():
@@ -128,6 +129,21 @@ def test_plugins_as_json(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> No
     assert rows["decodings"]["provides"] == {"decoding": ["greedy", "sample"]}
     assert {"name", "distribution", "version", "status", "error", "provides"} <= set(rows["decodings"])
     assert (rows["rewards"]["status"], rows["rewards"]["provides"]) == ("disabled", {})
+
+
+def test_an_import_string_to_nowhere_breaks_its_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    file = tmp_path / "odd_rewards.py"
+    file.write_text(PLUGIN_FILE.replace("odd_rewards:B", "odd_rewards:Brevity"))
+    registry = current_registry([file])
+    monkeypatch.setattr("mmalign.cli.parts.current_registry", lambda: registry)
+    assert run(monkeypatch, "plugins", "--json") == 0
+    (told,) = [one for one in json.loads(capsys.readouterr().out) if one["name"] == "odd_rewards"]
+    assert told["status"] == "broken"
+    assert told["error"].startswith(
+        "reward 'brevity': import string 'odd_rewards:Brevity': 'odd_rewards' has no 'Brevity'"
+    )
 
 
 @pytest.mark.usefixtures("odd_registry")

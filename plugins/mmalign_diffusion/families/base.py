@@ -76,6 +76,14 @@ class Family(ABC):
         """Builds the denoiser without weights, to count parameters; None where only loading would tell."""
         return None
 
+    def check_weights(self) -> int | None:
+        """Looks at the files of all weights without loading them; raises ConfigError where one cannot be loaded.
+
+        Returns:
+            how many parameters the denoiser has, where its file tells; None where only `build_skeleton` does.
+        """
+        return None
+
     @abstractmethod
     def predict(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Tensors) -> Tensor:
         """Runs the denoiser.
