@@ -22,8 +22,7 @@ from neighbour import SCALE
 
 @hookimpl
 def register_objectives():
-    needs = ("policy_sequence_logps",)
-    return [ObjectiveSpec(name="mine", summary="Mine.", loss="my_resumed:mine_loss", per="response", needs=needs)]
+    return [ObjectiveSpec(name="mine", summary="Mine.", loss="my_resumed:mine_loss", per="response")]
 
 def mine_loss(policy_sequence_logps):
     return -SCALE * policy_sequence_logps, {}
