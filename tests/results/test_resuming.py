@@ -47,7 +47,7 @@ SHAPED = {
     "decoding.max_steps": 3,
     "data.train.limit": 3,
     "data.train.shuffle": False,
-    "data.train.transforms": [{"name": "limit", "records": 3}],
+    "data.train.transforms": [{"name": "subset", "count": 8}],
     "modality.dropout": 0.5,
     "reference.strategy": "ema",
 }
