@@ -6,22 +6,25 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from mmalign.config.run_config import Overrides, RunConfig, read_config
-from mmalign.config.validation import validate
+from mmalign.config.reading import Overrides
+from mmalign.config.run_config import RunConfig, load_config
 from mmalign.distribution import is_main_process
 from mmalign.errors import CheckpointError, ConfigError
 from mmalign.evaluation import measure
 from mmalign.foreign import plugin_boundary
-from mmalign.hardware import flushed_subnormals, kept_memory
+from mmalign.hardware import choose_dtype, flushed_subnormals, kept_memory
 from mmalign.launch_requests import check_launch_requests
 from mmalign.loop import train as run_loop
 from mmalign.masking import mask_logs
+from mmalign.monitoring.run_log import run_log
 from mmalign.planning.assembly import Assembly, assemble, load_registry_for
 from mmalign.planning.inspection import Inspection, inspect_run
 from mmalign.process_failures import fail_together
 from mmalign.results.checkpoint import find_latest, load_checkpoint
+from mmalign.results.comparison import read_run
 from mmalign.results.export import export_run
 from mmalign.results.loaded import describe_loaded
+from mmalign.results.model_folder import write_model_folder
 from mmalign.results.output_checks import check_disk
 from mmalign.results.provenance import check_same_plugins
 from mmalign.results.resuming import check_keys, check_same_model, go_on, is_complete, recall_results
@@ -83,12 +86,13 @@ def _train(assembly: Assembly, latest: Path | None, allow_changed: Sequence[str]
             return run
     check_disk(run.config, sum(one.numel() for one in run.trainable().values()))
     open_output(run, anew=restored is None)
-    run.hooks.on_run_configured(run=run)
-    with kept_memory(run.accelerator.device):
-        run_loop(run)
-    if not run.interrupted:
-        export_run(run)
-    run.log.close()
+    with run_log(run.output, writes=run.accelerator.is_main_process, anew=restored is None):
+        run.hooks.on_run_configured(run=run)
+        with kept_memory(run.accelerator.device):
+            run_loop(run)
+        if not run.interrupted:
+            export_run(run)
+        run.log.close()
     return run
 
 
@@ -115,11 +119,9 @@ def load_assembly(
             raise ConfigError("overrides: only a configuration file can be overridden; change the RunConfig itself")
         check_launch_requests(config)
         return assemble(config, load_registry_for(config.model_dump(), disabled))
-    raw = read_config(config, overrides)
-    registry = load_registry_for(raw, disabled)
-    checked = validate(RunConfig, raw, "", str(config))
+    checked = load_config(config, overrides)
     check_launch_requests(checked)
-    return assemble(checked, registry, str(config))
+    return assemble(checked, load_registry_for(checked.model_dump(), disabled), str(config))
 
 
 @plugin_boundary()
@@ -155,4 +157,35 @@ def evaluate(path: str | Path, overrides: Overrides = (), *, disabled: Sequence[
     return measure(run)[0]
 
 
-__all__ = ["check", "evaluate", "load_assembly", "load_run", "train"]
+def export(
+    path: str | Path,
+    output: str | Path,
+    *,
+    merged: bool = False,
+    dtype: str = "auto",
+    disabled: Sequence[str] = (),
+) -> None:
+    """Writes the model of a run's newest checkpoint to a new folder, with tokenizer or scheduler and model card.
+
+    Args:
+        path: the folder of a run.
+        merged: the whole network with adapters merged into it, in float32, then rounded once to `dtype`.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto`, what the run keeps its network in. An adapter is written as
+            it was trained.
+
+    Raises:
+        ConfigError: `path` is no run, the output exists, or this modality has no merged export.
+        CheckpointError: the run has no checkpoint.
+    """
+    record = read_run(Path(path))
+    if Path(output).exists():
+        raise ConfigError(f"--output: {output} exists; give another folder, or remove it")
+    precise = {"train.dtype": "float32", "train.mixed_precision": "no"} if merged else {}
+    run = load_run(path, precise, disabled=disabled)
+    adapter = run.assembly.modality.adapter
+    wanted = str(record.config["train.dtype"]) if dtype == "auto" else dtype
+    rounded = choose_dtype(wanted, run.accelerator.device, adapter=adapter) if merged else None
+    write_model_folder(run, record, Path(output), merged=merged, dtype=rounded)
+
+
+__all__ = ["check", "evaluate", "export", "load_assembly", "load_run", "train"]

@@ -29,7 +29,7 @@ class DataError(MmalignError):
 
 
 class MediaError(DataError):
-    """An image that cannot be read: the message names its place in the data, the file and what is wrong with it."""
+    """An image or sound that cannot be read: the message names its place in the data, the file and what is wrong."""
 
 
 class PluginError(MmalignError):

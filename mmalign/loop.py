@@ -44,15 +44,16 @@ def train(run: Run) -> None:
     saved = run.step if run.step else -1
     if run.step == 0:
         evaluate(run)
-    processes = run.accelerator.num_processes
+    processes, quiet = run.accelerator.num_processes, not run.accelerator.is_main_process
     clock = SaveClock(run.config.checkpoint.every_minutes)
-    with Progress(run.total_steps, start=run.step, quiet=not run.accelerator.is_main_process) as progress:
+    with Progress(run.total_steps, start=run.step, quiet=quiet, device=run.accelerator.device) as progress:
+        progress.show_held_out(run.step, run.after)
         with Interruption(patience=_PATIENCE if processes > 1 else 0.0) as interruption:
             while not run.finished and not run.stop_signal:
                 before = run.step
                 _run_round(run, progress)
                 if _passed(before, run, run.config.evaluation.every):
-                    evaluate(run)
+                    progress.show_held_out(run.step, evaluate(run))
                 due = _agree(run, interruption, clock)
                 if _passed(before, run, run.config.checkpoint.every) or due:
                     save(run)
@@ -60,6 +61,7 @@ def train(run: Run) -> None:
                     saved = run.step
             if saved != run.step and (run.interrupted or run.config.checkpoint.at_end):
                 save(run)
+    run.learning.finish()
     if run.finished:
         evaluate(run)
 
@@ -95,6 +97,7 @@ def _run_round(run: Run, progress: Progress) -> None:
         step_metrics = metrics | optimiser_step(run, minibatch, fresh=index == 0)
         run.step += 1
         run.backend.follow_policy(run.step)
+        run.learning.see_step(step_metrics, run.backend.reward_names)
         run.log.write(run.step, "train", step_metrics, skip=run.step % run.config.train.log_every != 0)
         run.hooks.on_step_ended(run=run, metrics=step_metrics)
         progress.advance(run.step, step_metrics, responses=len(minibatch) * processes)
@@ -145,6 +148,8 @@ def accumulate_gradients(run: Run, batch: Batch, *, fresh: bool = False) -> Metr
     for another one in here, so each may do so on its own.
     """
     batch = run.backend.prepare_step(batch)
+    whole = run.accelerator.num_processes == 1
+    run.learning.see_batch(batch, run.assembly.plan.comparing if run.step == 0 else {}, whole=whole)
     totals = [run.backend.sum_over_processes(objective.totals(batch)) for objective in run.objectives]
     if run.step == 0:
         varying = run.assembly.varying
@@ -165,6 +170,9 @@ def _add_gradients(run: Run, parts: Sequence[Batch], totals: Sequence[Tensor], *
         # Gradients are summed over processes at the end, by `sum_gradients`.
         with run.accelerator.no_sync(run.backend.policy):
             values = run.backend.policy_values(part)
+            if index == 0:
+                rate = learning_rate(run.config.train, run.step, run.total_steps)
+                run.learning.see_logps(values, run.step, rate)
             if fresh and index == 0:
                 check_same_start(values, run.step)
             if fresh and run.assembly.samples_policy:

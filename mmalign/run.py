@@ -26,6 +26,7 @@ from mmalign.errors import CheckpointError
 from mmalign.losses.objectives import Objective
 from mmalign.masking import mask_values
 from mmalign.media.checks import MediaSkips
+from mmalign.monitoring.learning import LearningWatch
 from mmalign.monitoring.metrics_log import MetricsLog
 from mmalign.planning.assembly import Assembly
 from mmalign.references.reference import MovingReference
@@ -63,6 +64,7 @@ class Run:
         left_out: ids of records, by split, that were left out for their media when the run began.
         skips: by split, what happens to records whose images cannot be read while the run goes on.
         truncation_told: True once the log has said that responses are cut.
+        learning: watches for steps that change nothing, or too much.
     """
 
     assembly: Assembly
@@ -90,6 +92,7 @@ class Run:
     changes: list[dict[str, Any]] = field(default_factory=list)
     stop_signal: int = 0
     truncation_told: bool = False
+    learning: LearningWatch = field(default_factory=LearningWatch)
 
     @property
     def config(self) -> RunConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -10,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from mmalign.errors import ConfigError, DataError
 from mmalign.media.images import MediaLimits
+from mmalign.shown_text import dump_json
+from mmalign.terminal import output_console, write_line
 
 if TYPE_CHECKING:
     from mmalign.data.reading import Reading
@@ -32,7 +32,7 @@ SplitOption = Annotated[str | None, typer.Option(help="Split of a Hugging Face d
 
 
 @app.command()
-def validate(
+def validate(  # noqa: PLR0913 (every option is an argument)
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, globs, saved datasets or hub ids.")],
     form: FormatOption = "auto",
     split: SplitOption = None,
@@ -42,6 +42,9 @@ def validate(
     check_media: Annotated[
         Literal["header", "full", "off"], typer.Option(help="Images: read their headers, decode them, or neither.")
     ] = "header",
+    allow_remote_media: Annotated[
+        bool, typer.Option("--allow-remote-media", help="Fetch media from http and https addresses.")
+    ] = False,
     max_errors: Annotated[int, typer.Option(min=1, help="Bad rows to list.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
@@ -50,7 +53,7 @@ def validate(
     problems: list[str] = []
     for path in paths:
         settings = _read_settings(path, format=form, split=split, on_error=on_error)
-        for reading in _check_rows(settings, check_media=check_media):
+        for reading in _check_rows(settings, check_media=check_media, remote=allow_remote_media):
             if reading.record is not None:
                 _count(counts, reading.record)
             else:
@@ -80,7 +83,7 @@ def convert(
         count = write_records((record for _, record in rows), output)
     else:
         count = write_rows(_iter_trl_rows(rows, view), output)
-    typer.echo(f"{output}: {count} rows")
+    write_line(f"{output}: {count} rows")
 
 
 @app.command()
@@ -99,7 +102,7 @@ def show(
     if records is None:
         settings = _read_settings(path or "", format=form, streaming=True)
         records = (record for _, record in _iter_good(settings, find_media=True))
-    console = Console()
+    console = output_console()
     for record in islice(records, limit):
         print_record(record, reader, console)
 
@@ -113,13 +116,16 @@ def _read_settings(path: str, **settings: Any) -> DataConfig:
     return DataConfig(path=path, **settings)
 
 
-def _check_rows(config: DataConfig, *, find_media: bool = False, check_media: Level = "off") -> Iterator[Reading]:
+def _check_rows(
+    config: DataConfig, *, find_media: bool = False, check_media: Level = "off", remote: bool = False
+) -> Iterator[Reading]:
     from mmalign.data.files import find_rows
     from mmalign.data.reading import read_rows
     from mmalign.data.sources import Quarantine
     from mmalign.media.checks import MediaCheck
 
-    check = MediaCheck(check_media, MediaLimits(remote=True)).check
+    # Nothing is fetched for a header, and what a run will allow is not known here.
+    check = MediaCheck(check_media, MediaLimits(remote=remote or check_media == "header")).check
     quarantine = Quarantine(config)
     good = bad = 0
     rows = find_rows(config, "data")
@@ -132,7 +138,7 @@ def _check_rows(config: DataConfig, *, find_media: bool = False, check_media: Le
     if not good and (quarantine.count or not bad):
         raise DataError(quarantine.describe_nothing())
     if quarantine.count:
-        typer.echo(f"{config.path}: {quarantine.count} bad rows moved to {quarantine.path}", err=True)
+        write_line(f"{config.path}: {quarantine.count} bad rows moved to {quarantine.path}", err=True)
 
 
 def _iter_good(config: DataConfig, *, find_media: bool = False) -> Iterator[tuple[str, Record]]:
@@ -200,8 +206,8 @@ def _count(counts: Counter[str], record: Record) -> None:
 
 def _print_counts(counts: Counter[str], *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(counts))
+        write_line(dump_json(counts, indent=None))
         return
     table = Table(*counts, box=None)
     table.add_row(*map(str, counts.values()))
-    Console().print(table)
+    output_console().print(table)

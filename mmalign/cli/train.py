@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from mmalign.cli.context import disabled_plugins
+from mmalign.terminal import add_row, output_console, show_text, wide_console
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML run configuration.")]
 RunOrConfig = Annotated[
@@ -41,8 +40,9 @@ def train(
 
     Exit codes: 0 when the run is finished; 130 after Ctrl-C and 143 after SIGTERM, once all is saved; 2 after an error.
     """
+    _check_early(config, overrides)
     from mmalign import api
-    from mmalign.cli.report import print_result, wide_console
+    from mmalign.cli.report import print_result
 
     run = api.train(
         config,
@@ -60,19 +60,31 @@ def train(
 
 def check(config: Config, overrides: Overrides = None) -> None:
     """Validate a run configuration, its data and plugins without training, and print the plan."""
+    _check_early(config, overrides)
     from mmalign import api
-    from mmalign.cli.report import print_inspection, wide_console
+    from mmalign.cli.report import print_inspection
 
     print_inspection(api.check(config, overrides or (), disabled=disabled_plugins()), wide_console())
 
 
 def evaluate(run: RunOrConfig, overrides: Overrides = None) -> None:
     """Compute held-out metrics of a trained run or of a start model."""
+    if not run.is_dir():
+        _check_early(run, overrides)
+    from rich.table import Table
+
     from mmalign import api
 
-    table = Table(title=str(run))
+    table = Table(title=show_text(str(run)))
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in api.evaluate(run, overrides or (), disabled=disabled_plugins()).items():
-        table.add_row(name, f"{value:.4g}")
-    Console().print(table)
+        add_row(table, name, f"{value:.4g}")
+    output_console().print(table)
+
+
+def _check_early(config: Path, overrides: list[str] | None) -> None:
+    """Answers what is wrong with the keys before torch loads, which takes seconds."""
+    from mmalign.planning.early_checks import check_early
+
+    check_early(config, overrides or (), disabled=disabled_plugins())

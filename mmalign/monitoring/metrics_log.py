@@ -16,9 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-
 from mmalign.errors import ConfigError, suggest
 
 if TYPE_CHECKING:
@@ -37,6 +34,9 @@ def check_trackers(names: Sequence[str]) -> None:
     Raises:
         ConfigError: names the key, the nearest tracker, or the command that installs the package.
     """
+    # Not at the top: it imports torch, and the log can be read without.
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
     known = [str(name) for name in LOGGER_TYPE_TO_CLASS]
     available = {str(name) for name in get_available_trackers()}
     for index, name in enumerate(names):
@@ -110,6 +110,8 @@ class MetricsLog:
 
     def write_image(self, step: int, name: str, image: Image) -> None:
         """Shows a PIL image in those trackers that take some; the main process calls it, after `write`."""
+        import numpy as np
+
         for tracker in self._accelerator.trackers if self._accelerator is not None and self._trackers else ():
             if tracker.name == "tensorboard":
                 pixels = np.asarray(image.convert("RGB"))[None]  # [1, H, W, 3]

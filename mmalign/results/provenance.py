@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 from accelerate.utils import gather_object
 
+from mmalign.data.records import Record
 from mmalign.errors import PluginError
 from mmalign.masking import mask_values
 from mmalign.plugins import provenance
@@ -34,11 +37,22 @@ def collect_provenance(run: Run) -> dict[str, Any]:
         "loaded": run.loaded,
         "changes": run.changes,
         "rewards": list(run.backend.reward_names),
-        "data": {"train": run.source.fingerprint, "quarantined": run.source.quarantined},
+        "data": {
+            "train": run.source.fingerprint,
+            "eval": _hash_records(run.held_out),
+            "quarantined": run.source.quarantined,
+        },
         "processes": run.accelerator.num_processes,
         "device": str(run.accelerator.device),
         "papers": dict(run.assembly.papers),
     }
+
+
+def _hash_records(records: Sequence[Record]) -> str:
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(record.to_json().encode("utf-8", errors="surrogatepass"))
+    return digest.hexdigest()
 
 
 def check_same_plugins(run: Run) -> None:
