@@ -5,6 +5,7 @@ To add a command, write a function with typer annotations (or a `typer.Typer` of
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 from typing import Annotated, Any, NamedTuple
@@ -16,7 +17,8 @@ import typer.main
 from mmalign import __version__
 from mmalign.cli.context import debug_wanted, set_debug, set_disabled_plugins
 from mmalign.cli.messages import print_error, print_traceback, routed_messages
-from mmalign.errors import MmalignError, suggest
+from mmalign.errors import MmalignError, OtherProcessError, suggest
+from mmalign.masking import mask_logs
 
 
 class LazyCommand(NamedTuple):
@@ -25,18 +27,26 @@ class LazyCommand(NamedTuple):
     module: str
     attribute: str
     help: str
+    holds_models: bool = False
+    """Runs long with large tensors, so that what is no longer used has to be found soon."""
 
 
 COMMANDS = {
-    "train": LazyCommand("mmalign.cli.train", "train", "Train by a configuration."),
+    "train": LazyCommand("mmalign.cli.train", "train", "Train by a configuration.", holds_models=True),
     "check": LazyCommand(
         "mmalign.cli.train", "check", "Validate a configuration and print its plan, without training."
     ),
-    "generate": LazyCommand("mmalign.cli.generate", "generate", "Sample responses of a trained model."),
-    "eval": LazyCommand("mmalign.cli.train", "evaluate", "Evaluate a trained model on held-out records."),
+    "generate": LazyCommand(
+        "mmalign.cli.generate", "generate", "Sample responses of a trained model.", holds_models=True
+    ),
+    "eval": LazyCommand(
+        "mmalign.cli.train", "evaluate", "Evaluate a trained model on held-out records.", holds_models=True
+    ),
     "compare": LazyCommand("mmalign.cli.compare", "compare", "Compare the held-out metrics of runs, and what differs."),
-    "export": LazyCommand("mmalign.cli.export", "export", "Write the model of a run, its adapter merged in or not."),
-    "score": LazyCommand("mmalign.cli.score", "score", "Score stored responses with a trained run."),
+    "export": LazyCommand(
+        "mmalign.cli.export", "export", "Write the model of a run, its adapter merged in or not.", holds_models=True
+    ),
+    "score": LazyCommand("mmalign.cli.score", "score", "Score stored responses with a trained run.", holds_models=True),
     "data": LazyCommand("mmalign.cli.data", "app", "Validate, convert and show records."),
     "plugins": LazyCommand("mmalign.cli.parts", "plugins", "List the installed plugins and what became of them."),
     "list": LazyCommand("mmalign.cli.parts", "list_parts", "List the parts of a kind: objectives, rewards, ..."),
@@ -102,22 +112,29 @@ def _set_options(
 def main() -> None:
     """Runs the command line.
 
-    Exit codes: 2 after a mistake that the user can mend, printed as one message, with `--debug` after its traceback.
-    Any other exception is a bug, and keeps its traceback.
+    Exit codes: 2 after a mistake that the user can mend, printed as one message, with `--debug` after its traceback;
+    130 after Ctrl-C and 143 after SIGTERM, from `train` once it has saved. Any other exception is a bug, and keeps its
+    traceback.
     """
     sys.excepthook = print_traceback
+    mask_logs()
     try:
         with routed_messages():
             app()
     except MmalignError as error:
         if debug_wanted():
             print_traceback(type(error), error, error.__traceback__)
-        print_error(str(error))
+        # Of several processes the one that failed has told it.
+        if not isinstance(error, OtherProcessError):
+            print_error(str(error))
         sys.exit(2)
 
 
 def _load_command(name: str) -> Any:
     command = COMMANDS[name]
+    if not command.holds_models:
+        # Importing makes a million objects that stay; looking through them again and again is a tenth of the time.
+        gc.set_threshold(100_000, 50, 50)
     loaded = getattr(importlib.import_module(command.module), command.attribute)
     if isinstance(loaded, typer.Typer):
         return typer.main.get_command(loaded)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +15,12 @@ from rich.text import Text
 
 from mmalign.binding import read_binding
 from mmalign.cli.context import current_registry
-from mmalign.config.validation import ParameterRow, load_config_model, parameters_table
+from mmalign.cli.keys import find_keys, nearby_keys, render_keys
+from mmalign.config.parameters import ParameterRow, parameters_table
+from mmalign.config.validation import load_config_model
 from mmalign.errors import ConfigError, PluginError, suggest
+from mmalign.plugin_check import BrokenString, find_broken
+from mmalign.plugins import PluginInfo
 from mmalign.registry import KINDS, Entry, Registry
 from mmalign.shown_text import dump_json
 from mmalign.specs import AdvantageSpec, ObjectiveSpec, QuantitySpec
@@ -37,12 +41,26 @@ _ABSENT = {
     "golden vectors": "none official",
 }
 """What stands where an objective has nothing of the sort."""
+_UNUSABLE = ("broken", "incompatible")
 _STYLES = {"ok": "green", "disabled": "dim", "unavailable": "yellow", "broken": "red", "incompatible": "red"}
 
 
-def plugins(as_json: AsJson = False) -> None:
-    """List the installed plugins: name, distribution, version, status, and what each provides."""
-    infos = current_registry().plugin_set.infos
+def plugins(
+    as_json: AsJson = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Import everything that the plugins name; takes longer.")
+    ] = False,
+) -> None:
+    """List the installed plugins: name, distribution, version, status, and what each provides.
+
+    Exit code 2 with `--check` if a plugin cannot be used, or names something that is not there.
+    """
+    registry = current_registry()
+    broken = find_broken(registry, load=check)
+    infos = [_with_broken(info, broken) for info in registry.plugin_set.infos]
+    problems = [f"plugin {info.name!r} is {info.status}: {info.error}" for info in infos if info.status in _UNUSABLE]
+    if check and problems:
+        raise PluginError("\n".join(problems))
     if as_json:
         _print_json([info.to_dict() for info in infos])
         return
@@ -77,17 +95,21 @@ def list_parts(
 
 
 def explain(
-    name: Annotated[str, typer.Argument(help="A part, e.g. dpo.")],
+    name: Annotated[str, typer.Argument(help="A part, e.g. dpo, or a key of configurations, e.g. train.")],
     kind: Annotated[str, typer.Option(help="The kind, if several kinds have a part of this name.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Explain a part: equation, needs, parameters with their defaults, paper."""
+    """Explain a part: equation, needs, parameters with their defaults, paper; or keys of a configuration."""
     kinds = [_parse_kind(kind)] if kind else list(KINDS)
     registry = current_registry()
-    entries = _find_parts(registry, name, kinds)
+    keys = [] if kind else find_keys(name)
+    entries = _find_parts(registry, name, kinds, known_keys=bool(keys))
     if as_json:
-        _print_json([_explanation_to_dict(entry) | _limits(entry, registry) for entry in entries])
+        explained = [_explanation_to_dict(entry) | _limits(entry, registry) for entry in entries]
+        _print_json(explained + [{"kind": "key", **row._asdict()} for row in keys])
         return
+    if keys:
+        output_console().print(render_keys(keys))
     for entry in entries:
         if name in entry.spec.aliases:
             output_console().print(Text(f"{name} is an alias of {entry.spec.name}, another name of the same part."))
@@ -111,6 +133,12 @@ def schema(
             raise ConfigError(f"--output: cannot write {str(output)!r}: {error.strerror}") from None
 
 
+def _with_broken(info: PluginInfo, broken: Sequence[BrokenString]) -> PluginInfo:
+    """Marks a plugin as broken that names what is not there."""
+    own = [f"{one.part}: {one.error}" for one in broken if one.plugin == info.name]
+    return replace(info, status="broken", error="\n".join(own)) if own and info.status == "ok" else info
+
+
 # -- looking up -----------------------------------------------------------------------------------------------------
 
 
@@ -121,11 +149,14 @@ def _parse_kind(text: str) -> str:
     raise ConfigError(f"unknown kind {text!r}{suggest(text, PLURALS.values())}")
 
 
-def _find_parts(registry: Registry, name: str, kinds: Sequence[str]) -> list[Entry[Any]]:
+def _find_parts(registry: Registry, name: str, kinds: Sequence[str], *, known_keys: bool) -> list[Entry[Any]]:
     entries = [entry for kind in kinds for entry in registry.entries(kind)]
     found = [entry for entry in entries if name in (entry.spec.name, *entry.spec.aliases)]
-    if not found:
+    if not found and not known_keys:
+        if "." in name:
+            raise ConfigError(f"unknown key {name!r}{suggest(name, nearby_keys(name))}")
         known = [known for entry in entries for known in (entry.spec.name, *entry.spec.aliases)]
+        known += nearby_keys("") if kinds == list(KINDS) else []
         raise ConfigError(f"unknown part {name!r}{suggest(name, known)}")
     return found
 

@@ -22,6 +22,7 @@ from mmalign.data.files import QUARANTINE_SUFFIX, RawRow, Rows, find_rows
 from mmalign.data.reading import CheckMedia, Reading, read_rows
 from mmalign.data.records import Record
 from mmalign.errors import ConfigError, DataError
+from mmalign.foreign import foreign_code
 from mmalign.media.checks import Level
 from mmalign.media.images import DEFAULT_LIMITS, LARGEST_PIXELS, MediaLimits
 from mmalign.parts import Transform
@@ -80,15 +81,25 @@ class DataSection(Parameters):
     """Images, when the data are read: header reads what each file says of itself, full decodes it; off."""
     allow_remote_media: bool = False
     """Fetch images from http and https addresses, each time one is used."""
+    private_media_hosts: tuple[str, ...] = ()
+    """Hosts on this machine or in a private network that images may be fetched from, as addresses name them."""
     max_image_pixels: int = Field(default=DEFAULT_LIMITS.pixels, ge=1, le=LARGEST_PIXELS)
     """Width times height of the largest image that is decoded."""
     max_image_bytes: int = Field(default=DEFAULT_LIMITS.size, ge=1)
-    """Size of the largest image file that is read."""
+    """Size of the largest image or sound file that is read."""
+    max_sound_samples: int = Field(default=DEFAULT_LIMITS.samples, ge=1)
+    """Samples, over all channels, of the longest sound that is decoded."""
 
     @property
     def media_limits(self) -> MediaLimits:
-        """Which images are accepted."""
-        return MediaLimits(self.max_image_pixels, self.max_image_bytes, self.allow_remote_media)
+        """Which images and sounds are accepted."""
+        return MediaLimits(
+            self.max_image_pixels,
+            self.max_image_bytes,
+            self.allow_remote_media,
+            samples=self.max_sound_samples,
+            private_hosts=self.private_media_hosts,
+        )
 
 
 class Source:
@@ -178,7 +189,8 @@ class _PlacedError(DataError):
 def _apply(transform: Transform, records: Iterable[Record], path: str) -> Iterator[Record]:
     """Applies a transform, whose errors name the record, not the file; those of what it reads pass as they are."""
     try:
-        yield from transform.apply(records)
+        with foreign_code(f"transform {type(transform).__name__!r}", transform):
+            yield from transform.apply(records)
     except _PlacedError:
         raise
     except DataError as error:

@@ -27,6 +27,7 @@ TRL_COLUMNS = ("prompt", "chosen", "rejected", "completion", "messages")
 Turn: TypeAlias = dict[str, Any]
 _USED = {*TRL_COLUMNS, "label", "images", "image", "margin", "id"}
 _SIGNATURES = {b"\x89PNG": "png", b"\xff\xd8": "jpeg", b"GIF8": "gif", b"RIFF": "webp"}
+_SIGNATURES |= {b"II*\0": "tiff", b"MM\0*": "tiff", b"II+\0": "tiff", b"MM\0+": "tiff", b"BM": "bmp"}
 _PAYLOADS = ("image", "url", "path", "video", "audio")
 
 
@@ -243,7 +244,7 @@ def read_image(image: Any, place: str) -> str:
     if isinstance(image, bytes):
         kind = next((name for signature, name in _SIGNATURES.items() if image.startswith(signature)), None)
         if kind is None:
-            raise DataError(f"{place}: unknown image format; expected PNG, JPEG, GIF or WebP")
+            raise DataError(f"{place}: unknown image format; expected PNG, JPEG, GIF, WebP, TIFF or BMP")
         return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
     if not isinstance(image, str) or not image:
         raise DataError(f"{place}: expected a path, a URI or bytes, got {type(image).__name__}")

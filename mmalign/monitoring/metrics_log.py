@@ -6,6 +6,7 @@ is `null`, and `"non_finite": {"loss": "nan"}` says what it was. `time` is in se
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 FILE = "metrics.jsonl"
 
 _PACKAGES = {"comet_ml": "comet-ml"}
+_MODULES = {"tensorboard": "torch.utils.tensorboard"}
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -43,6 +45,15 @@ def check_trackers(names: Sequence[str]) -> None:
         if name not in available:
             command = f"pip install {_PACKAGES.get(name, name)}"
             raise ConfigError(f"trackers.{index}: {name!r} is not installed; install it with `{command}`")
+        _try_import(name, f"trackers.{index}")
+
+
+def _try_import(name: str, key: str) -> None:
+    """Imports a tracker's package: one that is there may still be broken, which a run would meet at its first step."""
+    try:
+        importlib.import_module(_MODULES.get(name, name))
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ConfigError(f"{key}: {name!r} cannot be imported: {type(error).__name__}: {error}") from None
 
 
 class MetricsLog:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmalign.config.run_config import read_config
+from mmalign.config.reading import read_config
 from mmalign.errors import ConfigError
 from mmalign.monitoring.metrics_log import read_metrics
 

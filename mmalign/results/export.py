@@ -13,10 +13,12 @@ from mmalign.config.run_config import dump_config
 from mmalign.monitoring.sample_grids import copy_grids
 from mmalign.plugins import provenance
 from mmalign.results.report import ModelCard, write_model_card
+from mmalign.results.writing import replace_text
 from mmalign.run import Run
 
 MODEL = "model"
 MERGED = "merged"
+RESULTS = "results.json"
 
 
 def export_run(run: Run) -> None:
@@ -61,7 +63,7 @@ def _write_results(run: Run) -> None:
     rows = [{"prompt": prompt, "before": old, "after": new} for prompt, old, new in run.examples]
     results = {"steps": run.step, "before": run.before, "after": run.after, "examples": rows}
     text = json.dumps(results, indent=2, ensure_ascii=False)
-    (run.output / "results.json").write_text(f"{text}\n", encoding="utf-8")
+    replace_text(run.output / RESULTS, f"{text}\n")
 
 
 def write_card(run: Run, folder: Path, *, adapter: bool) -> None:
@@ -78,5 +80,6 @@ def write_card(run: Run, folder: Path, *, adapter: bool) -> None:
         examples=run.examples,
         grids=copy_grids(run, folder),
         papers=run.assembly.papers,
+        changes=run.changes,
     )
     write_model_card(folder, card)
