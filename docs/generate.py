@@ -30,6 +30,7 @@ _HEADINGS = {
     "decoding": "Decodings",
     "engine": "Engines",
     "evaluator": "Evaluators",
+    "format": "Formats",
 }
 _FACTS = ("equation", "per", "axes", "stage", "provides", "log_prob_kind", "needs", "paper", "aliases")
 

@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     from mmalign.config.run_config import RunConfig as RunConfig
     from mmalign.config.run_config import load_config as load_config
     from mmalign.conformance import ConformanceSpec as ConformanceSpec
+    from mmalign.data.arrow import record_schema as record_schema
+    from mmalign.data.formats import FileFormat as FileFormat
+    from mmalign.data.formats import Layout as Layout
+    from mmalign.data.formats import RawRow as RawRow
+    from mmalign.data.formats import ReadOptions as ReadOptions
+    from mmalign.data.json_text import dump_json as dump_json
+    from mmalign.data.json_text import parse_json as parse_json
     from mmalign.data.records import Label as Label
     from mmalign.data.records import Media as Media
     from mmalign.data.records import Message as Message
@@ -81,6 +88,8 @@ if TYPE_CHECKING:
     from mmalign.specs import DecodingSpec as DecodingSpec
     from mmalign.specs import EngineSpec as EngineSpec
     from mmalign.specs import EvaluatorSpec as EvaluatorSpec
+    from mmalign.specs import FileFormatSpec as FileFormatSpec
+    from mmalign.specs import LayoutSpec as LayoutSpec
     from mmalign.specs import ModalitySpec as ModalitySpec
     from mmalign.specs import ObjectiveSpec as ObjectiveSpec
     from mmalign.specs import Parameters as Parameters
@@ -109,6 +118,9 @@ _EXPORTS = {
     "compute.step_context": ("StepContext",),
     "config.run_config": ("RunConfig", "load_config"),
     "conformance": ("ConformanceSpec",),
+    "data.arrow": ("record_schema",),
+    "data.formats": ("FileFormat", "Layout", "RawRow", "ReadOptions"),
+    "data.json_text": ("dump_json", "parse_json"),
     "data.records": ("Label", "Media", "Message", "Note", "Part", "Record", "Response", "Score", "Variant"),
     "errors": (
         "CheckpointError",
@@ -149,6 +161,8 @@ _EXPORTS = {
         "DecodingSpec",
         "EngineSpec",
         "EvaluatorSpec",
+        "FileFormatSpec",
+        "LayoutSpec",
         "ModalitySpec",
         "ObjectiveSpec",
         "Parameters",

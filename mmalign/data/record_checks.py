@@ -6,13 +6,13 @@ what pydantic collects into one DataError.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from mmalign.data.json_text import parse_json, shorten
 from mmalign.errors import DataError, suggest
 
 if TYPE_CHECKING:
@@ -37,26 +37,17 @@ _EXPECTED = {
 }
 
 
-def parse_json(line: str) -> Any:
-    """Parses one line; raises DataError with the column where the JSON breaks."""
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"not valid JSON at column {error.colno}: {error.msg}; expected one object a line") from None
-    except RecursionError:
-        raise DataError("not valid JSON: nested too deeply") from None
-
-
 def require_json_object(text: str | None) -> str | None:
     """Checks a JSON string field (`meta`, `params`)."""
     if text is None:
         return None
     try:
-        parsed = json.loads(text)
-    except json.JSONDecodeError:
-        raise ValueError(f"expected a JSON object as a string, e.g. '{{\"a\": 1}}', got {_short(text)}") from None
+        parsed = parse_json(text)
+    except DataError as error:
+        expected = "expected a JSON object as a string, e.g. '{\"a\": 1}'"
+        raise ValueError(f"{expected}, got {shorten(text)}: {str(error).split('; expected')[0]}") from None
     if not isinstance(parsed, dict):
-        raise ValueError(f"expected a JSON object as a string, got {_short(text)}")
+        raise ValueError(f"expected a JSON object as a string, got {shorten(text)}")
     return text
 
 
@@ -86,9 +77,11 @@ def check_record(record: Record) -> None:
 
 
 def _check_unique(field: str, key: str, ids: Sequence[str]) -> None:
+    seen: set[str] = set()
     for index, name in enumerate(ids):
-        if name in ids[:index]:
+        if name in seen:
             raise ValueError(f"{field}[{index}].{key}: {name!r} is used twice")
+        seen.add(name)
 
 
 def _check_responses(record: Record) -> None:
@@ -230,7 +223,7 @@ def _describe(detail: ErrorDetails, model: type[BaseModel]) -> str:
     expected = _EXPECTED.get(kind, detail["msg"]).format(**detail.get("ctx", {}))
     if kind == "tuple_type" and detail["loc"][-1] == "content":
         expected = 'expected a list of parts, e.g. [{"type": "text", "text": "..."}]'
-    return prefix + (expected if kind in ("missing", "too_short") else f"{expected}, got {_short(got)}")
+    return prefix + (expected if kind in ("missing", "too_short") else f"{expected}, got {shorten(got)}")
 
 
 def _format_path(loc: tuple[int | str, ...]) -> str:
@@ -248,8 +241,3 @@ def _known_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]
 def _element_model(model: type[BaseModel], field: str) -> type[BaseModel]:
     element, *_ = get_args(model.model_fields[field].annotation)
     return cast("type[BaseModel]", element)
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 40 else text[:37] + "..."

@@ -19,7 +19,8 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from mmalign.data.record_checks import check_record, describe_invalid, parse_json, require_json_object
+from mmalign.data.json_text import parse_json
+from mmalign.data.record_checks import check_record, describe_invalid, require_json_object
 from mmalign.data.record_rows import Label, Log, Many, Media, Message, Node, Note, Part, Response, Row, Score, Variant
 
 __all__ = [
@@ -153,6 +154,15 @@ class Record(Row):
             for chosen, rejected, label in self.comparisons()
         ]
 
+    def count_pairs(self) -> int:
+        """Returns how many (better, worse) there are across the tie groups of all labels, without making them."""
+        total = 0
+        for label in self.labels:
+            sizes = [len(group) for group in label.order]
+            # Of all pairs of two different items those inside a tie group do not count.
+            total += (sum(sizes) ** 2 - sum(size**2 for size in sizes)) // 2
+        return total
+
     def comparisons(self) -> list[tuple[int, int, Label]]:
         """Returns (chosen, rejected, label) of what `pair_indices` returns, in the same order."""
         return [
@@ -221,10 +231,10 @@ class Record(Row):
         return [rating == max(known) for rating in ratings] if known else [True] * len(self.responses)
 
     def _orders(self) -> Iterator[tuple[Label, list[list[int]]]]:
+        index_of = {response.rid: index for index, response in enumerate(self.responses)}
         for label in self.labels:
-            items = [item for group in label.order for item in group]
-            if label.kind != "unary" and len(self._indices(items)) == len(items):
-                yield label, [self._indices(group) for group in label.order]
+            if label.kind != "unary" and all(item in index_of for group in label.order for item in group):
+                yield label, [[index_of[item] for item in group] for group in label.order]
 
     def _indices(self, items: Sequence[str]) -> list[int]:
         index_of = {response.rid: index for index, response in enumerate(self.responses)}
