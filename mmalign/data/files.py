@@ -51,7 +51,7 @@ class RawRow:
     def parse(self) -> Any:
         """Returns the row's data; raises DataError if the line is not JSON in UTF-8."""
         if self.columns is not None:
-            return self.columns
+            return {name: _drop_nulls(value) for name, value in self.columns.items()}
         try:
             self.text.encode()
         except UnicodeEncodeError as error:
@@ -110,6 +110,13 @@ class RowTable:
 
 
 Rows = RowFile | RowTable
+
+
+def _drop_nulls(value: Any) -> Any:
+    """Drops the null keys inside a column: Arrow gives every object the keys of all others."""
+    if isinstance(value, dict):
+        return {key: _drop_nulls(one) for key, one in value.items() if one is not None}
+    return [_drop_nulls(one) for one in value] if isinstance(value, list) else value
 
 
 def find_rows(config: DataConfig, where: str) -> list[Rows]:
