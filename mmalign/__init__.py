@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from mmalign.config.run_config import load_config as load_config
     from mmalign.conformance import ConformanceSpec as ConformanceSpec
     from mmalign.data.arrow import record_schema as record_schema
+    from mmalign.data.chat_messages import message_from_chat as message_from_chat
+    from mmalign.data.chat_messages import read_template_arguments as read_template_arguments
+    from mmalign.data.chat_messages import read_tools as read_tools
     from mmalign.data.formats import FileFormat as FileFormat
     from mmalign.data.formats import Layout as Layout
     from mmalign.data.formats import RawRow as RawRow
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from mmalign.data.records import Message as Message
     from mmalign.data.records import Note as Note
     from mmalign.data.records import Part as Part
+    from mmalign.data.records import Node as Node
     from mmalign.data.records import Record as Record
     from mmalign.data.records import Response as Response
     from mmalign.data.records import Score as Score
@@ -119,9 +123,10 @@ _EXPORTS = {
     "config.run_config": ("RunConfig", "load_config"),
     "conformance": ("ConformanceSpec",),
     "data.arrow": ("record_schema",),
+    "data.chat_messages": ("message_from_chat", "read_template_arguments", "read_tools"),
     "data.formats": ("FileFormat", "Layout", "RawRow", "ReadOptions"),
     "data.json_text": ("dump_json", "parse_json"),
-    "data.records": ("Label", "Media", "Message", "Note", "Part", "Record", "Response", "Score", "Variant"),
+    "data.records": ("Label", "Media", "Message", "Node", "Note", "Part", "Record", "Response", "Score", "Variant"),
     "errors": (
         "CheckpointError",
         "ConfigError",

@@ -19,12 +19,29 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from mmalign.data.chat_messages import message_from_chat
 from mmalign.data.json_text import parse_json
-from mmalign.data.record_checks import check_record, describe_invalid, require_json_object
-from mmalign.data.record_rows import Label, Log, Many, Media, Message, Node, Note, Part, Response, Row, Score, Variant
+from mmalign.data.record_checks import check_record, describe_invalid, require_json_object, require_json_objects
+from mmalign.data.record_rows import (
+    Function,
+    Label,
+    Log,
+    Many,
+    Media,
+    Message,
+    Node,
+    Note,
+    Part,
+    Response,
+    Row,
+    Score,
+    ToolCall,
+    Variant,
+)
 
 __all__ = [
     "SCHEMA",
+    "Function",
     "Label",
     "Log",
     "Media",
@@ -35,6 +52,7 @@ __all__ = [
     "Record",
     "Response",
     "Score",
+    "ToolCall",
     "Variant",
     "message_from_chat",
 ]
@@ -43,12 +61,14 @@ SCHEMA = "mmalign/1"
 
 
 class Record(Row):
-    """One prompt, its responses and what is known about them: the 12 fields of schema `mmalign/1`.
+    """One prompt, its responses and what is known about them: the 14 fields of schema `mmalign/1`.
 
     Attributes:
         id: unique in a data set.
         schema_name: key `schema` on disk.
         prompt: the history up to where responses start; its last role is user, tool, or an assistant prefix.
+        tools: what the assistant may call, a JSON list of function schemas as a string; see `tool_schemas`.
+        chat_template_kwargs: arguments of the chat template, a JSON object as a string; see `template_arguments`.
         meta: anything the core does not need, a JSON object as a string; see `metadata`.
     """
 
@@ -65,9 +85,12 @@ class Record(Row):
     notes: Many[Note] = ()
     logged: Many[Log] = ()
     media: Many[Media] = ()
+    tools: str | None = None
+    chat_template_kwargs: str | None = None
     meta: str | None = None
 
-    _check_meta = field_validator("meta")(require_json_object)
+    _check_objects = field_validator("meta", "chat_template_kwargs")(require_json_object)
+    _check_tools = field_validator("tools")(require_json_objects)
 
     @model_validator(mode="after")
     def _check(self) -> Record:
@@ -142,6 +165,18 @@ class Record(Row):
     def metadata(self) -> dict[str, Any]:
         """`meta`, parsed."""
         parsed: dict[str, Any] = json.loads(self.meta) if self.meta else {}
+        return parsed
+
+    @property
+    def tool_schemas(self) -> list[dict[str, Any]]:
+        """`tools`, parsed."""
+        parsed: list[dict[str, Any]] = json.loads(self.tools) if self.tools else []
+        return parsed
+
+    @property
+    def template_arguments(self) -> dict[str, Any]:
+        """`chat_template_kwargs`, parsed."""
+        parsed: dict[str, Any] = json.loads(self.chat_template_kwargs) if self.chat_template_kwargs else {}
         return parsed
 
     def pair_indices(self) -> list[tuple[int, int, float]]:
@@ -242,10 +277,3 @@ class Record(Row):
 
     def _per_response(self, values: Mapping[int, float]) -> list[float]:
         return [values.get(index, nan) for index in range(len(self.responses))]
-
-
-def message_from_chat(turn: Mapping[str, Any]) -> dict[str, Any]:
-    """Turns a chat message, whose content may be a string, into a row whose content is a list of parts."""
-    content = turn.get("content")
-    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    return {**turn, "content": parts}

@@ -7,8 +7,9 @@
     messages                          supervised: all assistant turns are trained on
     prompt                            prompts to sample from
 
-`images` (or `image`) fill the image placeholders in order, `margin` is the strength of the pair, `id` the record's id;
-every other column goes to `meta`, where rewards find gold answers.
+`images` (or `image`) fill the image placeholders in order: parts of type image, or the word `<image>` in a text that is
+not the assistant's. `tools` and `chat_template_kwargs` are for the chat template, `margin` is the strength of the pair,
+`id` the record's id; every other column goes to `meta`, where rewards find gold answers.
 """
 
 from __future__ import annotations
@@ -19,13 +20,17 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from mmalign.data.records import SCHEMA, Record, message_from_chat
+from mmalign.data.chat_messages import message_from_chat, read_template_arguments, read_tools
+from mmalign.data.records import SCHEMA, Record
 from mmalign.errors import DataError, suggest
 
 TRL_COLUMNS = ("prompt", "chosen", "rejected", "completion", "messages")
 
 Turn: TypeAlias = dict[str, Any]
-_USED = {*TRL_COLUMNS, "label", "images", "image", "margin", "id"}
+_SAYS = {"content", "tool_calls", "function_call"}
+_USED = {*TRL_COLUMNS, "label", "images", "image", "margin", "id", "tools", "chat_template_kwargs"}
+_WORD = "<image>"
+"""What stands for an image in the texts of LLaVA's data and those made after them."""
 _SIGNATURES = {b"\x89PNG": "png", b"\xff\xd8": "jpeg", b"GIF8": "gif", b"RIFF": "webp"}
 _PAYLOADS = ("image", "url", "path", "video", "audio")
 
@@ -54,6 +59,8 @@ def record_from_trl(row: Mapping[str, Any], index: int) -> Record:
         ],
         "labels": _read_labels(columns),
         "media": images.used,
+        "tools": read_tools(columns["tools"]) if "tools" in columns else None,
+        "chat_template_kwargs": _read_arguments(columns),
         "meta": _collect_meta(columns),
     }
     images.check_all_used()
@@ -62,6 +69,10 @@ def record_from_trl(row: Mapping[str, Any], index: int) -> Record:
 
 def _read_id(columns: Mapping[str, Any], index: int) -> str:
     return str(columns.get("id", f"row-{index}"))
+
+
+def _read_arguments(columns: Mapping[str, Any]) -> str | None:
+    return read_template_arguments(columns["chat_template_kwargs"]) if "chat_template_kwargs" in columns else None
 
 
 def _collect_meta(columns: Mapping[str, Any]) -> str | None:
@@ -124,9 +135,10 @@ def _read_turns(value: Any, column: str, role: str) -> list[Turn]:
         text = "a string or " if role else ""
         raise DataError(f"{column}: expected {text}a list of messages, got {json.dumps(value, default=str)[:40]}")
     for place, turn in enumerate(value):
-        if not isinstance(turn, Mapping) or not {"role", "content"} <= set(turn):
+        if not isinstance(turn, Mapping) or "role" not in turn or not _SAYS.intersection(turn):
             got = ", ".join(map(repr, turn)) if isinstance(turn, Mapping) else repr(turn)[:40]
-            raise DataError(f"{column}[{place}]: expected an object with 'role' and 'content', got {got}")
+            expected = "an object with 'role' and 'content' (or 'tool_calls')"
+            raise DataError(f"{column}[{place}]: expected {expected}, got {got}")
     # Arrow gives every message every key; a null means that there is none.
     return [{key: content for key, content in turn.items() if content is not None} for turn in value]
 
@@ -192,16 +204,26 @@ class _Images:
         self._left: Iterator[str] = iter([read_image(image, f"images[{place}]") for place, image in enumerate(listed)])
 
     def add_placeholders(self, turns: Sequence[Turn], prompt: Sequence[Turn]) -> None:
-        """Puts placeholders before the first user message, as TRL does, if the row has images but none."""
-        if not self._count or any(_is_image(part) for turn in turns for part in _parts(turn)):
+        """Makes placeholders of the word `<image>`, and of nothing before the first user message, as TRL does.
+
+        Raises:
+            DataError: there are not as many placeholders as images.
+        """
+        if not self._count:
             return
-        first = next((turn for turn in prompt if turn["role"] == "user"), prompt[0])
-        first["content"] = [{"type": "image"}] * self._count + _parts(first)
+        for turn in turns:
+            if turn["role"] != "assistant":
+                turn["content"] = [piece for part in _parts(turn) for piece in _split_words(part)]
+        placeholders = sum(_is_image(part) for turn in turns for part in _parts(turn))
+        if not placeholders:
+            first = next((turn for turn in prompt if turn["role"] == "user"), prompt[0])
+            first["content"] = [{"type": "image"}] * self._count + _parts(first)
 
     def fill(self, turn: Turn) -> Turn:
         """Returns the turn as a record's message, its image parts pointing to media."""
-        parts = _parts(turn)
-        return {**turn, "content": [self._fill_part(part) for part in parts] if isinstance(parts, list) else parts}
+        row = message_from_chat(turn)
+        parts = row.get("content")
+        return row | ({"content": [self._fill_part(part) for part in parts]} if isinstance(parts, list) else {})
 
     def _fill_part(self, part: Any) -> Any:
         if not isinstance(part, Mapping):
@@ -212,7 +234,10 @@ class _Images:
         own = next((kept.pop(key) for key in _PAYLOADS if key in kept), None)
         uri = read_image(own, "image") if own is not None else next(self._left, None)
         if uri is None:
-            raise DataError(f"images: {self._count} images, but more image placeholders; expected one each")
+            raise DataError(
+                f"images: {self._count} images, but more placeholders (parts of type image and words {_WORD}); "
+                "expected one each"
+            )
         mid = f"m{len(self.used) + 1}"
         self.used.append({"mid": mid, "type": "image", "uri": uri})
         return {**kept, "media": mid}
@@ -221,11 +246,28 @@ class _Images:
         """Raises DataError if an image found no placeholder."""
         left = sum(1 for _ in self._left)
         if left:
-            raise DataError(f"images: {self._count} images, but {self._count - left} placeholders; expected one each")
+            raise DataError(
+                f"images: {self._count} images, but {self._count - left} placeholders (parts of type image and words "
+                f"{_WORD}); expected one each"
+            )
 
 
-def _parts(turn: Turn) -> Any:
-    return message_from_chat(turn)["content"]
+def _parts(turn: Turn) -> list[Any]:
+    content = turn.get("content")
+    if content is not None and not isinstance(content, str | list):
+        raise DataError(f"content: expected a string or a list of parts, got {json.dumps(content, default=str)[:40]}")
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content or []
+
+
+def _split_words(part: Any) -> list[Any]:
+    """Splits a text at the words that stand for an image, which become parts of their own."""
+    if not isinstance(part, Mapping) or part.get("type") != "text" or _WORD not in str(part.get("text")):
+        return [part]
+    pieces: list[Any] = []
+    for place, text in enumerate(str(part["text"]).split(_WORD)):
+        pieces += [{"type": "image"}] if place else []
+        pieces += [{"type": "text", "text": text}] if text else []
+    return pieces
 
 
 def _is_image(part: Any) -> bool:

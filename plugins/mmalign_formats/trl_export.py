@@ -16,6 +16,10 @@ from mmalign.errors import DataError, suggest
 TrlForm = Literal["preference", "unpaired", "completion", "stepwise", "prompt"]
 Row = dict[str, Any]
 Messages = tuple[Message, ...]
+_COLUMNS = {
+    *("prompt", "chosen", "rejected", "completion", "label", "images", "margin"),
+    *("tools", "chat_template_kwargs"),
+}
 
 
 def records_to_trl(record: Record, form: TrlForm | None = None, *, view: str | None = None) -> list[Row]:
@@ -36,9 +40,11 @@ def records_to_trl(record: Record, form: TrlForm | None = None, *, view: str | N
         raise DataError(f"unknown TRL form {form!r}{suggest(form, get_args(TrlForm))}")
     iterate = _FORMS[form or _choose_form(record)]
     extra = record.metadata
-    rows = [{**extra, **row} for row in iterate(record, view)]
+    template = {"tools": record.tool_schemas, "chat_template_kwargs": record.template_arguments}
+    told = {name: value for name, value in template.items() if value}
+    rows = [{**extra, **row, **told} for row in iterate(record, view)]
     for row in rows:
-        hidden = sorted(set(extra) & {"prompt", "chosen", "rejected", "completion", "label", "images", "margin"})
+        hidden = sorted(set(extra) & _COLUMNS)
         if hidden:
             raise DataError(f"meta.{hidden[0]}: has the name of a TRL column; rename it")
         if not row.get("images"):
@@ -200,4 +206,7 @@ def _turn(message: Message, view: str | None, *, as_parts: bool) -> Row:
     if partner:
         parts.insert(0, {"type": "text", "text": f"{message.name}: "})
     text = "".join(part.get("text", "") for part in parts)
-    return {"role": "user" if partner else message.role, "content": parts if as_parts else text}
+    fields = message.chat_fields()
+    if message.role != "tool":
+        fields.pop("name", None)  # TRL's templates show no speakers
+    return {**fields, "role": "user" if partner else message.role, "content": parts if as_parts else text}
