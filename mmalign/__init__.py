@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from mmalign.data.records import Label as Label
     from mmalign.data.records import Media as Media
     from mmalign.data.records import Message as Message
+    from mmalign.data.records import Node as Node
     from mmalign.data.records import Note as Note
     from mmalign.data.records import Part as Part
-    from mmalign.data.records import Node as Node
     from mmalign.data.records import Record as Record
     from mmalign.data.records import Response as Response
     from mmalign.data.records import Score as Score

@@ -132,9 +132,7 @@ def read_config(path: str | Path, overrides: Overrides = ()) -> dict[str, Any]:
         config = OmegaConf.load(path)
         if not OmegaConf.is_dict(config):
             raise ConfigError(f"{path}: expected a mapping of keys to values at the top level")
-        for key, value in _iter_overrides(overrides):
-            OmegaConf.update(config, key, value, merge=_changes_keys(config, key, value), force_add=True)
-        return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
+        return _override(config, overrides)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file{_nearest_file(Path(path))}") from None
     except OSError as error:
@@ -145,6 +143,20 @@ def read_config(path: str | Path, overrides: Overrides = ()) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     except (OmegaConfBaseException, ValueError, TypeError, IndexError) as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
+
+
+def apply_overrides(config: Mapping[str, Any], overrides: Overrides, source: str) -> dict[str, Any]:
+    """Applies overrides to a configuration that is not in a file; raises ConfigError, which names `source`."""
+    try:
+        return _override(OmegaConf.create(dict(config)), overrides)
+    except (OmegaConfBaseException, ValueError, TypeError, IndexError) as error:
+        raise ConfigError(f"{source}: {str(error).splitlines()[0]}") from None
+
+
+def _override(config: Any, overrides: Overrides) -> dict[str, Any]:
+    for key, value in _iter_overrides(overrides):
+        OmegaConf.update(config, key, value, merge=_changes_keys(config, key, value), force_add=True)
+    return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
 
 
 def _changes_keys(config: Any, key: str, value: Any) -> bool:

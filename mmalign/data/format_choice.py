@@ -1,4 +1,4 @@
-"""Which format reads what: files by their names, rows by their columns, or both as `format` in the configuration says."""
+"""Which format reads what: files by their names, rows by their columns, or both as the key `format` says."""
 
 from __future__ import annotations
 
@@ -168,7 +168,9 @@ class Formats:
         return next(one for one in self.layouts if one.spec.name == names[0])
 
     def _describe_unknown(self, columns: Row) -> str:
-        told = [(_closeness(names, columns), one.spec.name, names) for one in self.layouts for names in one.spec.columns]
+        told = [
+            (_closeness(names, columns), one.spec.name, names) for one in self.layouts for names in one.spec.columns
+        ]
         closest, name, names = max(told, key=lambda one: one[0], default=(0.0, "", ()))
         hint = ""
         if closest > 0:

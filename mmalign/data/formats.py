@@ -84,17 +84,21 @@ class Rows(Protocol):
         """Names the content; without reading it if not `by_content`."""
 
 
-class FileFormat(ABC):
+class FileFormat:
     """How a file, a folder or a name on the hub becomes rows, and how rows are written.
 
     A subclass has `read`, or `open` where rows have to be held open; `write` where it can be written. It is built with
     the fields of its config model.
 
     Attributes:
-        flat: True if columns hold text alone, so that nothing nested can be written.
+        flat: True if columns hold text alone; records, which are nested, are not written into it.
+        tabular: True if it is an Arrow table, whose schema is better given than guessed.
+        embeds: True if media of the rows, given as `data:` URIs, are kept in it as files.
     """
 
     flat: ClassVar[bool] = False
+    tabular: ClassVar[bool] = False
+    embeds: ClassVar[bool] = False
 
     @classmethod
     def accepts(cls, path: Path) -> bool:

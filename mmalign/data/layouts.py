@@ -13,12 +13,12 @@ from typing import Any
 
 from mmalign.data.format_choice import BoundLayout, Formats, check_columns, check_misspelt, format_code
 from mmalign.data.json_text import dump_json
-from mmalign.data.records import Message, Record
 from mmalign.data.record_rows import Row as RecordRow
+from mmalign.data.records import Message, Record
 from mmalign.errors import DataError
 
 _MESSAGES = ("prompt", "responses.messages")
-_ALWAYS = {"id", "meta", "responses.rid", *_MESSAGES}
+_ALWAYS = {"id", "meta", "responses", "responses.rid", *_MESSAGES}
 _ALWAYS |= {f"{name}.{key}" for name in _MESSAGES for key in ("role", "content", "content.type", "content.text")}
 _WITH = {
     "labels": {"labels.kind", "labels.order"},
@@ -65,7 +65,9 @@ class LayoutReader:
         described = []
         for layout in dict.fromkeys(layout for layout, _ in self.unread):
             names = [f"{name} ({count} rows)" for (one, name), count in self.unread.items() if one == layout]
-            described.append(f"kept in meta, where no model sees them, as {layout} has no such columns: {', '.join(names)}")
+            described.append(
+                f"kept in meta, where no model sees them, as {layout} has no such columns: {', '.join(names)}"
+            )
         return described
 
 
@@ -126,7 +128,9 @@ class LayoutWriter:
         back = [reader.read(row, index) for index, row in enumerate(rows)]
         if _said(record) - {said for one in back for said in _said(one)}:
             lost.add("responses")
-        if not any(name.startswith("labels") for name in lost) and _pairs(record) - {p for one in back for p in _pairs(one)}:
+        if not any(name.startswith("labels") for name in lost) and _pairs(record) - {
+            p for one in back for p in _pairs(one)
+        }:
             lost.add("labels")
         return lost
 

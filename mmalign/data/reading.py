@@ -79,7 +79,9 @@ def _read_row(row: RawRow, index: int, config: DataConfig, layouts: LayoutReader
     record = layouts.read(_rename(row.value, config.columns), index)
     pairs = record.count_pairs()
     if pairs > config.max_pairs:
-        raise DataError(f"labels: {pairs:,} pairs, more than max_pairs, {config.max_pairs:,}; raise it, or cut rankings")
+        raise DataError(
+            f"labels: {pairs:,} pairs, more than max_pairs, {config.max_pairs:,}; raise it, or cut rankings"
+        )
     return record
 
 

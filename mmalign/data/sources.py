@@ -13,9 +13,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, WithJsonSchema, field_validator
 
 from mmalign.config.validation import one_or_many
 from mmalign.data.files import QUARANTINE_SUFFIX, find_rows
@@ -23,6 +23,7 @@ from mmalign.data.format_choice import Formats
 from mmalign.data.formats import RawRow, ReadOptions, Rows
 from mmalign.data.layouts import LayoutReader
 from mmalign.data.reading import CheckMedia, Reading, read_rows
+from mmalign.data.record_count import RecordCount
 from mmalign.data.records import Record
 from mmalign.errors import ConfigError, DataError
 from mmalign.media.checks import Level
@@ -35,6 +36,9 @@ _log = logging.getLogger(__name__)
 
 OnError = Literal["raise", "quarantine"]
 
+_NAME_OR_COMPONENT = [{"type": "string"}, {"type": "object", "required": ["name"]}]
+_FORMAT_SCHEMA = {"anyOf": [*_NAME_OR_COMPONENT, {"type": "array", "items": {"anyOf": _NAME_OR_COMPONENT}}]}
+
 
 class DataConfig(Parameters):
     """Where records come from."""
@@ -45,7 +49,7 @@ class DataConfig(Parameters):
     """Split of a Hugging Face dataset; default train."""
     name: str | None = None
     """Configuration of a dataset on the hub."""
-    format: tuple[dict[str, Any], ...] = ()
+    format: Annotated[tuple[dict[str, Any], ...], WithJsonSchema(_FORMAT_SCHEMA)] = ()
     """The format of the files, of the rows, or both: names, or components with a `name`. What is not given is
     recognised, also with `auto`: files by their names, rows by their columns."""
     columns: dict[str, str] = Field(default_factory=dict)
@@ -213,14 +217,20 @@ class _PlacedError(DataError):
     """An error that says which file it is about."""
 
 
-def _apply(transform: Transform, records: Iterable[Record], path: str) -> Iterator[Record]:
-    """Applies a transform, whose errors name the record, not the file; those of what it reads pass as they are."""
+def _apply(transform: Transform, records: Iterable[Record], config: DataConfig, key: str) -> Iterator[Record]:
+    """Applies a transform, whose errors name the record, not the file; those of what it reads pass as they are.
+
+    Records that it does not yield are counted and said, whoever wrote it.
+    """
+    count = RecordCount(remember=not config.streaming)
     try:
-        yield from transform.apply(records)
+        yield from count.watch_output(transform.apply(count.watch_input(records)))
     except _PlacedError:
         raise
     except DataError as error:
-        raise _PlacedError(f"{path}: {error}") from None
+        raise _PlacedError(f"{config.path}: {error}") from None
+    if said := count.describe(transform.take_reasons()):
+        _log.warning("%s: %s (%s): %s", config.path, key, type(transform).__name__, said)
 
 
 def _check_streamable(transforms: Sequence[Transform], where: str) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmalign import DataError, FileFormat, RawRow, ReadOptions, quiet_loading, suggest
+from mmalign import DataError, FileFormat, RawRow, ReadOptions, suggest
 from mmalign_formats.tables import iter_rows
 
 _BATCH = 256
@@ -15,6 +16,8 @@ _BATCH = 256
 
 class SavedDataset(FileFormat):
     """Reads and writes the folders of `Dataset.save_to_disk`."""
+
+    tabular = True
 
     @classmethod
     def accepts(cls, path: Path) -> bool:
@@ -46,11 +49,11 @@ class SavedDataset(FileFormat):
         features = datasets.Features.from_arrow_schema(schema) if schema is not None else None
         names = list(dict.fromkeys(name for row in listed for name in row))
         try:
-            columns = {name: [row.get(name) for row in listed] for name in names}
+            columns = {name: [row.get(name) for row in listed] for name in (features or names)}
             dataset = datasets.Dataset.from_dict(columns, features=features)
         except (pyarrow.ArrowException, ValueError, TypeError) as error:
             raise DataError(f"{path}: the rows have no common columns ({_first_line(error)})") from None
-        with quiet_loading():
+        with _without_progress():
             dataset.save_to_disk(str(path))
         return len(listed)
 
@@ -90,6 +93,19 @@ class Dataset:
     def fingerprint(self, *, by_content: bool) -> str:
         """Names the content by the dataset's own fingerprint, or by its name and version if it is streamed."""
         return str(getattr(self.dataset, "_fingerprint", None) or self.identity)
+
+
+@contextmanager
+def _without_progress() -> Iterator[None]:
+    import datasets
+
+    shown = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not shown:
+            datasets.enable_progress_bars()
 
 
 def _first_line(error: Exception) -> str:

@@ -111,7 +111,9 @@ class RowMedia:
 
     def _fill_part(self, part: Any) -> Any:
         if not isinstance(part, Mapping) or (kind := _part_type(part)) is None:
-            return {key: value for key, value in part.items() if value is not None} if isinstance(part, Mapping) else part
+            return (
+                {key: value for key, value in part.items() if value is not None} if isinstance(part, Mapping) else part
+            )
         kept = {key: value for key, value in part.items() if value is not None and key != "type"}
         own = next((kept.pop(key) for key in _PAYLOADS if key in kept), None)
         uri = read_media(own, kind, kind) if own is not None else next(self._left[kind], None)
@@ -124,7 +126,9 @@ class RowMedia:
         for kind, left in self._left.items():
             unused = sum(1 for _ in left)
             if unused:
-                raise DataError(self._describe(cast(MediaType, kind), str(len(self._given[cast(MediaType, kind)]) - unused)))
+                raise DataError(
+                    self._describe(cast(MediaType, kind), str(len(self._given[cast(MediaType, kind)]) - unused))
+                )
 
     def _describe(self, kind: MediaType, placeholders: str) -> str:
         count, column = len(self._given[kind]), MEDIA_COLUMNS[kind][0]

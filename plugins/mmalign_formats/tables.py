@@ -18,6 +18,8 @@ _BATCH_BYTES = 8 * 2**20
 class Parquet(FileFormat):
     """Reads and writes Parquet."""
 
+    tabular = True
+
     def read(self, path: Path, options: ReadOptions) -> Iterator[RawRow]:
         """Yields the rows."""
         yield from iter_rows(str(path), _iter_parquet(path), options, path.stat().st_size)
@@ -99,7 +101,9 @@ def iter_rows(name: str, batches: Iterable[Any], options: ReadOptions, size: int
             given += batch.nbytes
             if size and given > max(FREE_BYTES, size * options.expansion):
                 key = f"{options.where}.max_expansion"
-                raise DataError(f"{name}: becomes more than {options.expansion:g} times its size; if meant, raise {key}")
+                raise DataError(
+                    f"{name}: becomes more than {options.expansion:g} times its size; if meant, raise {key}"
+                )
             for value, fault in _read_batch(batch, options):
                 number += 1
                 yield RawRow(name, number, value, fault=fault, unit="row")
@@ -108,7 +112,7 @@ def iter_rows(name: str, batches: Iterable[Any], options: ReadOptions, size: int
 def _read_batch(batch: Any, options: ReadOptions) -> Iterator[tuple[Any, str]]:
     if batch.nbytes <= options.row_bytes:
         try:
-            yield from [(row, "") for row in batch.to_pylist()]
+            yield from [(_drop_nulls(row), "") for row in batch.to_pylist()]
             return
         except _unreadable():
             pass
@@ -123,10 +127,17 @@ def _read_one(row: Any, options: ReadOptions) -> tuple[Any, str]:
     value = {}
     for name, column in zip(row.schema.names, row.columns, strict=True):
         try:
-            value[name] = column[0].as_py()
+            value[name] = _drop_nulls(column[0].as_py())
         except _unreadable() as error:
             return None, f"{name}: a value of type {column.type} that Python cannot hold: {error}"
     return value, ""
+
+
+def _drop_nulls(value: Any) -> Any:
+    """Drops null keys inside a column: Arrow gives every object the keys of all others."""
+    if isinstance(value, dict):
+        return {key: _drop_nulls(one) for key, one in value.items() if one is not None}
+    return [_drop_nulls(one) for one in value] if isinstance(value, list) else value
 
 
 def _unreadable() -> tuple[type[Exception], ...]:
@@ -136,9 +147,7 @@ def _unreadable() -> tuple[type[Exception], ...]:
     return (pyarrow.ArrowException, OverflowError, ValueError, OSError, ImportError)
 
 
-def _write(
-    rows: Iterable[Mapping[str, Any]], path: Path, schema: Any, open_writer: Callable[[Any], Any]
-) -> int:
+def _write(rows: Iterable[Mapping[str, Any]], path: Path, schema: Any, open_writer: Callable[[Any], Any]) -> int:
     import pyarrow
 
     if schema is None:

@@ -1,7 +1,7 @@
 """WebDataset: tar files whose neighbouring members of one name are a row, images and sounds inside.
 
-`000.json`, `000.jpg` and `000.txt` are one row with the key `000` and a column for each ending; the keys of a JSON object
-are columns themselves.
+`000.json`, `000.jpg` and `000.txt` are one row with the key `000` and a column for each ending; the keys of a JSON
+object are columns themselves.
 """
 
 from __future__ import annotations
@@ -16,14 +16,18 @@ from typing import Any
 from mmalign import DataError, FileFormat, RawRow, ReadOptions, dump_json, parse_json
 from mmalign_formats.compression import damaged_archive, open_bounded
 from mmalign_formats.lines import require_utf8
-from mmalign_formats.media import guess_type, read_local
+from mmalign_formats.media import COLUMN_NAMES, data_uri
 
 _TEXTS = ("txt", "text", "caption", "cls")
 _KEY = "__key__"
+_NAMING = frozenset({*COLUMN_NAMES, "uri", "path", "url", "jpg_0", "jpg_1"})
+"""Keys below which the name of a member is not a text but what the member holds."""
 
 
 class WebDataset(FileFormat):
     """Reads and writes tar files of rows."""
+
+    embeds = True
 
     def read(self, path: Path, options: ReadOptions) -> Iterator[RawRow]:
         """Yields the rows."""
@@ -42,7 +46,7 @@ class WebDataset(FileFormat):
             for count, row in enumerate(rows, start=1):
                 key = f"{count - 1:06d}"
                 members: dict[str, bytes] = {}
-                packed = _pack(row, members)
+                packed = _pack(row, key, members)
                 _add(archive, f"{key}.json", dump_json(packed).encode())
                 for ending, content in members.items():
                     _add(archive, f"{key}.{ending}", content)
@@ -53,7 +57,8 @@ class WebDataset(FileFormat):
 
 
 def _iter_groups(path: Path, options: ReadOptions) -> Iterator[tuple[str, dict[str, bytes | int]]]:
-    key, members = "", {}
+    key = ""
+    members: dict[str, bytes | int] = {}
     with open_bounded(path, options) as file:
         for name, content in _iter_members(file, path, options):
             stem, ending = _split_name(name)
@@ -105,7 +110,9 @@ def _read_row(key: str, members: Mapping[str, bytes | int], options: ReadOptions
     for ending, content in contents.items():
         if ending == "json" or ending.endswith(".json"):
             parsed = parse_json(_decode(content, ending))
-            row |= parsed if isinstance(parsed, Mapping) and ending == "json" else {ending.removesuffix(".json"): parsed}
+            row |= (
+                parsed if isinstance(parsed, Mapping) and ending == "json" else {ending.removesuffix(".json"): parsed}
+            )
         elif ending in _TEXTS:
             row[ending] = _decode(content, ending)
         else:
@@ -123,18 +130,15 @@ def _decode(content: bytes, ending: str) -> str:
         raise DataError(f"{ending}: byte 0x{content[error.start]:02x} is not UTF-8") from None
 
 
-def _unpack(value: Any, members: Mapping[str, bytes]) -> tuple[Any, set[str]]:
-    """Replaces names of members by `data:` URIs of what they hold; also returns the names that were found."""
+def _unpack(value: Any, members: Mapping[str, bytes], shows: bool = False) -> tuple[Any, set[str]]:
+    """Replaces names of members by `data:` URIs of what they hold, where media are named; also returns those names."""
     if isinstance(value, str):
-        if value not in members:
-            return value, set()
-        content = members[value]
-        return f"data:{guess_type(content)};base64,{base64.b64encode(content).decode()}", {value}
+        return (data_uri(members[value]), {value}) if shows and value in members else (value, set())
     if isinstance(value, Mapping):
-        pairs = {key: _unpack(one, members) for key, one in value.items()}
+        pairs = {key: _unpack(one, members, shows or key in _NAMING) for key, one in value.items()}
         return {key: one for key, (one, _) in pairs.items()}, set().union(*(used for _, used in pairs.values()))
     if isinstance(value, list):
-        found = [_unpack(one, members) for one in value]
+        found = [_unpack(one, members, shows) for one in value]
         return [one for one, _ in found], set().union(*(used for _, used in found))
     return value, set()
 
@@ -142,9 +146,26 @@ def _unpack(value: Any, members: Mapping[str, bytes]) -> tuple[Any, set[str]]:
 # -- writing ----------------------------------------------------------------------------------------------------------
 
 
-def _pack(row: Mapping[str, Any], members: dict[str, bytes]) -> dict[str, Any]:
-    """Moves the media of a row, files as well as `data:` URIs, into `members`; returns the row with their names."""
-    raise NotImplementedError
+def _pack(value: Any, key: str, members: dict[str, bytes], shows: bool = False) -> Any:
+    """Moves the media of a row that are `data:` URIs or bytes into `members`; returns the row with their names."""
+    if isinstance(value, Mapping):
+        return {name: _pack(one, key, members, shows or name in _NAMING) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_pack(one, key, members, shows) for one in value]
+    if not shows or not isinstance(value, str) or not value.startswith("data:"):
+        return value
+    described, comma, encoded = value.partition(",")
+    try:
+        content = base64.b64decode(encoded, validate=True)
+    except ValueError:
+        content = b""
+    # Another URI would not come back as it was.
+    if not comma or data_uri(content) != value:
+        return value
+    kind = described.removeprefix("data:").partition(";")[0].rpartition("/")[2]
+    ending = f"m{len(members) + 1}.{kind}"
+    members[ending] = content
+    return f"{key}.{ending}"
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -156,8 +156,8 @@ def join_prompt(prompt: list[Turn], sides: Mapping[str, list[Turn]]) -> tuple[li
             rests.append(turns)
         else:
             raise DataError(
-                f"{column}: begins with a {turns[0]['role']} turn and repeats the prompt, but not exactly; expected the "
-                "turns of the prompt, or an assistant turn first"
+                f"{column}: begins with a {turns[0]['role']} turn and repeats the prompt, but not exactly; "
+                "expected the turns of the prompt, or an assistant turn first"
             )
     return [*system, *body], rests
 
@@ -189,7 +189,7 @@ def _split_system(turns: list[Turn]) -> tuple[list[Turn], list[Turn]]:
 
 def _same(one: Turn, other: Turn) -> bool:
     """Returns whether two turns say the same, but for space around texts."""
-    return _normalise(one) == _normalise(other)
+    return bool(_normalise(one) == _normalise(other))
 
 
 def _normalise(turn: Turn) -> Any:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mmalign.data.trl_export import records_to_trl
+from mmalign.data.trl_formats import record_from_trl
 
 from mmalign.data.records import Record
 from mmalign.data.sources import DataConfig, open_source
-from mmalign.data.trl_export import records_to_trl
-from mmalign.data.trl_formats import record_from_trl
 from mmalign.data.writing import write_records, write_rows
 from mmalign.errors import DataError
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from mmalign.data.records import Record
 from mmalign.data.trl_export import records_to_trl
 from mmalign.data.trl_formats import record_from_trl
+
+from mmalign.data.records import Record
 from mmalign.errors import DataError
 
 EXAMPLES = (Path(__file__).parents[1] / "data" / "example_records.jsonl").read_text(encoding="utf-8").splitlines()

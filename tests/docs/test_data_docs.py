@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import yaml
+from mmalign.data.trl_formats import TRL_COLUMNS
 
 from mmalign.data.records import Record
 from mmalign.data.sources import DataConfig, DataSection
-from mmalign.data.trl_formats import TRL_COLUMNS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 
