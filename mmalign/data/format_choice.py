@@ -18,6 +18,7 @@ from mmalign.registry import Registry, load_object, load_registry
 from mmalign.specs import FileFormatSpec, FormatSpec, LayoutSpec
 
 _SIMILAR = 0.85
+_NEAR = 0.75
 
 
 @cache
@@ -167,15 +168,36 @@ class Formats:
             )
         return next(one for one in self.layouts if one.spec.name == names[0])
 
+    def check_misspelt(self, columns: Row, bound: BoundLayout) -> None:
+        """Raises DataError for a column that looks like a misspelt one of the row's layout, or of a more telling one.
+
+        A misspelt 'chosen' would turn preferences into bare prompts without a word.
+        """
+        told = bound.count_told(columns)
+        others = () if self._layout is not None else self.layouts
+        nearly = {
+            name
+            for one in others
+            for names in one.spec.columns
+            for name in names
+            if len(names) > told and sum(other not in columns for other in names) == 1
+        }
+        for name in columns:
+            if name in bound.spec.known:
+                continue
+            close = difflib.get_close_matches(name, bound.spec.known | nearly, n=1, cutoff=_SIMILAR)
+            if close and close[0] not in columns:
+                raise DataError(f"{name}: unknown column; did you mean {close[0]!r}? rename it, here or with 'columns'")
+
     def _describe_unknown(self, columns: Row) -> str:
-        told = [
-            (_closeness(names, columns), one.spec.name, names) for one in self.layouts for names in one.spec.columns
-        ]
-        closest, name, names = max(told, key=lambda one: one[0], default=(0.0, "", ()))
+        told = [(_closeness(names, columns), one.spec, names) for one in self.layouts for names in one.spec.columns]
+        # Among equals, the layout with the most forms is the likeliest.
+        told.sort(key=lambda one: (one[0], len(one[1].columns)), reverse=True)
+        closest, spec, names = told[0] if told else (0.0, None, ())
         hint = ""
-        if closest > 0:
+        if spec is not None and closest > 0:
             missing = [one for one in names if one not in columns]
-            hint = f"; the nearest is {name}, which also has {_list(missing)}" if missing else f"; nearest: {name}"
+            hint = f"; the nearest is {spec.name}, which also has {_list(missing)}"
         else:
             hint = "; known are " + ", ".join(f"{one.spec.name} ({_list(one.spec.columns[0])})" for one in self.layouts)
         got = f"columns {_list(columns)}" if columns else "no columns"
@@ -184,19 +206,6 @@ class Formats:
     @cache  # noqa: B019
     def _load(self, spec: FormatSpec) -> Any:
         return _build(spec, {}, f"format {spec.name!r}")
-
-
-def check_misspelt(columns: Row, bound: BoundLayout) -> None:
-    """Raises DataError for a column that looks like a misspelt one of the layout, which would go unread.
-
-    A misspelt 'chosen' would turn preferences into bare prompts without a word.
-    """
-    for name in columns:
-        if name in bound.spec.known:
-            continue
-        close = difflib.get_close_matches(name, bound.spec.known, n=1, cutoff=_SIMILAR)
-        if close and close[0] not in columns:
-            raise DataError(f"{name}: unknown column; did you mean {close[0]!r}? rename it, here or with 'columns'")
 
 
 def check_columns(columns: Row, bound: BoundLayout) -> None:
@@ -212,7 +221,10 @@ def check_columns(columns: Row, bound: BoundLayout) -> None:
 
 def _closeness(names: Sequence[str], columns: Row) -> float:
     """Returns which share of `names` is there; one that is nearly spelt so counts half."""
-    near = sum(1.0 if one in columns else 0.5 * bool(difflib.get_close_matches(one, columns, n=1)) for one in names)
+    near = sum(
+        1.0 if one in columns else 0.5 * bool(difflib.get_close_matches(one, columns, n=1, cutoff=_NEAR))
+        for one in names
+    )
     return near / len(names)
 
 

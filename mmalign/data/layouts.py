@@ -11,14 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmalign.data.format_choice import BoundLayout, Formats, check_columns, check_misspelt, format_code
+from mmalign.data.format_choice import BoundLayout, Formats, check_columns, format_code
 from mmalign.data.json_text import dump_json
 from mmalign.data.record_rows import Row as RecordRow
 from mmalign.data.records import Message, Record
 from mmalign.errors import DataError
 
 _MESSAGES = ("prompt", "responses.messages")
-_ALWAYS = {"id", "meta", "responses", "responses.rid", *_MESSAGES}
+_ALWAYS = {"id", "meta", "responses", "responses.rid", "labels.strength", *_MESSAGES}
 _ALWAYS |= {f"{name}.{key}" for name in _MESSAGES for key in ("role", "content", "content.type", "content.text")}
 _WITH = {
     "labels": {"labels.kind", "labels.order"},
@@ -26,6 +26,8 @@ _WITH = {
     "scores": {"scores.item", "scores.name", "scores.level", "scores.value"},
 }
 """Fields that come with one that a layout holds."""
+_LISTS = frozenset({*_WITH, "notes", "tree"})
+"""Fields of which a layout may hold some parts and not others; of any other it holds all or nothing."""
 
 
 @dataclass
@@ -50,7 +52,7 @@ class LayoutReader:
         name = str(columns.get("id", f"row-{index}"))
         if bound.spec.whole:
             return _read(bound, columns, name)
-        check_misspelt(columns, bound)
+        self.formats.check_misspelt(columns, bound)
         check_columns(columns, bound)
         known = {key: value for key, value in columns.items() if key in bound.spec.known and key != "id"}
         record = _read(bound, known, name)
@@ -121,18 +123,28 @@ class LayoutWriter:
         """Names what a record says and its rows, read back, do not."""
         holds = self.bound.layout.holds
         kept = _ALWAYS | holds | {name for one in holds for name in _WITH.get(one, ())}
-        fields = find_fields(record) - kept
+        whole = tuple(f"{name}." for name in holds - _LISTS)
+        fields = {name for name in find_fields(record) - kept if not name.startswith(whole)}
         # Of what is lost altogether its parts are not named as well.
         lost = {name for name in fields if not any(name.startswith(f"{other}.") for other in fields)}
         reader = LayoutReader(Formats.of(self.bound))
         back = [reader.read(row, index) for index, row in enumerate(rows)]
         if _said(record) - {said for one in back for said in _said(one)}:
             lost.add("responses")
-        if not any(name.startswith("labels") for name in lost) and _pairs(record) - {
-            p for one in back for p in _pairs(one)
-        }:
-            lost.add("labels")
-        return lost
+        if record.tree and not any(one.tree for one in back):
+            lost.add("tree")
+        return lost | _find_lost_labels(record, back)
+
+
+def _find_lost_labels(record: Record, back: Sequence[Record]) -> set[str]:
+    judged, kept = _judged(record), {}
+    for one in back:
+        kept |= _judged(one)
+    if judged.keys() - kept.keys():
+        return {"labels"}
+    # A verdict is the sign of a strength; a margin is a number.
+    strengths = {key: value for key, value in judged.items() if value is not None}
+    return {"labels.strength"} if any(kept[key] != value for key, value in strengths.items()) else set()
 
 
 def find_fields(record: Record) -> set[str]:
@@ -160,9 +172,17 @@ def _said(record: Record) -> set[tuple[object, ...]]:
     return {_turns((*record.prompt, *response.messages)) for response in record.responses}
 
 
-def _pairs(record: Record) -> set[tuple[object, object]]:
+def _judged(record: Record) -> dict[tuple[object, ...], float | None]:
+    """The comparisons and verdicts of a record, each with its strength, None if it has none."""
     said = [_turns((*record.prompt, *response.messages)) for response in record.responses]
-    return {(said[chosen], said[rejected]) for chosen, rejected, _ in record.pair_indices()}
+    pairs = [((said[chosen], said[rejected]), strength) for chosen, rejected, strength in record.pair_indices()]
+    places = {response.rid: index for index, response in enumerate(record.responses)}
+    verdicts = [
+        ((said[places[label.order[0][0]]], label.strength > 0), label.strength)
+        for label in record.labels
+        if label.kind == "unary" and label.strength is not None and label.order[0][0] in places
+    ]
+    return {key: None if strength != strength else strength for key, strength in (*pairs, *verdicts)}
 
 
 def _turns(messages: Sequence[Message]) -> tuple[object, ...]:

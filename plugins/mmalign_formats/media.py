@@ -158,7 +158,7 @@ def _part_type(part: Any) -> MediaType | None:
     if isinstance(kind, str):
         kind = kind.removesuffix("_url")
         if kind in MEDIA_COLUMNS:
-            return cast(MediaType, kind)
+            return kind
     return None
 
 

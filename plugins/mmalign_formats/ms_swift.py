@@ -31,6 +31,10 @@ class MsSwift(Layout):
 
     holds = CONVERSATION | {"labels"}
 
+    def recognise(self, columns: Mapping[str, Any], strength: int) -> int:
+        """Leaves conversations alone to the layout of OpenAI, which reads them alike."""
+        return strength if strength > 1 else 0
+
     def read(self, columns: Mapping[str, Any], name: str) -> Record:
         """Makes a record of a conversation, a comparison or a verdict."""
         turns = _read_dialogue(columns)

@@ -159,6 +159,7 @@ LAYOUTS = [
             ("messages", "rejected_messages"),
             ("messages", "label"),
             ("query", "response"),
+            ("messages",),
         ),
         optional=("system", "history", *SHARED),
         writes=True,

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mmalign.data.trl_export import records_to_trl
-from mmalign.data.trl_formats import record_from_trl
+from layout_rows import read_row, write_rows_of
 
 from mmalign.data.records import Record
 from mmalign.data.sources import DataConfig, open_source
@@ -28,7 +27,7 @@ ROW = {"messages": TURNS, "tools": TOOLS, "chat_template_kwargs": {"enable_think
 
 
 def test_a_dialogue_with_tools_is_kept_whole() -> None:
-    record = record_from_trl(ROW, 0)
+    record = read_row(ROW, 0)
     asked, answered, told = record.responses[0].messages
     assert [message.role for message in record.prompt] == ["developer", "user"]
     assert (asked.content, asked.reasoning_content) == ((), "I do not know.")
@@ -41,7 +40,7 @@ def test_a_dialogue_with_tools_is_kept_whole() -> None:
 
 
 def test_templates_get_the_arguments_as_an_object_and_servers_as_json() -> None:
-    message = record_from_trl(ROW, 0).responses[0].messages[0]
+    message = read_row(ROW, 0).responses[0].messages[0]
     assert message.chat_fields()["tool_calls"] == [CALL]
     (call,) = message.chat_fields(parsed=False)["tool_calls"]
     assert call["function"]["arguments"] == '{"town": "Oslo"}'
@@ -49,15 +48,15 @@ def test_templates_get_the_arguments_as_an_object_and_servers_as_json() -> None:
 
 @pytest.mark.parametrize("name", ["r.jsonl", "r.parquet"])
 def test_records_with_tools_survive_their_files(name: str, tmp_path: Path) -> None:
-    records = [record_from_trl(ROW, 0), Record.from_text("q", ["a"], id="plain")]
+    records = [read_row(ROW, 0), Record.from_text("q", ["a"], id="plain")]
     write_records(records, tmp_path / name)
     assert list(open_source(DataConfig(path=str(tmp_path / name)))) == records
 
 
 def test_the_way_to_trl_and_back_loses_nothing() -> None:
-    record = record_from_trl(ROW, 0)
-    (row,) = records_to_trl(record)
-    back = record_from_trl(row, 0)
+    record = read_row(ROW, 0)
+    (row,) = write_rows_of(record, "trl")
+    back = read_row(row, 0)
     assert (back.prompt, back.responses[0].messages) == (record.prompt, record.responses[0].messages)
     assert (back.tools, back.chat_template_kwargs) == (record.tools, record.chat_template_kwargs)
 
@@ -81,7 +80,7 @@ def test_the_keys_that_a_table_adds_to_objects_are_dropped(tmp_path: Path) -> No
     ],
 )
 def test_ways_to_write_a_call(turn: dict[str, Any], expected: list[dict[str, Any]]) -> None:
-    record = record_from_trl({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", **turn}]}, 0)
+    record = read_row({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", **turn}]}, 0)
     calls = record.responses[0].messages[0].chat_fields()["tool_calls"]
     assert [call["function"] for call in calls] == expected
 
@@ -93,7 +92,7 @@ def test_the_weight_of_a_turn_and_other_names_of_reasoning() -> None:
         {"role": "function", "name": "f", "content": "x"},
         {"role": "assistant", "content": "b", "reasoning": "r"},
     ]
-    record = record_from_trl({"messages": turns}, 0)
+    record = read_row({"messages": turns}, 0)
     first, tool, second = record.responses[0].messages
     assert (first.train, first.reasoning_content, tool.role, second.reasoning_content) == (0, "t", "tool", "r")
     assert json.loads(record.prompt[0].extra or "") == {"weight": 3}
@@ -120,20 +119,20 @@ def test_the_weight_of_a_turn_and_other_names_of_reasoning() -> None:
         ),
         (
             {"prompt": "q", "completion": [{"role": "user", "content": "q?"}, {"role": "assistant", "content": "a"}]},
-            r"responses\[0\].messages\[0\]: a response begins with an assistant message, got a user message",
+            r"completion: begins with a user turn and repeats the prompt, but not exactly",
         ),
     ],
 )
 def test_what_cannot_be_read_is_named(row: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        record_from_trl(row, 0)
+        read_row(row, 0)
 
 
 # -- the word <image> -------------------------------------------------------------------------------------------------
 
 
 def shown(row: dict[str, Any]) -> list[str | None]:
-    return [part.text or part.media for message in record_from_trl(row, 0).prompt for part in message.content]
+    return [part.text or part.media for message in read_row(row, 0).prompt for part in message.content]
 
 
 @pytest.mark.parametrize(
@@ -157,4 +156,4 @@ def test_words_and_parts_are_counted_together(count: int) -> None:
     content = [{"type": "image"}, {"type": "text", "text": "and <image>"}]
     row = {"prompt": [{"role": "user", "content": content}], "completion": "c", "images": ["a.png"] * count}
     with pytest.raises(DataError, match=rf"images: {count} images, but .* words <image>\); expected one each"):
-        record_from_trl(row, 0)
+        read_row(row, 0)
