@@ -117,7 +117,7 @@ class _Elements:
         if len(self._text) > self._options.row_bytes:
             most = f"{self._options.where}.max_row_bytes, {self._options.row_bytes:,}"
             raise DataError(f"{self._describe_place()}: an element of more bytes than {most}; raise the key")
-        with damaged_archive(self._path, f":{self._line}"):
+        with damaged_archive(self._path, lambda: self._line):
             block = self._file.read(max(_BLOCK, len(self._text)))
         self._ended = not block
         self._text += self._decoder.decode(block, final=self._ended)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
@@ -64,14 +64,19 @@ def open_bounded(path: Path, options: ReadOptions) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def damaged_archive(path: Path, position: str) -> Iterator[None]:
-    """Turns what reading a damaged or cut-off compressed file raises into a DataError that starts with its place."""
+def damaged_archive(path: Path, position: Callable[[], object] = str) -> Iterator[None]:
+    """Turns what reading a damaged or cut-off compressed file raises into a DataError that starts with its place.
+
+    Args:
+        position: returns the number of the line at hand, if lines are counted.
+    """
     kind = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix, "")
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile, OSError) as error:
         what = f"damaged or cut-off {kind} file" if kind else "cannot be read"
-        raise DataError(f"{path}{position}: {what} ({error}); copy or compress it again") from None
+        place = f"{path}:{position()}".removesuffix(":")
+        raise DataError(f"{place}: {what} ({error}); copy or compress it again") from None
 
 
 @contextmanager

@@ -54,7 +54,7 @@ class Delimited(FileFormat):
             )
             names: list[str] | None = None
             while True:
-                with damaged_archive(path, f":{reader.line_num + 1}"):
+                with damaged_archive(path, lambda: reader.line_num + 1):
                     cells, fault = _next_row(reader)
                 if cells is None and not fault:
                     return

@@ -16,14 +16,8 @@ class JsonLines(FileFormat):
     def read(self, path: Path, options: ReadOptions) -> Iterator[RawRow]:
         """Yields the lines that are not blank."""
         number = 0
-        with open_bounded(path, options) as file:
-            lines = iter_lines(file, options.row_bytes)
-            while True:
-                with damaged_archive(path, f":{number + 1}"):
-                    line = next(lines, None)
-                if line is None:
-                    return
-                number += 1
+        with open_bounded(path, options) as file, damaged_archive(path, lambda: number + 1):
+            for number, line in enumerate(iter_lines(file, options.row_bytes), start=1):
                 if isinstance(line, int):
                     yield RawRow(str(path), number, fault=_describe_long(line, options))
                 elif line.strip():

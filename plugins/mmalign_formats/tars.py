@@ -77,7 +77,7 @@ def _iter_members(file: Any, path: Path, options: ReadOptions) -> Iterator[tuple
     """Yields names and contents of the files of an archive; of one that is too large, its size."""
     name = ""
     try:
-        with damaged_archive(path, ""), tarfile.open(fileobj=file, mode="r|", errors="surrogateescape") as archive:
+        with damaged_archive(path), tarfile.open(fileobj=file, mode="r|", errors="surrogateescape") as archive:
             for member in archive:
                 name = member.name
                 # Links and devices of an archive are of no row; and what it would do to the disk never happens.
