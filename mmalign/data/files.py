@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmalign.data.format_choice import Formats
+from mmalign.data.format_choice import Formats, format_code
 from mmalign.data.formats import FileFormat, ReadOptions, Rows
 from mmalign.errors import DataError
 
@@ -26,6 +26,11 @@ def find_rows(config: DataConfig, formats: Formats, where: str) -> list[Rows]:
     Raises:
         DataError: nothing is there, or it is of an unknown kind; the message starts with `where.path`.
     """
+    with format_code(f"{where}.path: {config.path!r}"):
+        return _find_rows(config, formats, where)
+
+
+def _find_rows(config: DataConfig, formats: Formats, where: str) -> list[Rows]:
     options = config.read_options(where)
     path = Path(config.path).expanduser()
     if path.is_dir():

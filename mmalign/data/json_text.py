@@ -15,6 +15,8 @@ from mmalign.errors import DataError
 
 _MAY_HOLD_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 _SHOWN = 40
+DEEPEST = 100
+"""Levels of lists and objects inside each other that are read."""
 
 
 def parse_json(text: str) -> Any:
@@ -31,9 +33,26 @@ def parse_json(text: str) -> Any:
         raise DataError("not valid JSON: nested too deeply") from None
     except ValueError as error:
         raise DataError(f"not valid JSON: {str(error).split(';')[0]}; write long numbers as strings") from None
+    # What can be parsed may still be too deep for whatever walks through it later.
+    if text.count("[") + text.count("{") > DEEPEST and _is_deep(value):
+        raise DataError(f"not valid JSON: nested too deeply, more than {DEEPEST} levels")
     if _MAY_HOLD_SURROGATE.search(text):
         require_unicode(value)
     return value
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def require_unicode(value: Any) -> None:

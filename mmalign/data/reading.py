@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmalign.data.format_choice import format_code
 from mmalign.data.formats import RawRow
 from mmalign.data.json_text import readable
 from mmalign.data.layouts import LayoutReader
@@ -53,7 +54,7 @@ def read_rows(
         check_media: raises MediaError for a record whose media, with paths relative to the current folder, are bad.
     """
     places: dict[str, str] = {}
-    for index, row in enumerate(row for part in parts for row in part):
+    for index, row in enumerate(_iter_rows(parts, config.path)):
         try:
             record = _read_row(row, index, config, layouts)
             # A stream may be endless; its ids are not remembered.
@@ -68,6 +69,12 @@ def read_rows(
             yield Reading(row, None, readable(error))
         else:
             yield Reading(row, found if find_media else record)
+
+
+def _iter_rows(parts: Iterable[Iterable[RawRow]], path: str) -> Iterator[RawRow]:
+    with format_code(path):
+        for part in parts:
+            yield from part
 
 
 def _read_row(row: RawRow, index: int, config: DataConfig, layouts: LayoutReader) -> Record:
