@@ -26,23 +26,23 @@ def find_rows(config: DataConfig, formats: Formats, where: str) -> list[Rows]:
     Raises:
         DataError: nothing is there, or it is of an unknown kind; the message starts with `where.path`.
     """
-    with format_code(f"{where}.path: {config.path!r}"):
-        return _find_rows(config, formats, where)
-
-
-def _find_rows(config: DataConfig, formats: Formats, where: str) -> list[Rows]:
     options = config.read_options(where)
     path = Path(config.path).expanduser()
     if path.is_dir():
         return [_open_folder(path, formats, options)]
     if path.is_file():
-        return [_require_known(path, formats, where).open(str(path), options)]
+        return [_open(_require_known(path, formats, where), str(path), options)]
     if any(mark in config.path for mark in "*?["):
         return list(_match_files(config.path, formats, options))
     hub = formats.for_hub()
     if hub and _HUB_ID.fullmatch(config.path) and not path.parent.is_dir() and not _is_file_name(path, formats):
-        return [hub.open(config.path, options)]
+        return [_open(hub, config.path, options)]
     raise DataError(f"{where}.path: no such file {config.path!r}{_nearest(path, formats)}")
+
+
+def _open(form: FileFormat, path: str, options: ReadOptions) -> Rows:
+    with format_code(f"format of {path}", form):
+        return form.open(path, options)
 
 
 def describe_suffixes(formats: Formats) -> str:
@@ -58,7 +58,7 @@ def _open_folder(path: Path, formats: Formats, options: ReadOptions) -> Rows:
             f"{options.where}.path: {str(path)!r} is a folder, but neither a saved Hugging Face dataset nor one of "
             f"images; name a file, or '{path}/*{found[0] if found else '.jsonl'}'"
         )
-    return form.open(str(path), options)
+    return _open(form, str(path), options)
 
 
 def _is_file_name(path: Path, formats: Formats) -> bool:
@@ -74,7 +74,7 @@ def _match_files(pattern: str, formats: Formats, options: ReadOptions) -> Iterat
         if path.is_dir():
             yield _open_folder(path, formats, options)
         else:
-            yield _require_known(path, formats, options.where).open(str(path), options)
+            yield _open(_require_known(path, formats, options.where), str(path), options)
 
 
 def _require_known(path: Path, formats: Formats, where: str) -> FileFormat:

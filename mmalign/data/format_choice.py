@@ -12,8 +12,8 @@ from typing import Any, cast
 
 from mmalign.config.validation import validate_parameters
 from mmalign.data.formats import FileFormat, Layout, Row
-from mmalign.errors import ConfigError, DataError, MmalignError, PluginError, suggest
-from mmalign.plugin_discovery import plugin_code
+from mmalign.errors import ConfigError, DataError, PluginError, suggest
+from mmalign.foreign import foreign_code
 from mmalign.registry import Registry, load_object, load_registry
 from mmalign.specs import FileFormatSpec, FormatSpec, LayoutSpec
 
@@ -28,17 +28,15 @@ def installed_formats() -> Registry:
 
 
 @contextmanager
-def format_code(action: str) -> Iterator[None]:
-    """Lets errors of mmalign pass and turns whatever else the code of a format raises into one that says where."""
+def format_code(part: str, owner: Any) -> Iterator[None]:
+    """Turns what the code of a format raises into one error, as `foreign_code` does; what is too deep is the data's."""
     try:
-        yield
-    except MmalignError:
+        with foreign_code(part, owner):
+            yield
+    except PluginError as error:
+        if isinstance(error.__cause__, RecursionError):
+            raise DataError(f"{part}: nested too deeply") from None
         raise
-    except RecursionError:
-        raise DataError(f"{action}: nested too deeply") from None
-    except Exception:
-        with plugin_code(action):
-            raise
 
 
 @dataclass(frozen=True)
@@ -155,7 +153,7 @@ class Formats:
             return self._layout
         found: dict[str, int] = {}
         for one in self.layouts:
-            with format_code(f"format {one.spec.name!r}"):
+            with format_code(f"format {one.spec.name!r}", one.layout):
                 found[one.spec.name] = one.layout.recognise(columns, one.count_told(columns))
         best = max(found.values(), default=0)
         names = [name for name, strength in found.items() if strength == best]
@@ -234,7 +232,7 @@ def _build(spec: FormatSpec, parameters: Mapping[str, Any], place: str) -> Any:
     target = load_object(spec.target)
     if not (isinstance(target, type) and issubclass(target, base)):
         raise PluginError(f"format {spec.name!r}: {spec.target!r} is no subclass of {base.__name__}")
-    with format_code(f"format {spec.name!r}"):
+    with format_code(f"format {spec.name!r}", target):
         return target(**{key: getattr(checked, key) for key in type(checked).model_fields})
 
 

@@ -74,7 +74,7 @@ class LayoutReader:
 
 
 def _read(bound: BoundLayout, columns: Mapping[str, Any], name: str) -> Record:
-    with format_code(f"format {bound.spec.name!r}"):
+    with format_code(f"format {bound.spec.name!r}", bound.layout):
         return bound.layout.read(columns, name)
 
 
@@ -100,7 +100,7 @@ class LayoutWriter:
             DataError: the layout has no place for what the record says.
         """
         spec, layout = self.bound.spec, self.bound.layout
-        with format_code(f"format {spec.name!r}"):
+        with format_code(f"format {spec.name!r}", layout):
             written = layout.write(record)
         if spec.whole:
             return [dict(row) for row in written]

@@ -72,8 +72,8 @@ def read_rows(
 
 
 def _iter_rows(parts: Iterable[Iterable[RawRow]], path: str) -> Iterator[RawRow]:
-    with format_code(path):
-        for part in parts:
+    for part in parts:
+        with format_code(f"format of {path}", getattr(part, "form", part)):
             yield from part
 
 

@@ -26,6 +26,7 @@ from mmalign.data.reading import CheckMedia, Reading, read_rows
 from mmalign.data.record_count import RecordCount
 from mmalign.data.records import Record
 from mmalign.errors import ConfigError, DataError
+from mmalign.foreign import foreign_code
 from mmalign.media.checks import Level
 from mmalign.media.images import DEFAULT_LIMITS, LARGEST_PIXELS, MediaLimits
 from mmalign.parts import Transform
@@ -224,7 +225,8 @@ def _apply(transform: Transform, records: Iterable[Record], config: DataConfig, 
     """
     count = RecordCount(remember=not config.streaming)
     try:
-        yield from count.watch_output(transform.apply(count.watch_input(records)))
+        with foreign_code(f"{key}: transform", transform):
+            yield from count.watch_output(transform.apply(count.watch_input(records)))
     except _PlacedError:
         raise
     except DataError as error:

@@ -39,7 +39,7 @@ def write_rows(
     """
     formats = formats or Formats()
     form = _find_format(path, formats)
-    with replacing(path) as temporary, format_code(f"{path}: cannot be written"):
+    with replacing(path) as temporary, format_code(f"format of {path}", form):
         count = form.write(rows, temporary, schema() if form.tabular and schema else None)
         if not count:
             raise DataError(f"{path}: not written; the records have no row of the wanted form")

@@ -71,6 +71,7 @@ def test_a_layout_that_raises_is_named_and_its_row_is_bad(tmp_path: Path, monkey
     monkeypatch.setattr(Trl, "read", fail)
     (tmp_path / "d.jsonl").write_text('{"prompt": "q"}\n')
     with pytest.raises(
-        DataError, match=r"d.jsonl:1: format 'trl': KeyError: 'gone' \(.*test_mutated_data.py, line \d+\)"
+        DataError,
+        match=r"d.jsonl:1: format 'trl' of mmalign_formats failed: KeyError: 'gone' \(.*test_mutated_data.py, line",
     ):
         open_source(DataConfig(path=str(tmp_path / "d.jsonl")))
