@@ -46,16 +46,20 @@ def check_spec(spec: Spec, hook: str) -> None:
         _check_choice(spec, hook, attribute, getattr(spec, attribute, known[0]), known)
     for kind in getattr(spec, "log_prob_kinds", ()):
         _check_choice(spec, hook, "log_prob_kinds", kind, _CHOICES["log_prob_kind"])
-    if isinstance(spec, QuantitySpec):
-        _check_quantity(spec, hook)
-    if isinstance(spec, ModalitySpec):
-        for output in spec.provides:
-            _check_choice(spec, hook, "provides", output, _PROVIDED)
-    if isinstance(spec, FormatSpec):
-        _check_format(spec, hook)
+    _check_kind(spec, hook)
     _check_import_strings(spec, hook)
     if isinstance(spec, (ObjectiveSpec, AdvantageSpec, QuantitySpec)):
         _check_names(spec, hook)
+
+
+def _check_kind(spec: Spec, hook: str) -> None:
+    if isinstance(spec, QuantitySpec):
+        _check_quantity(spec, hook)
+    elif isinstance(spec, FormatSpec):
+        _check_format(spec, hook)
+    elif isinstance(spec, ModalitySpec):
+        for output in spec.provides:
+            _check_choice(spec, hook, "provides", output, _PROVIDED)
 
 
 def _check_choice(spec: Spec, hook: str, attribute: str, value: Any, known: Collection[str]) -> None:

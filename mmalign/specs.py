@@ -257,7 +257,7 @@ class LayoutSpec(FormatSpec):
     optional: tuple[str, ...] = ()
     whole: bool = False
 
-    @property
+    @cached_property
     def known(self) -> frozenset[str]:
         """All columns that it reads."""
         return frozenset({"id", *self.optional, *(name for names in self.columns for name in names)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -46,7 +46,12 @@ class BoundLayout:
     spec: LayoutSpec
     layout: Layout
 
-    def count_told(self, columns: Row) -> int:
+    @property
+    def looks(self) -> bool:
+        """True if the layout looks at columns itself, so that it may find rows that its spec does not."""
+        return type(self.layout).recognise is not Layout.recognise
+
+    def count_told(self, columns: Collection[str]) -> int:
         """Returns the size of the largest set of telling columns that is there."""
         return max((len(names) for names in self.spec.columns if all(name in columns for name in names)), default=0)
 
@@ -68,6 +73,8 @@ class Formats:
         self._registry = registry or installed_formats()
         self._file: FileFormat | None = None
         self._layout: BoundLayout | None = None
+        # Rows come in few shapes: what depends on the names of their columns alone is found once for each.
+        self._spelt: set[tuple[str, frozenset[str]]] = set()
         for index, component in enumerate(chosen):
             place = f"{where}.format" if len(chosen) == 1 else f"{where}.format[{index}]"
             self._choose(component, place)
@@ -152,9 +159,9 @@ class Formats:
         if self._layout is not None:
             return self._layout
         found: dict[str, int] = {}
-        for one in self.layouts:
+        for one, told in self._count_told(frozenset(columns)):
             with format_code(f"format {one.spec.name!r}", one.layout):
-                found[one.spec.name] = one.layout.recognise(columns, one.count_told(columns))
+                found[one.spec.name] = one.layout.recognise(columns, told)
         best = max(found.values(), default=0)
         names = [name for name, strength in found.items() if strength == best]
         if best <= 0:
@@ -171,6 +178,18 @@ class Formats:
 
         A misspelt 'chosen' would turn preferences into bare prompts without a word.
         """
+        names = frozenset(columns)
+        if (bound.spec.name, names) not in self._spelt:
+            self._check_misspelt(names, bound)
+            self._spelt.add((bound.spec.name, names))
+
+    @cache  # noqa: B019 - formats live as long as the data they read
+    def _count_told(self, columns: frozenset[str]) -> tuple[tuple[BoundLayout, int], ...]:
+        """Returns the layouts that may read rows of these columns, those that have to look at them included."""
+        told = ((one, one.count_told(columns)) for one in self.layouts)
+        return tuple((one, count) for one, count in told if count or one.looks)
+
+    def _check_misspelt(self, columns: frozenset[str], bound: BoundLayout) -> None:
         told = bound.count_told(columns)
         others = () if self._layout is not None else self.layouts
         nearly = {
@@ -180,10 +199,8 @@ class Formats:
             for name in names
             if len(names) > told and sum(other not in columns for other in names) == 1
         }
-        for name in columns:
-            if name in bound.spec.known:
-                continue
-            close = difflib.get_close_matches(name, bound.spec.known | nearly, n=1, cutoff=_SIMILAR)
+        for name in sorted(columns - bound.spec.known):
+            close = difflib.get_close_matches(name, sorted(bound.spec.known | nearly), n=1, cutoff=_SIMILAR)
             if close and close[0] not in columns:
                 raise DataError(f"{name}: unknown column; did you mean {close[0]!r}? rename it, here or with 'columns'")
 
@@ -201,7 +218,7 @@ class Formats:
         got = f"columns {_list(columns)}" if columns else "no columns"
         return f"unknown format of rows: {got}{hint}; rename columns with `columns`, or name the format with `format`"
 
-    @cache  # noqa: B019
+    @cache  # noqa: B019 - see above
     def _load(self, spec: FormatSpec) -> Any:
         return _build(spec, {}, f"format {spec.name!r}")
 

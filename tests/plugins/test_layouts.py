@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from layout_rows import build_writer, read_row, recognise, write_rows_of
 
+from mmalign.data.format_choice import Formats
+from mmalign.data.layouts import LayoutReader
 from mmalign.data.records import Record
 from mmalign.errors import DataError
 from mmalign.registry import load_registry
@@ -224,9 +227,6 @@ def test_pick_a_pic_without_a_verdict() -> None:
 
 @pytest.mark.parametrize(("response", "role"), [("image", "assistant"), ("caption", "user")])
 def test_a_caption_is_the_prompt_or_the_response(response: str, role: str) -> None:
-    from mmalign.data.format_choice import Formats
-    from mmalign.data.layouts import LayoutReader
-
     formats = Formats(chosen=[{"name": "captioned_images", "response": response}])
     row = {"id": "x", "image": "a.png", "caption": "a cat"}
     record = LayoutReader(formats).read(row, 0)
@@ -290,6 +290,24 @@ def test_what_a_row_gets_wrong_is_named(row: Row, message: str) -> None:
         return
     with pytest.raises(DataError, match=message):
         read_row(row)
+
+
+def test_two_formats_that_fit_equally_well_are_named(tmp_path: Path) -> None:
+    plugin = tmp_path / "other_format.py"
+    plugin.write_text(
+        "import mmalign\n"
+        "class Other(mmalign.Layout):\n"
+        "    def read(self, columns, name):\n"
+        "        return mmalign.Record.from_text(columns['prompt'], id=name)\n"
+        "@mmalign.hookimpl\n"
+        "def register_formats():\n"
+        "    return [mmalign.LayoutSpec(name='other', summary='s', target='other_format:Other',"
+        " columns=(('prompt', 'completion'),))]\n"
+    )
+    formats = Formats(load_registry(files=[plugin]))
+    with pytest.raises(DataError, match="columns 'prompt', 'completion' may be of the format other or trl; say which"):
+        LayoutReader(formats).read({"prompt": "q", "completion": "a"}, 0)
+    assert LayoutReader(formats).read({"prompt": "q", "chosen": "a", "rejected": "b"}, 0).prompt_text == "q"
 
 
 @pytest.mark.parametrize(
