@@ -112,8 +112,19 @@ class Formats:
 
     @cached_property
     def suffixes(self) -> dict[str, FileFormatSpec]:
-        """The format of files by the end of their names."""
-        return {suffix: spec for spec in self._file_specs("file") for suffix in spec.suffixes}
+        """The format of files by the end of their names.
+
+        Raises:
+            PluginError: two formats claim one.
+        """
+        found: dict[str, FileFormatSpec] = {}
+        for spec in self._file_specs("file"):
+            for suffix in spec.suffixes:
+                if suffix in found:
+                    both = f"{found[suffix].name!r} and {spec.name!r}"
+                    raise PluginError(f"two formats read files named {suffix}: {both}; switch one of the plugins off")
+                found[suffix] = spec
+        return found
 
     def for_file(self, path: Path) -> FileFormat | None:
         """Returns what reads (or writes) a file of this name; None if that is not known."""

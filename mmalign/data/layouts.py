@@ -20,6 +20,7 @@ from mmalign.errors import DataError
 _MESSAGES = ("prompt", "responses.messages")
 _ALWAYS = {"id", "meta", "responses", "responses.rid", "labels.strength", *_MESSAGES}
 _ALWAYS |= {f"{name}.{key}" for name in _MESSAGES for key in ("role", "content", "content.type", "content.text")}
+_NAMED = 20
 _WITH = {
     "labels": {"labels.kind", "labels.order"},
     "media": {"media.mid", "media.type", "media.uri", *(f"{name}.content.media" for name in _MESSAGES)},
@@ -67,6 +68,7 @@ class LayoutReader:
         described = []
         for layout in dict.fromkeys(layout for layout, _ in self.unread):
             names = [f"{name} ({count} rows)" for (one, name), count in self.unread.items() if one == layout]
+            names = names[:_NAMED] + [f"and {len(names) - _NAMED} more"] * (len(names) > _NAMED)
             described.append(
                 f"kept in meta, where no model sees them, as {layout} has no such columns: {', '.join(names)}"
             )
@@ -137,7 +139,8 @@ class LayoutWriter:
 
 
 def _find_lost_labels(record: Record, back: Sequence[Record]) -> set[str]:
-    judged, kept = _judged(record), {}
+    judged = _judged(record)
+    kept: dict[tuple[object, ...], float | None] = {}
     for one in back:
         kept |= _judged(one)
     if judged.keys() - kept.keys():

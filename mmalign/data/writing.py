@@ -21,6 +21,8 @@ _RECORDS = {"name": "mmalign"}
 def write_records(records: Iterable[Record], path: Path) -> int:
     """Writes records in the format of files that the suffix names; returns how many."""
     formats = Formats()
+    if _find_format(path, formats).flat:
+        raise DataError(f"{path}: columns of text do not hold records, which are nested; write .jsonl or .parquet")
     _, layout = formats.build(_RECORDS, "--to")
     rows = (row for record in records for row in layout.write(record))
     return write_rows(rows, path, formats, schema=layout.schema)
