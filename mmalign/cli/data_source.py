@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,7 +142,11 @@ class RowCheck:
         from mmalign.data.sources import Quarantine
         from mmalign.media.checks import MediaCheck
 
-        check = MediaCheck(self.check_media, self.request.section.media_limits).check
+        limits = self.request.section.media_limits
+        if self.request.config is None and self.check_media == "header":
+            # What a run will allow is not known, and for a header nothing is fetched.
+            limits = replace(limits, remote=True)
+        check = MediaCheck(self.check_media, limits).check
         quarantine = Quarantine(self.config)
         good = bad = 0
         rows = find_rows(self.config, self.formats, self.where)

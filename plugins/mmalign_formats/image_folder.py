@@ -31,7 +31,10 @@ class ImageFolder(FileFormat):
         metadata = next((path / name for name in _NAMES if (path / name).is_file()), None)
         if metadata is None:
             for number, file in enumerate(sorted(filter(_is_image, path.rglob("*"))), start=1):
-                yield RawRow(str(path / "*"), number, _describe(file, path), unit="row")
+                try:
+                    yield RawRow(str(path / "*"), number, _describe(file, path), unit="image")
+                except DataError as error:
+                    yield RawRow(str(path / "*"), number, fault=str(error), text=str(file), unit="image")
             return
         reader: FileFormat = JsonLines() if metadata.suffix == ".jsonl" else Delimited(",", '"')
         for row in reader.read(metadata, options):

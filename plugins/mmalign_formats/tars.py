@@ -57,18 +57,20 @@ class WebDataset(FileFormat):
 
 
 def _iter_groups(path: Path, options: ReadOptions) -> Iterator[tuple[str, dict[str, bytes | int]]]:
-    key = ""
+    key, size = "", 0
     members: dict[str, bytes | int] = {}
     with open_bounded(path, options) as file:
         for name, content in _iter_members(file, path, options):
             stem, ending = _split_name(name)
             if stem != key and members:
                 yield key, members
-                members = {}
+                members, size = {}, 0
             key = stem
             if ending in members:
                 raise DataError(f"{path}: member {name!r} stands there twice")
-            members[ending] = content
+            size += len(content) if isinstance(content, bytes) else 0
+            # Many members of one name are as much as a large one.
+            members[ending] = content if size <= options.row_bytes else size
         if members:
             yield key, members
 
