@@ -10,11 +10,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmalign.addresses import show_address as show_address
     from mmalign.api import check as check
     from mmalign.api import evaluate as evaluate
     from mmalign.api import load_run as load_run
     from mmalign.api import train as train
     from mmalign.caches.folders import cache_folder as cache_folder
+    from mmalign.caches.parameter_counts import remember_counts as remember_counts
     from mmalign.caches.tensor_store import TensorStore as TensorStore
     from mmalign.compute.adapters import LoRAParameters as LoRAParameters
     from mmalign.compute.adapters import add_lora as add_lora
@@ -79,6 +81,8 @@ if TYPE_CHECKING:
     from mmalign.media.images import MediaLimits as MediaLimits
     from mmalign.media.images import is_image as is_image
     from mmalign.media.images import open_image as open_image
+    from mmalign.media.outputs import describe_output as describe_output
+    from mmalign.media.sounds import Sound as Sound
     from mmalign.media.sounds import open_sound as open_sound
     from mmalign.modality import Modality as Modality
     from mmalign.parts import Collector as Collector
@@ -89,6 +93,8 @@ if TYPE_CHECKING:
     from mmalign.parts import Reward as Reward
     from mmalign.parts import Transform as Transform
     from mmalign.quiet import quiet_loading as quiet_loading
+    from mmalign.run_scorer import RunScorer as RunScorer
+    from mmalign.run_scorer import load_scorer as load_scorer
     from mmalign.specs import AdvantageSpec as AdvantageSpec
     from mmalign.specs import CollectorSpec as CollectorSpec
     from mmalign.specs import ConformanceSpec as ConformanceSpec
@@ -103,6 +109,7 @@ if TYPE_CHECKING:
     from mmalign.specs import QuantitySpec as QuantitySpec
     from mmalign.specs import RewardSpec as RewardSpec
     from mmalign.specs import TransformSpec as TransformSpec
+    from mmalign.specs import Unbounded as Unbounded
     from mmalign.testing import build_tiny_text_model as build_tiny_text_model
     from mmalign.testing import try_part as try_part
     from mmalign.tokens.modality import TokenModality as TokenModality
@@ -116,8 +123,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 _EXPORTS = {
+    "addresses": ("show_address",),
     "api": ("check", "evaluate", "load_run", "train"),
     "caches.folders": ("cache_folder",),
+    "caches.parameter_counts": ("remember_counts",),
     "caches.tensor_store": ("TensorStore",),
     "compute.adapters": ("LoRAParameters", "add_lora"),
     "compute.batch": ("Batch",),
@@ -151,7 +160,8 @@ _EXPORTS = {
     "losses.objectives": ("Objective",),
     "losses.reductions": ("aggregation_weights", "masked_mean", "masked_sum", "step_mask", "weighted_sum"),
     "media.images": ("MediaLimits", "is_image", "open_image"),
-    "media.sounds": ("open_sound",),
+    "media.outputs": ("describe_output",),
+    "media.sounds": ("Sound", "open_sound"),
     "modality": ("Modality",),
     "parts": (
         "Collector",
@@ -163,6 +173,7 @@ _EXPORTS = {
         "Transform",
     ),
     "quiet": ("quiet_loading",),
+    "run_scorer": ("RunScorer", "load_scorer"),
     "specs": (
         "AdvantageSpec",
         "CollectorSpec",
@@ -178,6 +189,7 @@ _EXPORTS = {
         "QuantitySpec",
         "RewardSpec",
         "TransformSpec",
+        "Unbounded",
     ),
     "testing": ("build_tiny_text_model", "try_part"),
     "tokens.modality": ("TokenModality",),

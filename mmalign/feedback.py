@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from mmalign.data.records import Label, Record, Response, Score
-from mmalign.media.images import is_image
+from mmalign.media.outputs import output_bytes
 from mmalign.parts import Collector
 from mmalign.rewards.scorer import decode_generated
 from mmalign.run import Run
@@ -122,7 +122,8 @@ def _build_pairs(record: Record, outputs: Sequence[Any], rewards: Sequence[float
 
 def _content(response: Response, output: Any) -> Any:
     """What two responses must differ in to be preferred to each other."""
-    return (output.mode, output.size, output.tobytes()) if is_image(output) else response.text
+    content = output_bytes(output)
+    return response.text if content is None else content
 
 
 def _keep_paired(record: Record) -> Record:

@@ -95,8 +95,11 @@ class Modality(ABC):
         """Turns a stored response to `record` into what rewards and people see; media are those of the record."""
 
     def describe(self, record: Record, response: Response) -> str:
-        """Writes a response as text for reports; override it where `decode` gives no text."""
-        return str(self.decode(record, response))
+        """Writes a response as text for reports: what `decode` gives, images, sounds and arrays by kind and size."""
+        from mmalign.media.outputs import describe_output
+
+        output = self.decode(record, response)
+        return describe_output(output) or str(output)
 
     def complete(
         self, networks: Networks, responses: Sequence[EncodedResponse]

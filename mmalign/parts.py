@@ -167,12 +167,13 @@ class Evaluator(ABC):
     """Metrics of a model on held-out records.
 
     Attributes:
-        examples: (record, response, score) rows of the latest evaluation, for reports; empty if it samples nothing.
+        examples: (record, response, score) rows of the latest evaluation, for reports; empty if it samples nothing. In
+            place of a response that has no text stands what `describe_output` says of it.
         images: (record, PIL image) rows of the latest evaluation, one for a record; the run shows them beside those of
             its start.
     """
 
-    examples: Sequence[tuple[Record, Response, float]] = ()
+    examples: Sequence[tuple[Record, Response | str, float]] = ()
     images: Sequence[tuple[Record, Any]] = ()
 
     @abstractmethod

@@ -26,6 +26,7 @@ _CHOICES = {
     "aggregation": ("step_mean", "sequence_mean", "sequence_sum", "constant"),
 }
 _PROVIDED = (*(one.value for one in Output), *(one.value for one in Divergence))
+_IMPORT_STRINGS = ("config", "target", "loss", "function", "compute", "module")
 _FIRST_AXES = ("N", "M", "P")
 """What the first axis of a quantity may be; a scalar has none."""
 
@@ -89,7 +90,7 @@ def _check_format(spec: FormatSpec, hook: str) -> None:
 
 
 def _check_import_strings(spec: Spec, hook: str) -> None:
-    for attribute in ("config", "target", "loss", "function", "compute", "module"):
+    for attribute in _IMPORT_STRINGS:
         value = getattr(spec, attribute, "a:b")
         if isinstance(spec, QuantitySpec) and value == "":
             continue

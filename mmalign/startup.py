@@ -101,7 +101,7 @@ def build_run(
             reference=reference,
             device=accelerator.device,
             autocast=accelerator.autocast,
-            micro_batch_size=MicroBatchSize(config.train.micro_batch_size, accelerator.num_processes),
+            micro_batch_size=MicroBatchSize(config.train.micro_batch_size),
             sum_over_processes=lambda value: cast(Tensor, accelerator.reduce(value, "sum")),
             reference_cache=_build_cache(assembly, assembly.modality, reference, accelerator),
             teachers=teachers,

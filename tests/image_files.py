@@ -33,13 +33,40 @@ def png(size: tuple[int, int] = SIZE) -> bytes:
     return encode(noise(size=size), "PNG")
 
 
+def raw_png(
+    size: tuple[int, int], bits: int, kind: int, rows: bytes, before: bytes = b"", behind: bytes = b""
+) -> bytes:
+    """A PNG of given rows, each behind its filter byte, with further chunks before and behind the pixels."""
+    header = struct.pack(">IIBBBBB", *size, bits, kind, 0, 0, 0)
+    pixels = png_chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + before + pixels + behind + png_chunk(b"IEND", b"")
+
+
+def png_chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def raw_tiff(bits: int, photometric: int, pixels: bytes, *, width: int, sign: int = 1) -> bytes:
+    """A little-endian TIFF of one uncompressed row of grey."""
+    tags = {
+        256: width,
+        257: 1,
+        258: bits,
+        259: 1,
+        262: photometric,
+        273: 8,
+        277: 1,
+        278: 1,
+        279: len(pixels),
+        339: sign,
+    }
+    entries = b"".join(struct.pack("<HHLL", tag, 4, 1, value) for tag, value in tags.items())
+    return struct.pack("<2sHL", b"II", 42, 8 + len(pixels)) + pixels + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
 def bomb(width: int = 60000, height: int = 60000) -> bytes:
     """A PNG of 0.1 kB whose header claims so many pixels."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 64)), (b"IEND", b""))
-    )
+    return raw_png((width, height), 8, 2, b"\0" * 64)
 
 
 def turned() -> bytes:

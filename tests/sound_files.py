@@ -1,4 +1,4 @@
-"""WAV files for tests, also such as no writer would make, and how they are read."""
+"""Sound files for tests, also such as no writer would make, and how they are read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+import soundfile
 
 from mmalign import Media, MediaLimits, open_sound
 
@@ -52,13 +53,43 @@ def chunk(name: bytes, content: bytes, declared: int | None = None) -> bytes:
 
 
 def claims(
-    *, tag: int = 1, channels: int = 1, rate: int = RATE, bits: int = 16, data: bytes = bytes(800), before: bytes = b""
+    *,
+    tag: int = 1,
+    channels: int = 1,
+    rate: int = RATE,
+    bits: int = 16,
+    block: int | None = None,
+    data: bytes = bytes(800),
+    before: bytes = b"",
 ) -> bytes:
     """A WAV file whose header says what no writer would let it say."""
-    each = channels * ((bits + 7) // 8)
+    each = channels * ((bits + 7) // 8) if block is None else block
     header = struct.pack("<HHLLHH", tag, channels, rate, rate * each % 2**32, each % 2**16, bits)
     return chunk(b"RIFF", b"WAVE" + before + chunk(b"fmt ", header) + chunk(b"data", data))
 
 
+def extensible(levels_: Any, width: int, *, valid: int | None = None, sub_format: int = 1, rate: int = RATE) -> bytes:
+    """A WAV file behind a WAVE_FORMAT_EXTENSIBLE header, whose samples use `valid` bits, from the highest down."""
+    channels = np.shape(levels_)[1] if np.ndim(levels_) == 2 else 1
+    each = channels * width
+    header = struct.pack("<HHLLHH", 0xFFFE, channels, rate, rate * each, each, 8 * width)
+    header += struct.pack("<HHLH", 22, valid or 8 * width, 0, sub_format) + bytes.fromhex(
+        "000000001000800000aa00389b71"
+    )
+    return chunk(b"RIFF", b"WAVE" + chunk(b"fmt ", header) + chunk(b"data", pack(levels_, width)))
+
+
+def unfinished(samples: bytes, *, data: int, riff: int) -> bytes:
+    """A WAV file of 16 bits whose writer never knew its length, and wrote these instead."""
+    header = struct.pack("<HHLLHH", 1, 1, RATE, 2 * RATE, 2, 16)
+    return chunk(b"RIFF", b"WAVE" + chunk(b"fmt ", header) + chunk(b"data", samples, data), riff)
+
+
+def encode_sound(waveform: Any, kind: str, subtype: str | None = None, *, rate: int = RATE) -> bytes:
+    """The bytes of a sound file that libsndfile writes."""
+    buffer = BytesIO()
+    soundfile.write(buffer, waveform, rate, format=kind, subtype=subtype)
+    return buffer.getvalue()
+
+
 SHORT = wav(levels(sine(100), 2))
-FLOATS = claims(tag=3, bits=32, data=sine().astype("<f4").tobytes())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -10,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from mmalign.cli.data_source import DataRequest, RowCheck, parse_columns, parse_components
 from mmalign.errors import ConfigError, DataError
+from mmalign.shown_text import dump_json
+from mmalign.terminal import output_console, write_line
 
 if TYPE_CHECKING:
     from mmalign.data.layouts import LayoutWriter
@@ -54,6 +54,9 @@ def validate(  # noqa: PLR0913 - the options of the command
     check_media: Annotated[
         Literal["header", "full", "off"] | None, typer.Option(help="Images: read headers, decode, or neither.")
     ] = None,
+    allow_remote_media: Annotated[
+        bool, typer.Option("--allow-remote-media", help="Fetch media from http and https addresses.")
+    ] = False,
     max_errors: Annotated[int, typer.Option(min=1, help="Kinds of faults to list.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
@@ -65,7 +68,8 @@ def validate(  # noqa: PLR0913 - the options of the command
     faults = FaultList()
     for where, settings in request.iter_sources():
         counts["sources"] += 1
-        check = RowCheck(request, where, settings, check_media=check_media or request.section.check_media)
+        level = check_media or request.section.check_media
+        check = RowCheck(request, where, settings, check_media=level, remote=allow_remote_media)
         for reading in check.iter_readings():
             if reading.record is not None:
                 _count(counts, reading.record)
@@ -105,9 +109,9 @@ def convert(  # noqa: PLR0913 - the options of the command
     check = RowCheck(request, where, settings)
     folder = Path(source).parent if target is not None and target.embeds else None
     count = write_rows(_iter_rows(check.iter_good(), writer, folder), output, formats, writer.bound.layout.schema)
-    typer.echo(f"{output}: {count} rows")
+    write_line(f"{output}: {count} rows")
     if writer.lost:
-        typer.echo(f"{output}: {writer.describe_lost()}", err=True)
+        write_line(f"{output}: {writer.describe_lost()}", err=True)
 
 
 @app.command()
@@ -126,7 +130,7 @@ def show(  # noqa: PLR0913 - the options of the command
 
     request = _request(paths, config, form, columns, split=split, streaming=True if paths else None)
     reader, records = _open_for_show(request, modality, model)
-    console = Console()
+    console = output_console()
     for record in islice(records, limit):
         print_record(record, reader, console)
 
@@ -221,8 +225,8 @@ def _count(counts: Counter[str], record: Record) -> None:
 
 def _print_counts(counts: Counter[str], *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(counts))
+        write_line(dump_json(counts, indent=None))
         return
     table = Table(*counts, box=None)
     table.add_row(*map(str, counts.values()))
-    Console().print(table)
+    output_console().print(table)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmalign.errors import ConfigError, DataError
+from mmalign.terminal import write_line
 
 if TYPE_CHECKING:
     from mmalign.data.format_choice import Formats
@@ -55,7 +56,7 @@ class DataRequest:
     @cached_property
     def raw(self) -> dict[str, Any]:
         """The configuration with overrides, unchecked; without a file, its section `data` alone."""
-        from mmalign.config.run_config import apply_overrides, read_config
+        from mmalign.config.reading import apply_overrides, read_config
 
         if self.config is not None:
             return read_config(self.config, self.overrides)
@@ -108,6 +109,7 @@ class RowCheck:
     """Reads every row of a source; bad rows are set aside if its `on_error` says so.
 
     Attributes:
+        remote: fetch media, whatever the configuration says.
         layouts: what read the rows; it knows the columns that were not read.
     """
 
@@ -116,6 +118,7 @@ class RowCheck:
     config: DataConfig
     find_media: bool = False
     check_media: Level = "off"
+    remote: bool = False
 
     @cached_property
     def formats(self) -> Formats:
@@ -135,15 +138,13 @@ class RowCheck:
         Raises:
             DataError: there is no row at all, or no good one while bad ones are set aside.
         """
-        import typer
-
         from mmalign.data.files import find_rows
         from mmalign.data.reading import read_rows
         from mmalign.data.sources import Quarantine
         from mmalign.media.checks import MediaCheck
 
         limits = self.request.section.media_limits
-        if self.request.config is None and self.check_media == "header":
+        if self.remote or (self.request.config is None and self.check_media == "header"):
             # What a run will allow is not known, and for a header nothing is fetched.
             limits = replace(limits, remote=True)
         check = MediaCheck(self.check_media, limits).check
@@ -159,9 +160,9 @@ class RowCheck:
         if not good and (quarantine.count or not bad):
             raise DataError(quarantine.describe_nothing())
         if quarantine.count:
-            typer.echo(f"{self.config.path}: {quarantine.count} bad rows moved to {quarantine.path}", err=True)
+            write_line(f"{self.config.path}: {quarantine.count} bad rows moved to {quarantine.path}", err=True)
         for unread in self.layouts.describe_unread():
-            typer.echo(f"{self.config.path}: {unread}", err=True)
+            write_line(f"{self.config.path}: {unread}", err=True)
 
     def iter_good(self) -> Iterator[tuple[str, Record]]:
         """Yields file and record of every row; raises DataError at the first bad one."""

@@ -1,15 +1,14 @@
-"""The command `generate`: samples of a model as texts, images, records, and a contact sheet of images."""
+"""The command `generate`: samples of a model as texts, files, records, and a contact sheet of images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
 from pydantic import ValidationError
-from rich.console import Console
 from rich.progress import track
 
 from mmalign.cli.context import disabled_plugins
@@ -17,6 +16,7 @@ from mmalign.cli.train import Overrides, RunOrConfig
 from mmalign.config.components import Component
 from mmalign.data.records import Record
 from mmalign.errors import ConfigError, MediaError
+from mmalign.terminal import message_console, output_console, show_text, write_line
 
 if TYPE_CHECKING:
     from mmalign.data.sources import DataSection
@@ -39,7 +39,10 @@ def generate(  # noqa: PLR0913 (one argument is one option)
         str | None, typer.Option(help="NAME or '{name: revise, ...}': how prompts are sampled.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Write records as JSON lines, and images beside them, instead of showing them.")
+        Path | None,
+        typer.Option(
+            help="Write records as JSON lines, with images, sounds and arrays beside, instead of showing them."
+        ),
     ] = None,
     sheet: Annotated[
         Path | None, typer.Option(help=f"PNG file of all images; default beside the output, else {_SHEET}.")
@@ -64,13 +67,13 @@ def generate(  # noqa: PLR0913 (one argument is one option)
     if output is None:
         _show(samples)
     else:
-        images = write_samples(track(samples, "sampling", total=len(prompts), console=Console(stderr=True)), output)
-        if images:
-            typer.echo(f"{output}: {images} images in {output.stem}_images")
+        counts = write_samples(track(samples, "sampling", total=len(prompts), console=message_console()), output)
+        for folder, written in sorted(counts.items()):
+            write_line(f"{output}: {written} {folder.rpartition('_')[2]} in {folder}")
     if not drawn.empty:
         place = sheet or (output.with_name(f"{output.stem}_sheet.png") if output else Path(_SHEET))
         drawn.save(place)
-        typer.echo(f"contact sheet: {place}")
+        write_line(f"contact sheet: {place}")
 
 
 def _build_collector(run: Run, text: str, count: int) -> Collector:
@@ -131,17 +134,13 @@ def _rewards(record: Record) -> dict[str, float]:
 
 
 def _show(samples: Iterable[Sampled]) -> None:
-    console = Console()
+    from mmalign.media.outputs import describe_output
+
+    console = output_console()
     for record, outputs in samples:
         rewards = _rewards(record)
-        console.print(record.prompt_text, style="bold", markup=False, highlight=False, soft_wrap=True)
+        console.print(show_text(record.prompt_text, "bold"), soft_wrap=True)
         for response in record.responses:
             note = f"[{rewards[response.rid]:+.3f}] " if response.rid in rewards else ""
-            shown = _describe(outputs[response.rid], response.text)
-            console.print(f"  {note}{shown}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _describe(output: Any, text: str) -> str:
-    from mmalign.media.images import is_image
-
-    return f"<image {output.width} x {output.height} {output.mode}>" if is_image(output) else text
+            shown = describe_output(outputs[response.rid]) or response.text
+            console.print(show_text(f"  {note}{shown}"), soft_wrap=True)

@@ -118,15 +118,25 @@ class DataSection(Parameters):
     """Images, when the data are read: header reads what each file says of itself, full decodes it; off."""
     allow_remote_media: bool = False
     """Fetch images from http and https addresses, each time one is used."""
+    private_media_hosts: tuple[str, ...] = ()
+    """Hosts on this machine or in a private network that images may be fetched from, as addresses name them."""
     max_image_pixels: int = Field(default=DEFAULT_LIMITS.pixels, ge=1, le=LARGEST_PIXELS)
     """Width times height of the largest image that is decoded."""
     max_image_bytes: int = Field(default=DEFAULT_LIMITS.size, ge=1)
-    """Size of the largest image file that is read."""
+    """Size of the largest image or sound file that is read."""
+    max_sound_samples: int = Field(default=DEFAULT_LIMITS.samples, ge=1)
+    """Samples, over all channels, of the longest sound that is decoded."""
 
     @property
     def media_limits(self) -> MediaLimits:
-        """Which images are accepted."""
-        return MediaLimits(self.max_image_pixels, self.max_image_bytes, self.allow_remote_media)
+        """Which images and sounds are accepted."""
+        return MediaLimits(
+            self.max_image_pixels,
+            self.max_image_bytes,
+            self.allow_remote_media,
+            samples=self.max_sound_samples,
+            private_hosts=self.private_media_hosts,
+        )
 
 
 class Source:
@@ -225,7 +235,7 @@ def _apply(transform: Transform, records: Iterable[Record], config: DataConfig, 
     """
     count = RecordCount(remember=not config.streaming)
     try:
-        with foreign_code(f"{key}: transform", transform):
+        with foreign_code(f"transform {type(transform).__name__!r}", transform):
             yield from count.watch_output(transform.apply(count.watch_input(records)))
     except _PlacedError:
         raise

@@ -32,7 +32,7 @@ def cached_network(file: Path, dtype: torch.dtype) -> Path:
 
 
 def _cached(file: Path, part: str, convert: Callable[[Path], None]) -> Path:
-    folder = cache_folder("gguf") / f"{file.stem}-{_digest(file)[:16]}"
+    folder = cache_folder("gguf") / f"{file.stem}-{file_digest(file)[:16]}"
     target = folder / part
     if target.is_dir():
         return target
@@ -53,7 +53,8 @@ def _cached(file: Path, part: str, convert: Callable[[Path], None]) -> Path:
 
 
 @lru_cache(maxsize=8)
-def _digest(file: Path) -> str:
+def file_digest(file: Path) -> str:
+    """Returns the SHA-256 of a file's content."""
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while block := stream.read(1 << 22):

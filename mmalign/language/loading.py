@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from mmalign.errors import ConfigError
-from mmalign.language.gguf import cached_network, cached_tokenizer
+from mmalign.language.gguf import cached_network, cached_tokenizer, file_digest
+from mmalign.language.tokenizer_class import tokenizer_options
 from mmalign.quiet import quiet_loading
 
 Kind = Literal["text", "multimodal"]
@@ -70,7 +71,7 @@ def load_tokenizer(source: ModelSource, key: str) -> Any:
 
     folder = str(cached_tokenizer(source.gguf)) if source.gguf else source.place
     try:
-        return AutoTokenizer.from_pretrained(folder, **source.options)
+        return AutoTokenizer.from_pretrained(folder, **source.options, **tokenizer_options(folder))
     except (OSError, ValueError) as error:
         raise _not_loadable(source, key, "tokenizer", error) from error
 
@@ -143,6 +144,20 @@ def load_settings(source: ModelSource, key: str) -> Any:
         return AutoConfig.from_pretrained(place, **file, **source.options)
     except (OSError, ValueError) as error:
         raise _not_loadable(source, key, "configuration", error) from error
+
+
+def read_description(source: ModelSource) -> str | None:
+    """Returns what the network of a model on this disk is built from: a digest, or the text of its configuration.
+
+    None where it is not on the disk, or runs code of its own.
+    """
+    if source.gguf is not None:
+        return file_digest(source.gguf)
+    try:
+        text = (Path(source.place) / "config.json").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return None if "auto_map" in text else text
 
 
 def _auto_class(kind: Kind) -> Any:

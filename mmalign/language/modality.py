@@ -17,12 +17,22 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor
 
+from mmalign.caches.parameter_counts import remember_counts
 from mmalign.compute.adapters import LoRAParameters, add_lora
 from mmalign.data.records import Record, Response
 from mmalign.errors import ConfigError
 from mmalign.language.chat import TEXT, ChatFormat
 from mmalign.language.encoding import LanguageEncoder
-from mmalign.language.loading import Kind, build_skeleton, find_model, load_network, load_settings, load_tokenizer
+from mmalign.language.loading import (
+    Kind,
+    build_skeleton,
+    find_model,
+    load_network,
+    load_settings,
+    load_tokenizer,
+    read_description,
+)
+from mmalign.language.stored_counts import count_stored
 from mmalign.quiet import quiet_loading
 from mmalign.tokens.modality import TokenModality
 from mmalign.values import EncodedResponse, Model, Vocabulary
@@ -111,6 +121,10 @@ class LanguageModality(TokenModality):
         """Freezes what is not trained, and adds the adapter if one is configured."""
         return network if self.lora is None else add_lora(network, self.lora, task="CAUSAL_LM", name=self.source.name)
 
+    def _is_plain(self) -> bool:
+        """Returns whether nothing but the network and its adapter is loaded from the folder."""
+        return self.kind == "text" and type(self).adapt is LanguageModality.adapt and self.source.gguf is None
+
     @cached_property
     def skeleton(self) -> Any:
         """The network as its configuration describes it, without weights."""
@@ -119,6 +133,15 @@ class LanguageModality(TokenModality):
 
     def parameter_counts(self) -> tuple[int, int]:
         """Counts (all, trained) parameters of the network as its configuration describes it, without weights."""
+        description = read_description(self.source)
+        if description is None:
+            return self._count_parameters()
+        return remember_counts((type(self).__qualname__, repr(self), description), self._count_parameters)
+
+    def _count_parameters(self) -> tuple[int, int]:
+        stored = count_stored(Path(self.source.place), self.lora) if self._is_plain() else None
+        if stored is not None:
+            return stored
         with torch.device("meta"):
             network = self.adapt(build_skeleton(self.source, "modality.model", self.kind))
         counts = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]

@@ -1,6 +1,6 @@
-"""The images of records: checked when data are read, and skipped or refused when one becomes unreadable later.
+"""The images and sounds of records: checked when data are read, skipped or refused when one becomes unreadable later.
 
-When data are read, a record with a bad image is a bad row: `on_error` decides. While a run goes on, an image may still
+When data are read, a record with a bad one is a bad row: `on_error` decides. While a run goes on, an image may still
 turn out to be cut off, or vanish with its disk; the same setting decides. A skipped record keeps its place in the order
 of the data, so that whatever comes after it is what would have come without it.
 """
@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from mmalign.data.records import Media, Record
 from mmalign.errors import DataError, MediaError
-from mmalign.media.fetching import is_web_address
+from mmalign.media.fetching import is_web_address, show_uri
 from mmalign.media.images import DEFAULT_LIMITS, MediaLimits, open_image, read_header
+from mmalign.media.sounds import decode_sound, read_sound_header
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -23,8 +24,15 @@ logger = logging.getLogger(__name__)
 Level = Literal["header", "full", "off"]
 
 
+_LOOKS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "image": (read_header, open_image),
+    "audio": (read_sound_header, decode_sound),
+}
+"""What is checked: by its header, and by decoding all of it."""
+
+
 def check_media(record: Record, *, level: Level = "header", limits: MediaLimits = DEFAULT_LIMITS) -> None:
-    """Checks the images of a record; video, audio and latents are left to whoever reads them.
+    """Checks the images and sounds of a record; video and latents are left to whoever reads them.
 
     Args:
         level: `header` reads what each file says of itself, and leaves alone what would have to be fetched; `full`
@@ -38,16 +46,17 @@ def check_media(record: Record, *, level: Level = "header", limits: MediaLimits 
 
 @dataclass
 class MediaCheck:
-    """Checks images as `check_media` does; what many records share is looked at once."""
+    """Checks media as `check_media` does; what many records share is looked at once."""
 
     level: Level = "header"
     limits: MediaLimits = DEFAULT_LIMITS
     _known: dict[Media, str] = field(default_factory=dict)
+    _several: bool = False
 
     def check(self, record: Record) -> None:
         """Raises MediaError as `check_media` does."""
         for index, media in enumerate(record.media):
-            if self.level == "off" or media.type != "image":
+            if self.level == "off" or media.type not in _LOOKS:
                 continue
             key = media.model_copy(update={"mid": ""})
             if key not in self._known:
@@ -58,17 +67,27 @@ class MediaCheck:
     def _find_problem(self, media: Media) -> str:
         if self.level == "header" and self.limits.remote and is_web_address(media.uri):
             return ""
+        header, full = _LOOKS[media.type]
         try:
-            (open_image if self.level == "full" else read_header)(media, where="", limits=self.limits)
+            if self.level == "header" or not is_web_address(media.uri):  # which would be fetched twice
+                self._say_several(media, header(media, where="", limits=self.limits))
+            if self.level == "full":
+                full(media, where="", limits=self.limits)
         except MediaError as error:
             return str(error).removeprefix(": ")
         return ""
+
+    def _say_several(self, media: Media, header: Any) -> None:
+        if getattr(header, "several", False) and not self._several:
+            self._several = True
+            told = "holds several frames or pages; of such images the first is read (said once)"
+            logger.warning("%s %s", show_uri(media.uri), told)
 
 
 def repeat_choice(left_out: Collection[str]) -> Callable[[Record], None]:
     """Returns a check that leaves out the records with these ids and no others.
 
-    A resumed run must see the records that it began with, in the same order, whatever became of their images.
+    A resumed run must see the records that it began with, in the same order, whatever became of their media.
     """
 
     def check(record: Record) -> None:
@@ -80,11 +99,11 @@ def repeat_choice(left_out: Collection[str]) -> Callable[[Record], None]:
 
 @dataclass
 class MediaSkips:
-    """What happens to records whose images cannot be read while a run goes on.
+    """What happens to records whose media cannot be read while a run goes on.
 
     Attributes:
         quarantine: True to skip the record and count it, False to stop.
-        limits: of images.
+        limits: of images and sounds.
         skipped: ids of the records that were skipped so far, in this process.
         flags: 1 for a record that was skipped, 0 for one that was used, since they were last taken.
     """
@@ -95,10 +114,10 @@ class MediaSkips:
     flags: list[float] = field(default_factory=list)
 
     def apply(self, records: Sequence[Record], function: Callable[[Record], T]) -> list[tuple[Record, T]]:
-        """Applies a function that may read images to every record; leaves out those that it cannot read.
+        """Applies a function that may read media to every record; leaves out those that it cannot read.
 
         Raises:
-            MediaError: an image cannot be read, and records are not skipped.
+            MediaError: an image or sound cannot be read, and records are not skipped.
             DataError: no record is left. Then most likely not the images are broken, but the way to them.
         """
         kept: list[tuple[Record, T]] = []
@@ -110,11 +129,13 @@ class MediaSkips:
                 last = error
         self.flags += [1.0] * (len(records) - len(kept)) + [0.0] * len(kept)
         if records and not kept:
-            raise DataError(f"none of {len(records)} records has images that can be read; the last one: {last}")
+            raise DataError(
+                f"none of {len(records)} records has images and sounds that can be read; the last one: {last}"
+            )
         return kept
 
     def keep_readable(self, records: Iterable[Record]) -> list[Record]:
-        """Returns the records whose images can be decoded; all of them, unlooked at, where none may be skipped."""
+        """Returns the records whose media can be decoded; all of them, unlooked at, where none may be skipped."""
         if not self.quarantine:
             return list(records)
         return [record for record, _ in self.apply(list(records), self._decode)]
@@ -126,8 +147,8 @@ class MediaSkips:
 
     def _decode(self, record: Record) -> None:
         for media in record.media:
-            if media.type == "image":
-                open_image(media, where=f"record {record.id!r}", limits=self.limits)
+            if media.type in _LOOKS:
+                _LOOKS[media.type][1](media, where=f"record {record.id!r}", limits=self.limits)
 
     def _skip(self, record: Record, error: MediaError) -> None:
         if not self.quarantine:

@@ -34,6 +34,7 @@ _DAMAGED: tuple[type[Exception], ...] = (OSError, SyntaxError, ValueError, EOFEr
 _DAMAGED += (AttributeError, ArithmeticError, RuntimeError, MemoryError, struct.error, zlib.error)
 _TURNED = (5, 6, 7, 8)  # values of EXIF orientation that swap width and height
 _ORIENTATION = 0x0112
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 @dataclass(frozen=True)
@@ -45,29 +46,38 @@ class MediaLimits:
         size: bytes of the file.
         remote: True if http and https may be fetched.
         timeout: seconds that fetching one file may take.
+        samples: of a sound, over all channels.
+        private_hosts: hosts with a private or loopback address that may be fetched from, by the name in the address.
     """
 
     pixels: int = 64_000_000
     size: int = 64 * 2**20
     remote: bool = False
     timeout: float = 30.0
+    samples: int = 250_000_000
+    private_hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself: `mode` is Pillow's; width and height are in pixels, as the image is shown."""
+    """What a file says of itself: `mode` is Pillow's; width and height are in pixels, as the image is shown.
+
+    Attributes:
+        several: True if there are further frames or pages, which nothing reads.
+    """
 
     format: str
     mode: str
     width: int
     height: int
+    several: bool = False
 
 
 DEFAULT_LIMITS = MediaLimits()
 
 
 def open_image(media: Media, *, where: str, limits: MediaLimits = DEFAULT_LIMITS) -> Image:
-    """Reads an image whole, turned as its EXIF orientation says; an animation gives its first frame.
+    """Reads an image whole, turned as EXIF or XMP say; an animation gives its first frame, a TIFF file its first page.
 
     Args:
         where: the record, or the file and line, that the message of an error begins with.
@@ -82,32 +92,34 @@ def open_image(media: Media, *, where: str, limits: MediaLimits = DEFAULT_LIMITS
         ConfigError: Pillow is not installed.
     """
     from mmalign.media.fetching import read_bytes
-    from mmalign.media.pixels import normalise
+    from mmalign.media.pixels import normalise, read_storage
 
     with _naming(media, where), _strict_pillow():
         content = read_bytes(media, limits)
-        with _open(BytesIO(content), content[:16]) as image:
+        with _open(BytesIO(content), pixels=True) as image:
             _check_pixels(image, limits)
             from PIL import ImageOps
 
+            storage = read_storage(image)
             image.load()
             shown = ImageOps.exif_transpose(image)
             _check_claims(media, shown.size)
-            return normalise(shown)
+            return normalise(shown, storage)
 
 
 def read_header(media: Media, *, where: str, limits: MediaLimits = DEFAULT_LIMITS) -> Header:
     """Reads what a file says of itself without decoding it, and checks that; raises as `open_image` does."""
     from mmalign.media.fetching import open_bytes
+    from mmalign.media.pixels import check_mode, read_storage
 
     with _naming(media, where), _strict_pillow(), open_bytes(media, limits) as file:
-        start = file.read(16)
-        file.seek(0)
-        with _open(file, start) as image:
+        with _open(file, pixels=False) as image:
             _check_pixels(image, limits)
             size = _find_shown_size(image)
             _check_claims(media, size)
-            return Header(str(image.format), image.mode, *size)
+            read_storage(image)
+            check_mode(image)
+            return Header(str(image.format), image.mode, *size, several=_has_several(image))
 
 
 def is_image(value: Any) -> bool:
@@ -116,12 +128,21 @@ def is_image(value: Any) -> bool:
     return pillow is not None and isinstance(value, pillow.Image)
 
 
-def _open(file: IO[bytes], start: bytes) -> Image:
+def _open(file: IO[bytes], *, pixels: bool) -> Image:
+    """Opens an image; of a PNG file without `pixels` the header is all that can be read."""
     from PIL import Image, UnidentifiedImageError
 
+    from mmalign.media.png_chunks import SIGNATURE, tidy_png
+
+    start = file.read(16)
+    file.seek(0)
     try:
-        return Image.open(file, formats=FORMATS)
+        return Image.open(tidy_png(file, pixels=pixels) if start.startswith(SIGNATURE) else file, formats=FORMATS)
     except UnidentifiedImageError:
+        if start.startswith(_TIFF):
+            raise MediaError(
+                "a TIFF file whose header is damaged, or whose kind of pixels is not read; save it as RGB or grey"
+            ) from None
         known = f"no image of a known kind ({', '.join(FORMATS)}), or its header is damaged"
         raise MediaError(f"{known}; it begins with {_show(start)}") from None
     except Image.DecompressionBombError:
@@ -138,11 +159,24 @@ def _check_pixels(image: Image, limits: MediaLimits) -> None:
 
 
 def _find_shown_size(image: Image) -> tuple[int, int]:
-    """Returns width and height after the turn that EXIF asks for, without decoding the image."""
-    # Pillow would decode a PNG to look for EXIF behind its pixels.
-    known = image.format != "PNG" or "exif" in image.info
-    turned = known and image.getexif().get(_ORIENTATION) in _TURNED
+    """Returns width and height after the turn that EXIF or XMP ask for, without decoding the image."""
+    from PIL import Image
+
+    if image.format == "TIFF":  # Pillow has turned its size already
+        return image.size
+    # The method of all images: that of PNG would decode the pixels to look behind them, where nothing is left.
+    turned = Image.Image.getexif(image).get(_ORIENTATION) in _TURNED
     return (image.height, image.width) if turned else image.size
+
+
+def _has_several(image: Image) -> bool:
+    """Returns whether there are further frames or pages; further pictures in a JPEG file are previews."""
+    if image.format == "MPO":
+        return False
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except _DAMAGED:  # in what nothing reads
+        return False
 
 
 def _check_claims(media: Media, size: tuple[int, int]) -> None:

@@ -19,6 +19,7 @@ from mmalign.monitoring.sentinels import check_covered
 from mmalign.planning.assembly import Assembly
 from mmalign.planning.companions import add_record_quantities
 from mmalign.references.teachers import check_vocabularies
+from mmalign.results.output_checks import check_disk, check_outputs
 from mmalign.startup import build_skips, check_machine, count_steps, open_data
 from mmalign.trial.modality import check_announced, is_tried, try_modality
 from mmalign.trial.objectives import try_methods
@@ -89,6 +90,7 @@ def inspect_run(assembly: Assembly) -> Inspection:
         MmalignError: the first thing that would stop the run.
     """
     config = assembly.config
+    check_outputs(config)
     _try_methods(assembly)
     check_announced(assembly.modality, assembly.plan)
     check_machine(config)
@@ -100,6 +102,8 @@ def inspect_run(assembly: Assembly) -> Inspection:
         statistics["eval"] = _describe_data(assembly, open_data(assembly, "eval"), (), skips["eval"])
     dtype = choose_dtype(config.train.dtype, find_device(), adapter=assembly.modality.adapter)
     parameters = assembly.modality.parameter_counts()
+    if parameters is not None:
+        check_disk(config, parameters[1])
     return Inspection(
         assembly=assembly,
         data=statistics,

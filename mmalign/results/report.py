@@ -6,13 +6,16 @@ Responses and names are foreign text: they are fenced or escaped, so that no mod
 from __future__ import annotations
 
 import html
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from mmalign.masking import mask_text
 from mmalign.monitoring.progress import format_change
 
 FILE = "README.md"
@@ -37,6 +40,7 @@ class ModelCard:
         examples: (prompt, response before, response after).
         grids: (title, path in the folder) of pictures of held-out samples.
         papers: what the parts implement: title and identifier, by part name.
+        changes: what was changed while the run went: `step`, `key`, `old` and `new` value.
     """
 
     base_model: str
@@ -50,13 +54,14 @@ class ModelCard:
     examples: Sequence[tuple[str, str, str]] = ()
     grids: Sequence[tuple[str, str]] = ()
     papers: Mapping[str, str] = field(default_factory=dict)
+    changes: Sequence[Mapping[str, Any]] = ()
 
 
 def write_model_card(directory: Path, card: ModelCard) -> Path:
-    """Writes `README.md`, in the format of the Hugging Face hub, and returns its path."""
+    """Writes `README.md`, in the format of the Hugging Face hub and with secrets masked, and returns its path."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / FILE
-    path.write_text(render_model_card(card), encoding="utf-8")
+    path.write_text(mask_text(render_model_card(card)), encoding="utf-8")
     return path
 
 
@@ -128,7 +133,14 @@ def _render_loading(card: ModelCard) -> str:
 def _render_training(card: ModelCard) -> str:
     versions = ", ".join(f"{_code(name)} {_escape(version)}" for name, version in card.plugins.items())
     plugins = f"Plugins: {versions}.\n\n" if versions else ""
-    return f"## Training\n\n{plugins}{_fence(card.config.rstrip(), 'yaml')}"
+    changes = "\n".join(_render_change(change) for change in card.changes)
+    history = f"The run was resumed with other settings; before, they were:\n\n{changes}\n\n" if changes else ""
+    return f"## Training\n\n{plugins}{history}{_fence(card.config.rstrip(), 'yaml')}"
+
+
+def _render_change(change: Mapping[str, Any]) -> str:
+    old = json.dumps(change["old"], ensure_ascii=False)
+    return f"- {_code(change['key'])} up to step {change['step']}: {_code(old)}"
 
 
 def _render_papers(card: ModelCard) -> str:

@@ -1,42 +1,38 @@
-"""Writes sampled records as JSON lines, and images among them as PNG files in a folder beside; all of it or nothing."""
+"""Writes sampled records as JSON lines, with images, sounds and arrays as files beside; all of it or nothing."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mmalign.data.records import Media, Part, Record, Response
 from mmalign.errors import DataError
 from mmalign.feedback import Sampled
 from mmalign.media.fetching import has_scheme
-from mmalign.media.images import is_image
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from mmalign.media.outputs import OutputFile, encode_output, is_text
 
 _LONGEST = 60  # characters of a record's id in a file name
 
 
-def write_samples(samples: Iterable[Sampled], output: Path) -> int:
+def write_samples(samples: Iterable[Sampled], output: Path) -> Counter[str]:
     """Writes records; what they held before stays until all of it is there.
 
-    The names of images hold their digest, so those that an earlier file of this name refers to stay as they are.
+    The names of files hold their digest, so those that an earlier file of this name refers to stay as they are.
 
     Returns:
-        how many images were written, to the folder `<stem>_images` beside `output`.
+        how many files were written, by folder beside `output`: `<stem>_images`, `<stem>_sounds`, `<stem>_arrays`.
 
     Raises:
-        DataError: the disk refuses.
+        DataError: the disk refuses, or a sound has samples that are none.
     """
-    folder = output.with_name(f"{output.stem}_images")
-    rows, images = (path.with_name(f".{os.getpid()}.{path.name}") for path in (output, folder))
+    rows, files = (output.with_name(f".{os.getpid()}.{name}") for name in (output.name, f"{output.stem}_files"))
     with _refusals(output):
         output.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -44,14 +40,14 @@ def write_samples(samples: Iterable[Sampled], output: Path) -> int:
             rows.write_text("", encoding="utf-8")
         for sampled in samples:
             with _refusals(output), rows.open("a", encoding="utf-8") as file:
-                file.write(f"{_store(sampled, images, folder).to_json()}\n")
+                file.write(f"{_store(sampled, files, output).to_json()}\n")
         with _refusals(output):
-            count = _move_files(images, folder)
+            counts = _move_files(files, output.parent)
             os.replace(rows, output)
     finally:
         rows.unlink(missing_ok=True)
-        shutil.rmtree(images, ignore_errors=True)
-    return count
+        shutil.rmtree(files, ignore_errors=True)
+    return counts
 
 
 @contextmanager
@@ -62,17 +58,17 @@ def _refusals(output: Path) -> Iterator[None]:
         raise DataError(f"{output}: cannot be written: {error.strerror or error}") from None
 
 
-def _store(sampled: Sampled, images: Path, folder: Path) -> Record:
-    """Writes the images of a record to the folder `images`; returns it with paths as if they were in `folder`."""
+def _store(sampled: Sampled, files: Path, output: Path) -> Record:
+    """Writes what is no text of a record below `files`; returns it with paths as if that were where `output` is."""
     record = sampled.record
-    media = {one.mid: _move_uri(one, folder.parent) for one in record.media}
+    media = {one.mid: _move_uri(one, output.parent) for one in record.media}
     responses = []
     for response in record.responses:
-        image = sampled.outputs[response.rid]
-        if is_image(image):
-            row = _write_image(image, f"{record.id}-{response.rid}", images, folder.name)
+        shown = sampled.outputs[response.rid]
+        if not is_text(shown):
+            row = _write_file(encode_output(shown), f"{record.id}-{response.rid}", files, output.stem)
             media[row.mid] = row
-            response = _with_image(response, row.mid)
+            response = _with_media(response, row)
         responses.append(response)
     return record.model_copy(update={"media": tuple(media.values()), "responses": tuple(responses)})
 
@@ -84,39 +80,35 @@ def _move_uri(media: Media, folder: Path) -> Media:
     return media.model_copy(update={"uri": os.path.relpath(media.uri, folder)})
 
 
-def _write_image(image: Image, name: str, images: Path, folder: str) -> Media:
-    buffer = BytesIO()
-    image.save(buffer, format="PNG")
-    digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+def _write_file(written: OutputFile, name: str, files: Path, stem: str) -> Media:
+    digest = hashlib.sha256(written.content).hexdigest()
     safe = re.sub(r"[^\w-]", "_", name)[-_LONGEST:]
-    file = f"{safe}-{digest[:12]}.png"
-    images.mkdir(exist_ok=True)
-    (images / file).write_bytes(buffer.getvalue())
-    return Media(
-        mid=f"sampled-{digest[:16]}",
-        type="image",
-        uri=f"{folder}/{file}",
-        sha256=digest,
-        width=image.width,
-        height=image.height,
-    )
+    folder, file = f"{stem}_{written.folder}", f"{safe}-{digest[:12]}{written.suffix}"
+    (files / folder).mkdir(parents=True, exist_ok=True)
+    (files / folder / file).write_bytes(written.content)
+    return written.row(f"sampled-{digest[:16]}", f"{folder}/{file}", digest)
 
 
-def _with_image(response: Response, mid: str) -> Response:
-    """Puts an image into the last assistant turn, in place of other images."""
+def _with_media(response: Response, media: Media) -> Response:
+    """Puts an image or sound into the last assistant turn, in place of others; an array, no part of one, is a param."""
+    if media.type == "latent":
+        params = {**json.loads(response.params or "{}"), "output": media.mid}
+        return response.model_copy(update={"params": json.dumps(params)})
     place = max(index for index, message in enumerate(response.messages) if message.role == "assistant")
     message = response.messages[place]
-    content = (*(part for part in message.content if part.type != "image"), Part(type="image", media=mid))
-    changed = message.model_copy(update={"content": content})
+    part = Part.model_validate({"type": media.type, "media": media.mid})
+    changed = message.model_copy(update={"content": (*(one for one in message.content if one.type != part.type), part)})
     return response.model_copy(
         update={"messages": (*response.messages[:place], changed, *response.messages[place + 1 :])}
     )
 
 
-def _move_files(source: Path, target: Path) -> int:
-    files = sorted(source.iterdir()) if source.is_dir() else []
-    if files:
-        target.mkdir(exist_ok=True)
-    for file in files:
-        os.replace(file, target / file.name)
-    return len(files)
+def _move_files(source: Path, target: Path) -> Counter[str]:
+    """Moves files of a folder's folders into folders of the same names; counts them by these."""
+    counts: Counter[str] = Counter()
+    for folder in sorted(source.iterdir()) if source.is_dir() else []:
+        (target / folder.name).mkdir(exist_ok=True)
+        for file in sorted(folder.iterdir()):
+            os.replace(file, target / folder.name / file.name)
+            counts[folder.name] += 1
+    return counts

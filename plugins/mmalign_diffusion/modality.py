@@ -53,10 +53,20 @@ class Diffusion(DenoiserModality):
         self._check_guidance(self.noising.guidance, "modality.noising.guidance")
         if self.drop_condition and self.network_family.null_tokens is None:
             raise ConfigError("modality.drop_condition: this model has no null condition; set it to 0")
+        self._check_weights()
         if self.noising.inverts:
             self.consults = frozenset({self.noising.network})
         # What the policy inverts differs at every visit, whatever was drawn.
         self.redraws = not self.timesteps.fixed or "policy" in self.consults
+
+    def _check_weights(self) -> None:
+        """Raises ConfigError where a level that may be drawn has no finite weight: a run would end there."""
+        if self.weight == "constant":
+            return
+        levels = self.drawing.probabilities.nonzero()[:, 0]
+        step_weights(
+            levels, self.network_family.schedule, self.output_kind, weighting=self.weight, gamma=self.snr_gamma
+        )
 
     @cached_property
     def drawing(self) -> Drawing:

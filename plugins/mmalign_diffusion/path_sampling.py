@@ -16,6 +16,7 @@ from mmalign_diffusion.parametrisation import align
 from mmalign_diffusion.path import Stepper, choose_trained, stochastic_steps
 from mmalign_diffusion.prediction import Conditions, Denoising
 from mmalign_diffusion.randomness import draw_noise
+from mmalign_diffusion.sampler import check_start
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def walk(
         start: [B, ...], standard normal.
         generators: B of them, for the noise of the steps and for which are trained.
     """
+    check_start(denoising, plan.levels)
     trained = [choose_trained(plan.random, plan.fraction, one) for one in generators]
     x, visited, logps = start, [start], []
     second = torch.full((len(x),), int(plan.levels[1]), device=x.device)

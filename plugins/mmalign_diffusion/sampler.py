@@ -77,6 +77,16 @@ def sampler_step(
     return align(next_a, clean) * clean + align(kept, noise) * noise, std
 
 
+def check_start(denoising: Denoising, levels: Tensor) -> None:
+    """Raises ConfigError where sampling would begin at a level from which no clean latents follow."""
+    a, _ = denoising.family.schedule.coefficients(levels[:1])
+    if denoising.prediction == "epsilon" and float(a) == 0:
+        raise ConfigError(
+            f"decoding.spacing: timestep {int(levels[0])} is nothing but noise (zero terminal SNR), where a network "
+            "that predicts the noise tells nothing of an image; take leading, or a model that predicts velocities"
+        )
+
+
 @torch.no_grad()
 def sample(
     denoising: Denoising,
@@ -100,6 +110,7 @@ def sample(
     Returns:
         [B, ...], latents at the last level, float32.
     """
+    check_start(denoising, levels)
     x = start
     for level, following in zip(levels[:-1].tolist(), levels[1:].tolist(), strict=True):
         now = torch.full((len(x),), level, device=x.device)

@@ -129,7 +129,8 @@ def read_schedule(config: Mapping[str, Any]) -> Schedule:
         levels = levels / (scale + (1 - scale) * levels)
     if config.get("rescale_betas_zero_snr"):
         levels = _rescale_to_zero_snr(levels)
-    return VariancePreserving(levels, final_level=1.0 if config.get("set_alpha_to_one", True) else float(levels[0]))
+    ends_clean = config.get("set_alpha_to_one", True) and config.get("final_sigmas_type", "zero") == "zero"
+    return VariancePreserving(levels, final_level=1.0 if ends_clean else float(levels[0]))
 
 
 def _read_flow(config: Mapping[str, Any], steps: int, key: str) -> Flow:

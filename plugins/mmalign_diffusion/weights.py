@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mmalign import ConfigError
 from mmalign_diffusion.parametrisation import Prediction, squared_error_factor
 from mmalign_diffusion.schedules import Schedule
 
@@ -35,7 +36,7 @@ def step_weights(
         float64, of the shape of `timesteps`.
 
     Raises:
-        ValueError: the weight is not finite, as at SNR 0 with a network that predicts noise.
+        ConfigError: the weight is not finite at some level.
 
     Source: min-SNR arXiv:2303.09556; bound arXiv:2107.00630.
     """
@@ -43,12 +44,19 @@ def step_weights(
     if weighting == "constant":
         return torch.ones_like(a)
     snr = schedule.snr(timesteps)
+    factor = squared_error_factor(prediction, a, b)
     if weighting == "elbo":
         less_noise = schedule.snr((timesteps - 1).clamp(min=0))
-        weights = schedule.steps * (less_noise - snr)
+        weights = schedule.steps * (less_noise - snr) / factor
     else:
-        weights = snr.clamp(max=gamma) if weighting == "min_snr" else snr
-    weights = weights / squared_error_factor(prediction, a, b)
+        bounded = snr.clamp(max=gamma) if weighting == "min_snr" else snr
+        # At SNR 0 both are 0 for a network that predicts the noise; towards it the quotient is 1.
+        weights = torch.where((snr == 0) & (factor == 0), torch.ones_like(snr), bounded / factor)
     if not bool(weights.isfinite().all()):
-        raise ValueError(f"the weight {weighting!r} of a prediction of kind {prediction!r} is not finite at some level")
+        level = timesteps.flatten()[~weights.flatten().isfinite()][0]
+        raise ConfigError(
+            f"modality.weight: {weighting!r} of a network that predicts {prediction!r} is not finite at timestep "
+            f"{int(level)}, where the signal-to-noise ratio is {float(schedule.snr(level)):g}; take another weight, or "
+            "timesteps without it"
+        )
     return weights

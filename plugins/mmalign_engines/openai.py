@@ -31,6 +31,7 @@ from mmalign import (
     TrainingError,
     Url,
     read_key,
+    show_address,
 )
 from mmalign_engines.messages import chat_messages
 from mmalign_engines.replies import Reply, parse_reply
@@ -116,8 +117,8 @@ class OpenAIEngine(Engine):
             answers = poster.post_all(bodies, stop_at_failure=True)
         except RequestFailed as failure:
             hint = "is the server running, and is engine.requests.timeout long enough?"
-            raise TrainingError(f"engine.base_url: {url}: {failure}; {hint}") from None
-        return [parse_reply(answer, url) for answer in answers]
+            raise TrainingError(f"engine.base_url: {show_address(url)}: {failure}; {hint}") from None
+        return [parse_reply(answer, show_address(url)) for answer in answers]
 
     def _body(self, modality: TokenModality, record: Record, decoding: Decoding, seed: int) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.model, "seed": seed, **decoding.request_fields()}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from pydantic import Field
 
-from mmalign import EvaluationContext, Evaluator, Parameters, Record, Response, Rollout, is_image
+from mmalign import EvaluationContext, Evaluator, Parameters, Record, Response, Rollout, describe_output, is_image
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ class GenerationConfig(Parameters):
     """Only the first so many held-out prompts; null takes all."""
     resamples: int = Field(default=2000, ge=1)
     """Bootstrap resamples of the reward's 95 % interval."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seed of the bootstrap; the sampling of responses is seeded by the engine."""
 
 
@@ -47,7 +47,7 @@ class GenerationEvaluator(Evaluator):
         self.limit = limit
         self.resamples = resamples
         self.seed = seed
-        self.examples: list[tuple[Record, Response, float]] = []
+        self.examples: list[tuple[Record, Response | str, float]] = []
 
     def evaluate(self, context: EvaluationContext) -> dict[str, float]:
         """Samples, scores and summarises.
@@ -64,7 +64,7 @@ class GenerationEvaluator(Evaluator):
         if context.backend.has_reference:
             metrics["kl"] = _measure_kl(context, rollouts)
         self.examples = [
-            (rollout.record, rollout.responses[0].response, reward)
+            (rollout.record, describe_output(rollout.responses[0].output) or rollout.responses[0].response, reward)
             for rollout, reward in zip(rollouts, rewards, strict=True)
             if not is_image(rollout.responses[0].output)
         ]

@@ -9,7 +9,7 @@ from math import nan
 
 from pydantic import Field
 
-from mmalign import EvaluationContext, Evaluator, Parameters, Record, Response, is_image
+from mmalign import EvaluationContext, Evaluator, Parameters, Record, Response, describe_output, is_image
 
 
 class SamplesConfig(Parameters):
@@ -33,7 +33,7 @@ class SamplesEvaluator(Evaluator):
         self.prompts = prompts
         self.seed = seed
         self.images: list[tuple[Record, object]] = []
-        self.examples: list[tuple[Record, Response, float]] = []
+        self.examples: list[tuple[Record, Response | str, float]] = []
 
     def evaluate(self, context: EvaluationContext) -> dict[str, float]:
         """Samples; the random numbers of whatever comes after are those without it. Returns no metric."""
@@ -45,5 +45,9 @@ class SamplesEvaluator(Evaluator):
             groups = context.generate(records, 1)
         sampled = [(record, group[0]) for record, group in zip(records, groups, strict=True)]
         self.images = [(record, one.output) for record, one in sampled if is_image(one.output)]
-        self.examples = [(record, one.response, nan) for record, one in sampled if not is_image(one.output)]
+        self.examples = [
+            (record, describe_output(one.output) or one.response, nan)
+            for record, one in sampled
+            if not is_image(one.output)
+        ]
         return {}

@@ -27,6 +27,8 @@ _SIGNATURES = {
     b"BM": "image/bmp",
     b"II*\x00": "image/tiff",
     b"MM\x00*": "image/tiff",
+    b"II+\x00": "image/tiff",
+    b"MM\x00+": "image/tiff",
     b"fLaC": "audio/flac",
     b"OggS": "audio/ogg",
     b"ID3": "audio/mpeg",

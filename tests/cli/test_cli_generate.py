@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from mmalign import ConfigError, DataError, MediaError, Record, load_run, open_image
 from mmalign.cli.main import app
 from mmalign.data.sources import DataConfig, open_source
+from mmalign.evaluation import measure
 from mmalign.feedback import Sampled, sample_outputs, sample_records
 from mmalign.media.checks import check_media
 from mmalign.results.sample_writing import write_samples
@@ -137,7 +138,7 @@ def test_nothing_is_left_of_a_command_that_fails(tmp_path: Path) -> None:
 
 def test_an_earlier_output_is_whole_until_the_new_one_is(tmp_path: Path) -> None:
     output = tmp_path / "made.jsonl"
-    assert write_samples([sampled("a", 1, 1, 1, 1, 1, 1), sampled("b")], output) == 2
+    assert write_samples([sampled("a", 1, 1, 1, 1, 1, 1), sampled("b")], output) == {"made_images": 2}
 
     def stop() -> Any:
         yield sampled("a", 2, 2, 2, 2, 2, 2)
@@ -194,3 +195,39 @@ def test_equal_images_are_never_preferred_to_each_other(recipe: str) -> None:
     cold = load_run(recipe, ["decoding.temperature=0.001"])
     fix_scores(cold, 1.0, 0.5, 0.25, 0.0)
     assert list(sample_records(cold, [Record.from_text("x", id="p")], count=4, pairs=2)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "folder", "suffix"),
+    [
+        ("toy_array", "<array [2, 3] float32, ", "arrays", "npy"),
+        ("toy_sound", "<sound 0.00 s, 1 x 8000 Hz>", "sounds", "wav"),
+    ],
+)
+def test_what_is_neither_text_nor_image_is_described_and_written(
+    recipe: str, name: str, shown: str, folder: str, suffix: str, tmp_path: Path
+) -> None:
+    overrides = [f"modality.name={name}", "rewards=[]", f"plugins=[{PLUGIN.with_name('array_toy_plugin.py')}]"]
+    assert shown in invoke("generate", recipe, *overrides, "--prompt", "xx")
+    output = tmp_path / "made.jsonl"
+    printed = invoke("generate", recipe, *overrides, "--prompt", "xx", "--count", "2", "--output", str(output))
+    assert printed.startswith(f"{output}: ") and f"{folder} in made_{folder}" in printed
+    (record,) = read(output)
+    assert {Path(media.uri).suffix for media in record.media} == {f".{suffix}"}
+    assert all(Path(media.uri).parent == tmp_path / f"made_{folder}" for media in record.media)
+
+
+@pytest.mark.parametrize("evaluator", ["generation", "samples"])
+def test_examples_of_a_run_name_arrays_by_kind_and_size(evaluator: str, recipe: str, tmp_path: Path) -> None:
+    run = load_run(
+        recipe,
+        [
+            "modality.name=toy_array",
+            "rewards=[]",
+            f"plugins=[{PLUGIN.with_name('array_toy_plugin.py')}]",
+            f"data.eval.path={tmp_path / 'prompts.jsonl'}",
+            f"evaluation.evaluators=[{{name: {evaluator}}}]",
+        ],
+    )
+    _, examples = measure(run)
+    assert examples and all(shown.startswith("<array [2, 3] float32, ") for _, shown in examples)

@@ -99,10 +99,9 @@ def test_a_shared_image_is_looked_at_once(images: Path, monkeypatch: pytest.Monk
     rows = [image_row(f"p{index}", "bright0.png", "dark0.png") for index in range(5)]
     images.write_text("".join(json.dumps(row) + "\n" for row in rows))
     looked = []
-    original = mmalign.media.checks.read_header
-    monkeypatch.setattr(
-        mmalign.media.checks, "read_header", lambda *one, **more: (looked.append(1), original(*one, **more))[1]
-    )
+    header, full = mmalign.media.checks._LOOKS["image"]
+    counting = lambda *one, **more: (looked.append(1), header(*one, **more))[1]  # noqa: E731
+    monkeypatch.setitem(mmalign.media.checks._LOOKS, "image", (counting, full))
     assert len(open_source(DataConfig(path=str(images)), check_media=MediaCheck().check)) == 5
     assert len(looked) == 2
 
@@ -203,7 +202,9 @@ def test_a_round_without_any_readable_record_stops_the_run(recipe: Build, images
     config = recipe({"check_media": "off"}, on_error="quarantine")
     for file in images.parent.glob("*.png"):
         file.unlink()
-    with pytest.raises(DataError, match=r"none of 4 records has images that can be read; the last one: .*no such file"):
+    with pytest.raises(
+        DataError, match=r"none of 4 records has images and sounds that can be read; the last one: .*no such file"
+    ):
         train(config)
 
 

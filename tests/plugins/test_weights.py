@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mmalign import ConfigError
 from mmalign_diffusion.parametrisation import squared_error_factor
 from mmalign_diffusion.schedules import Flow, VariancePreserving, read_schedule
 from mmalign_diffusion.weights import Weighting, step_weights
@@ -63,5 +64,7 @@ def test_a_flow_has_weights_where_all_is_noise_unless_noise_is_predicted() -> No
     last = torch.tensor([999])
     assert weights("flow", "snr", FLOW, last).tolist() == [0.0]
     assert weights("flow", "min_snr", FLOW, torch.tensor([499])).tolist() == pytest.approx([1 * 0.5**2])
-    with pytest.raises(ValueError, match="weight 'min_snr' of a prediction of kind 'epsilon' is not finite"):
-        weights("epsilon", "min_snr", FLOW, last)
+    # Towards SNR 0, min(SNR, gamma) / SNR goes to 1.
+    assert weights("epsilon", "min_snr", FLOW, last).tolist() == weights("epsilon", "snr", FLOW, last).tolist() == [1.0]
+    with pytest.raises(ConfigError, match=r"modality.weight: 'elbo' .* 'epsilon' is not finite at timestep 999"):
+        weights("epsilon", "elbo", FLOW, last)

@@ -68,8 +68,20 @@ class Family(ABC):
         Frozen encoders follow on first use, to the same device.
         """
 
+    def describe_network(self) -> str | None:
+        """Returns what `build_skeleton` builds from, as text; None if that is not known without building it."""
+        return None
+
     def build_skeleton(self) -> nn.Module | None:
         """Builds the denoiser without weights, to count parameters; None where only loading would tell."""
+        return None
+
+    def check_weights(self) -> int | None:
+        """Looks at the files of all weights without loading them; raises ConfigError where one cannot be loaded.
+
+        Returns:
+            how many parameters the denoiser has, where its file tells; None where only `build_skeleton` does.
+        """
         return None
 
     @abstractmethod

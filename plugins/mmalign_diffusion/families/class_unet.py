@@ -8,6 +8,7 @@ The class is read from the prompt: the one number in it, or the one word of `cla
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,10 @@ from torch import Tensor, nn
 
 from mmalign import ConfigError, DataError, Parameters, Record, quiet_loading, suggest
 from mmalign_diffusion.families.base import Tensors, input_dtype, require_prompt, switch_off_dropout
+from mmalign_diffusion.families.class_settings import read_network, read_scheduler
+from mmalign_diffusion.families.components import Component
 from mmalign_diffusion.families.folders import find_folder, find_settings, read_settings
+from mmalign_diffusion.families.pipeline_checks import check_pipeline, read_sides
 from mmalign_diffusion.families.scheduled import ScheduledFamily
 
 _NETWORK = ("config.json", "unet/config.json")
@@ -52,11 +56,14 @@ class ClassUNet(ScheduledFamily):
         null_class: int | None = None,
     ) -> None:
         self.folder = find_folder(model)
+        if (self.folder / "model_index.json").is_file():
+            check_pipeline(self.folder, read_settings(self.folder, "model_index.json"), "class_unet")
         self._network_file = find_settings(self.folder, _NETWORK)
-        self._settings = read_settings(self.folder, self._network_file)
-        own = self._settings.get("sample_size")
-        super().__init__(model, size or _to_pair(own))
-        self.scheduler = read_settings(self.folder, find_settings(self.folder, _SCHEDULER))
+        place = f"modality.model: {self.folder / self._network_file}"
+        self._settings = read_network(read_settings(self.folder, self._network_file), "UNet2DModel", place)
+        super().__init__(model, size or read_sides(self._settings["sample_size"], place))
+        file = find_settings(self.folder, _SCHEDULER)
+        self.scheduler = read_scheduler(read_settings(self.folder, file), f"modality.model: {self.folder / file}")
         self._names = {name.lower(): index for index, name in enumerate(classes)}
         self._class_key = class_key
         self._null_class = null_class
@@ -70,7 +77,7 @@ class ClassUNet(ScheduledFamily):
     @property
     def class_count(self) -> int:
         """Class embeddings of the network, that of the null condition among them; 0 if it is unconditional."""
-        return int(self._settings.get("num_class_embeds") or 0)
+        return int(self._settings["num_class_embeds"] or 0)
 
     # -- the denoiser
 
@@ -86,11 +93,24 @@ class ClassUNet(ScheduledFamily):
             raise ConfigError(f"modality.model: cannot load {folder}: {' '.join(str(error).split())[:300]}") from None
         return switch_off_dropout(network).to(device).train()
 
+    def check_weights(self) -> int:
+        """Returns how many parameters the file of the weights holds; see `Family.check_weights`."""
+        _ = self._component.stored_dtype
+        return self._component.parameters
+
+    @property
+    def _component(self) -> Component:
+        return Component(self.folder / Path(self._network_file).parent)
+
+    def describe_network(self) -> str:
+        """Returns the network's settings; see `Family.describe_network`."""
+        return json.dumps(self._settings, sort_keys=True)
+
     def build_skeleton(self) -> nn.Module:
         """Builds the network from its settings."""
         from diffusers import UNet2DModel
 
-        network: nn.Module = UNet2DModel.from_config(self._settings)
+        network: nn.Module = UNet2DModel.from_config(read_settings(self.folder, self._network_file))
         return network
 
     def predict(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Tensors) -> Tensor:
@@ -155,9 +175,8 @@ class ClassUNet(ScheduledFamily):
             )
         if self.channels not in (1, 3):
             raise ConfigError(f"modality.model: {self.model!r} has {self.channels} channels; expected 1 or 3")
-
-
-def _to_pair(size: Any) -> tuple[int, int] | None:
-    if size is None:
-        return None
-    return (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[1]))
+        if self._settings["out_channels"] != self.channels:
+            raise ConfigError(
+                f"modality.model: {self.model!r} gives {self._settings['out_channels']} channels; expected "
+                f"{self.channels}, as many as it reads, without a learned variance"
+            )

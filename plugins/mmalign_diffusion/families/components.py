@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -25,6 +26,7 @@ from mmalign_diffusion.families.folders import read_settings
 Library = Literal["diffusers", "transformers"]
 
 _STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_QUANTISED = {"F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "F6_E2M3", "F6_E3M2", "I8", "U8"}
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 2**24
 
@@ -49,6 +51,11 @@ class Component:
         """What `config.json` says."""
         return read_settings(self.folder, "config.json", self.key)
 
+    @property
+    def place(self) -> str:
+        """Names the setting and the file, for errors."""
+        return f"{self.key}: {self.folder / 'config.json'}"
+
     @cached_property
     def chosen(self) -> tuple[str | None, tuple[Path, ...]]:
         """The variant and the files of the weights; raises ConfigError where there are none."""
@@ -70,10 +77,25 @@ class Component:
         """The floating-point type that the weights are stored in."""
         with self._naming(), safe_open(self.chosen[1][0], "pt") as file:
             types = {file.get_slice(name).get_dtype() for name in file.keys()}
+        if packed := sorted(types & _QUANTISED):
+            raise ConfigError(
+                f"{self.key}: {self.chosen[1][0]} holds quantised weights ({', '.join(packed)}); name a folder "
+                "with the plain ones"
+            )
         return next((dtype for name, dtype in _STORED.items() if name in types), torch.float32)
+
+    @cached_property
+    def parameters(self) -> int:
+        """How many numbers the weights hold, read from the headers of their files."""
+        count = 0
+        for path in self.chosen[1]:
+            with self._naming(), safe_open(path, "pt") as file:
+                count += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())
+        return count
 
     def load(self, library: Library, class_name: str, dtype: torch.dtype) -> nn.Module:
         """Loads the network on the CPU; raises ConfigError where that fails."""
+        _ = self.stored_dtype  # refuses what is quantised
         cls = find_class(library, class_name, self.key)
         precision = {"torch_dtype" if library == "diffusers" else "dtype": dtype}
         with self._naming(), quiet_loading(local=True):
@@ -93,7 +115,7 @@ class Component:
     def _naming(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ConfigError(f"{self.key}: cannot load {self.folder}: {reason}") from None
 

@@ -12,10 +12,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mmalign import Parameters
+from mmalign import ConfigError, Parameters
 from mmalign_diffusion.families.base import Tensors, input_dtype
 from mmalign_diffusion.families.flow_schedules import read_shifted_schedule
 from mmalign_diffusion.families.pipeline import PipelineFamily, PipelineParameters
+from mmalign_diffusion.families.pipeline_checks import check_channels, check_width
 from mmalign_diffusion.schedules import Schedule
 
 
@@ -32,10 +33,22 @@ class Flux(PipelineFamily):
     """The family of `FluxPipeline`. See `FluxParameters`."""
 
     parameters: ClassVar[type[Parameters]] = FluxParameters
+    family: ClassVar[str] = "flux"
     denoiser_class: ClassVar[str] = "FluxTransformer2DModel"
+    autoencoder_settings: ClassVar[tuple[str, ...]] = ("shift_factor",)
     pipeline_class: ClassVar[str | None] = "FluxPipeline"
     encoder_names: ClassVar[tuple[str, ...]] = ("", "_2")
     default_sample_size: ClassVar[int] = 128
+
+    def check_settings(self) -> None:
+        """The transformer reads patches of 2 x 2 latents."""
+        check_channels(self._denoiser.place, self.settings["in_channels"], self.autoencoder.channels, each=4)
+        clip, long = self.encoders
+        check_width(self._denoiser.place, "joint_attention_dim", self.settings["joint_attention_dim"], [long.width])
+        pooled = self.settings["pooled_projection_dim"]
+        check_width(self._denoiser.place, "pooled_projection_dim", pooled, [clip.pooled_width])
+        if self.settings["patch_size"] != 1:
+            raise ConfigError(f"{self._denoiser.place}: patch_size: {self.settings['patch_size']}; expected 1")
 
     @property
     def granularity(self) -> int:
@@ -73,7 +86,7 @@ class Flux(PipelineFamily):
             timestep=(timesteps / 1000).to(dtype),
             img_ids=image_ids(height // 2, width // 2).to(device, dtype),
             txt_ids=torch.zeros(condition["hidden"].shape[1], 3, device=device, dtype=dtype),
-            guidance=guidance if self.settings.get("guidance_embeds") else None,
+            guidance=guidance if self.settings["guidance_embeds"] else None,
         ).sample
         return unpack(output, height, width)
 

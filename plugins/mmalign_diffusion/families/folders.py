@@ -47,11 +47,13 @@ def find_folder(
 def read_settings(folder: Path, name: str, key: str = "modality.model") -> dict[str, Any]:
     """Reads a JSON file of settings, e.g. `unet/config.json`; raises ConfigError if it is not there or not JSON."""
     try:
-        settings: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+        settings = json.loads((folder / name).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{key}: {folder} holds no {name} ({error.strerror})") from None
     except ValueError:
         raise ConfigError(f"{key}: {folder / name} is not JSON") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{key}: {folder / name}: expected an object, got {type(settings).__name__}")
     return settings
 
 

@@ -101,6 +101,10 @@ class Personal(Family):
             network.load_state(_read_branch(self._settings.branch))
         return network.train()
 
+    def check_weights(self) -> None:
+        """Looks at the base's; what is added is not in its files."""
+        self.base.check_weights()
+
     def build_skeleton(self) -> nn.Module | None:
         """Builds the base's denoiser with branches, without weights."""
         skeleton = self.base.build_skeleton()

@@ -24,9 +24,12 @@ from mmalign_diffusion.buckets import bucket_sizes, nearest_bucket
 from mmalign_diffusion.caches import IMAGES, PROMPTS, EncodingCache
 from mmalign_diffusion.families.autoencoder import Autoencoder
 from mmalign_diffusion.families.base import Tensors, require_prompt, switch_off_dropout
+from mmalign_diffusion.families.class_settings import read_network, read_scheduler
 from mmalign_diffusion.families.components import Component, find_class
+from mmalign_diffusion.families.finite import ImagePlaces, require_finite
 from mmalign_diffusion.families.folders import find_folder, read_settings
 from mmalign_diffusion.families.lora_export import export_lora
+from mmalign_diffusion.families.pipeline_checks import check_channels, check_part, read_index, read_sides
 from mmalign_diffusion.families.scheduled import ScheduledFamily
 from mmalign_diffusion.families.text_encoders import TextEncoder
 from mmalign_diffusion.images import crop_corner, find_image, fit_pixels
@@ -34,6 +37,7 @@ from mmalign_diffusion.randomness import digest_seed, draw_noise, seeded
 
 VARIANTS = ("*/*.*.safetensors",)
 """Patterns of weights that are a variant of the plain ones."""
+_SCHEDULER = "scheduler/scheduler_config.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "stored": None}
 
 
@@ -62,18 +66,27 @@ class PipelineFamily(ScheduledFamily):
     Attributes:
         folder: of the pipeline.
         options: the family's own keys.
+        settings: of the denoiser, with the defaults of its class.
+        family: its name.
         part: subfolder of the denoiser.
         denoiser_class: class of the denoiser.
+        earlier_classes: names that this class had.
+        denoiser_values: settings of the denoiser, beside those of its class, that the family honours with these values.
+        autoencoder_settings: those of the autoencoder that the pipeline reads beside `scaling_factor`.
         pipeline_class: class of the pipeline, whose format adapters are exported in; None for that of peft.
         encoder_names: suffixes of its text encoders.
-        default_sample_size: side of the latents, where the denoiser's settings name none.
+        default_sample_size: side of the latents, where the denoiser's class knows no such setting.
         image_cache: encodes images; it counts.
         prompt_cache: encodes prompts; it counts.
     """
 
     parameters: ClassVar[type[Parameters]] = PipelineParameters
+    family: ClassVar[str]
     part: ClassVar[str] = "transformer"
     denoiser_class: ClassVar[str]
+    earlier_classes: ClassVar[tuple[str, ...]] = ()
+    denoiser_values: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    autoencoder_settings: ClassVar[tuple[str, ...]] = ()
     pipeline_class: ClassVar[str | None] = None
     encoder_names: ClassVar[tuple[str, ...]] = ("",)
     default_sample_size: ClassVar[int] = 64
@@ -85,27 +98,29 @@ class PipelineFamily(ScheduledFamily):
             files=fetched_files(self.part, self.options.variant),
             skipped=() if self.options.variant else VARIANTS,
         )
-        self.index = read_settings(self.folder, "model_index.json")
-        self.scheduler = read_settings(self.folder, "scheduler/scheduler_config.json")
+        self.index = read_index(self.folder, self.family)
+        self.scheduler = read_scheduler(
+            read_settings(self.folder, _SCHEDULER), f"modality.model: {self.folder / _SCHEDULER}"
+        )
         self._denoiser = self._find_denoiser()
+        self.settings = self._read_denoiser()
         dtype = DTYPES[self.options.encoder_dtype]
-        self.autoencoder = Autoencoder(Component(self.folder / "vae", self.options.variant), dtype)
+        check_part(self.folder, self.index, "vae", "AutoencoderKL")
+        self.autoencoder = Autoencoder(
+            Component(self.folder / "vae", self.options.variant), dtype, self.autoencoder_settings
+        )
         self.encoders = [
             TextEncoder(self.folder, self.index, suffix, self.options.variant, dtype)
             for suffix in self.encoder_names
             if self.reads_through(suffix)
         ]
+        self._images = ImagePlaces()
         keep = self.options.cache
         self.image_cache = EncodingCache(IMAGES, self.autoencoder.describe, keep=keep)
         self.prompt_cache = EncodingCache(PROMPTS, self._describe_prompts, keep=keep)
-        own = self.settings.get("sample_size", self.default_sample_size) * self.autoencoder.factor
-        super().__init__(model, size or (own, own))
+        super().__init__(model, size or self._find_size())
         self._check_sizes()
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Those of the denoiser."""
-        return self._denoiser.settings
+        self.check_settings()
 
     @property
     def granularity(self) -> int:
@@ -116,16 +131,26 @@ class PipelineFamily(ScheduledFamily):
 
     def load(self, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
         """Loads the denoiser from safetensors, without dropout; frozen encoders follow to the same device."""
+        self.check_weights()
         for frozen in (self.autoencoder, *self.encoders):
             frozen.device = device
         network = self._denoiser.load("diffusers", self.denoiser_class, dtype)
         return switch_off_dropout(network).to(device).train()
 
+    def check_weights(self) -> None:
+        """Looks at the files of the denoiser, the autoencoder and the text encoders; see `Family.check_weights`."""
+        components = [self._denoiser, *(one.component for one in (self.autoencoder, *self.encoders))]
+        for component in components:
+            _ = component.stored_dtype
+        wanted = self.options.variant
+        if wanted is not None and all(component.chosen[0] != wanted for component in components):
+            raise ConfigError(f"modality.family.variant: {wanted!r}, but no part of {self.folder} has such weights")
+
     def build_skeleton(self) -> nn.Module:
         """Builds the denoiser from its settings, without memory for weights."""
         with torch.device("meta"):
             network: nn.Module = find_class("diffusers", self.denoiser_class, "modality.family").from_config(
-                self.settings
+                self._denoiser.settings
             )
         return network
 
@@ -150,10 +175,15 @@ class PipelineFamily(ScheduledFamily):
     def tokenise_text(self, text: str) -> dict[str, Tensor]:
         """Turns a text, which may be empty, into unbatched tokens."""
 
+    @property
+    def has_null_condition(self) -> bool:
+        """Returns whether guidance may compare with the empty prompt; here it may."""
+        return True
+
     @cached_property
-    def null_tokens(self) -> dict[str, Tensor]:
-        """Tokens of the empty prompt."""
-        return self.tokenise_text("")
+    def null_tokens(self) -> dict[str, Tensor] | None:
+        """Tokens of the empty prompt; None where there is no null condition."""
+        return self.tokenise_text("") if self.has_null_condition else None
 
     def reads_through(self, suffix: str) -> bool:
         """Says whether a text encoder is used; here all are."""
@@ -186,6 +216,7 @@ class PipelineFamily(ScheduledFamily):
         size = nearest_bucket(image.height, image.width, self.buckets) if self.options.buckets else self._size
         corner = crop_corner(image.height, image.width, size)
         pixels = fit_pixels(image, size=size, channels=self.channels)
+        self._images.note(pixels, f"record {record.id!r}, response {response.rid!r}")
         return pixels, self.describe_image((image.height, image.width), corner, size)
 
     def describe_image(
@@ -208,7 +239,13 @@ class PipelineFamily(ScheduledFamily):
     def to_latents(self, pixels: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         """Encodes images that were not encoded before; the posterior's mean, or with seeds a draw from it."""
         vae = self.autoencoder
-        rows = self.image_cache.encode([{"pixels": one} for one in pixels], lambda places: vae.encode(pixels[places]))
+
+        def encode(places: list[int]) -> list[dict[str, Tensor]]:
+            rows = vae.encode(pixels[places])
+            require_finite(rows, vae, "autoencoder", [self._images.name(pixels[place]) for place in places])
+            return rows
+
+        rows = self.image_cache.encode([{"pixels": one} for one in pixels], encode)
         values = torch.stack([row["mean"] for row in rows]).float()
         if self.options.posterior == "sample" and seeds is not None:
             # Not the seed itself: the noise that is added later is drawn from that.
@@ -218,7 +255,11 @@ class PipelineFamily(ScheduledFamily):
 
     def to_pixels(self, latents: Tensor) -> Tensor:
         """Decodes latents."""
-        return self.autoencoder.decode(latents)
+        pixels = self.autoencoder.decode(latents)
+        if bool(latents.isfinite().all()):
+            named = ["the latents of a sampled image"] * len(pixels)
+            require_finite([{"pixels": one} for one in pixels], self.autoencoder, "autoencoder", named)
+        return pixels
 
     def latent_shape(self, pixels: Sequence[int] | None = None) -> tuple[int, ...]:
         """Latents are smaller than pixels by the autoencoder's factor."""
@@ -238,6 +279,27 @@ class PipelineFamily(ScheduledFamily):
             return Component(self.folder / self.part, self.options.variant)
         key = "modality.family.denoiser"
         return Component(find_folder(self.options.denoiser, key), self.options.variant, key)
+
+    def _read_denoiser(self) -> dict[str, Any]:
+        if self.options.denoiser is None:
+            check_part(self.folder, self.index, self.part, self.denoiser_class, self.earlier_classes)
+        return read_network(
+            self._denoiser.settings,
+            self.denoiser_class,
+            self._denoiser.place,
+            values=self.denoiser_values,
+            renamed=self.earlier_classes,
+        )
+
+    def check_settings(self) -> None:
+        """Raises ConfigError where the parts of the pipeline do not fit together; here the channels of latents."""
+        check_channels(self._denoiser.place, self.settings["in_channels"], self.autoencoder.channels)
+
+    def _find_size(self) -> tuple[int, int]:
+        sides = read_sides(self.settings.get("sample_size", self.default_sample_size), self._denoiser.place)
+        if sides is None:
+            raise ConfigError(f"modality.size: missing; {self._denoiser.folder / 'config.json'} names no sample_size")
+        return sides[0] * self.autoencoder.factor, sides[1] * self.autoencoder.factor
 
     def _describe_prompts(self) -> Mapping[str, Any]:
         settings = {name: value for name, value in self.index.items() if isinstance(value, bool)}

@@ -8,9 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mmalign import Parameters
+from mmalign import ConfigError, Parameters
 from mmalign_diffusion.families.base import Tensors, input_dtype
 from mmalign_diffusion.families.pipeline import PipelineFamily, PipelineParameters
+from mmalign_diffusion.families.pipeline_checks import check_width
 
 
 class PixArtParameters(PipelineParameters):
@@ -28,7 +29,18 @@ class PixArt(PipelineFamily):
     """
 
     parameters: ClassVar[type[Parameters]] = PixArtParameters
+    family: ClassVar[str] = "pixart"
     denoiser_class: ClassVar[str] = "PixArtTransformer2DModel"
+    earlier_classes: ClassVar[tuple[str, ...]] = ("Transformer2DModel",)
+
+    def check_settings(self) -> None:
+        """The transformer reads what T5 gives; it may give a variance, too, which is dropped."""
+        super().check_settings()
+        place = self._denoiser.place
+        check_width(place, "caption_channels", self.settings["caption_channels"], [self.encoders[0].width])
+        channels, given = self.settings["in_channels"], self.settings["out_channels"]
+        if given not in (channels, 2 * channels):
+            raise ConfigError(f"{place}: out_channels: {given}; expected {channels} or {2 * channels}")
 
     def tokenise_text(self, text: str) -> dict[str, Tensor]:
         """Tokens of T5, which reads lower case, and which of them are not padding."""
@@ -54,7 +66,8 @@ class PixArt(PipelineFamily):
 
     def _describe_size(self, noisy: Tensor, dtype: torch.dtype) -> dict[str, Tensor | None]:
         """Models of 1024 pixels are told the size and the aspect ratio."""
-        if self.settings.get("sample_size") != 128:
+        told_sizes = self.settings["use_additional_conditions"]
+        if not (self.settings["sample_size"] == 128 if told_sizes is None else told_sizes):
             return {"resolution": None, "aspect_ratio": None}
         height, width = (side * self.autoencoder.factor for side in noisy.shape[2:])
         told = torch.tensor([[height, width, height / width]], device=noisy.device, dtype=dtype).expand(len(noisy), -1)

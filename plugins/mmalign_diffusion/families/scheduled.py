@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
+from mmalign import ConfigError
 from mmalign_diffusion.config import Prediction
 from mmalign_diffusion.families.base import Family
 from mmalign_diffusion.families.folders import read_prediction
@@ -23,7 +24,10 @@ class ScheduledFamily(Family):
     @cached_property
     def schedule(self) -> Schedule:
         """That of the scheduler's settings."""
-        return read_schedule(self.scheduler)
+        try:
+            return read_schedule(self.scheduler)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"modality.model: the scheduler's settings give no schedule: {error}") from None
 
     @property
     def prediction(self) -> Prediction:

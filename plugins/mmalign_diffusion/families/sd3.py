@@ -14,6 +14,7 @@ from mmalign import Parameters
 from mmalign_diffusion.families.base import Tensors, input_dtype
 from mmalign_diffusion.families.flow_schedules import read_shifted_schedule
 from mmalign_diffusion.families.pipeline import PipelineFamily, PipelineParameters
+from mmalign_diffusion.families.pipeline_checks import check_width
 from mmalign_diffusion.schedules import Schedule
 
 
@@ -31,16 +32,26 @@ class SD3(PipelineFamily):
     """The family of `StableDiffusion3Pipeline`. See `SD3Parameters`."""
 
     parameters: ClassVar[type[Parameters]] = SD3Parameters
+    family: ClassVar[str] = "sd3"
     denoiser_class: ClassVar[str] = "SD3Transformer2DModel"
+    autoencoder_settings: ClassVar[tuple[str, ...]] = ("shift_factor",)
     pipeline_class: ClassVar[str | None] = "StableDiffusion3Pipeline"
     encoder_names: ClassVar[tuple[str, ...]] = ("", "_2", "_3")
-    default_sample_size: ClassVar[int] = 128
 
     @cached_property
     def schedule(self) -> Schedule:
         """That of the scheduler's settings, for images of the family's size."""
         _, height, width = self.latent_shape()
         return read_shifted_schedule(self.scheduler, height * width // int(self.settings["patch_size"]) ** 2)
+
+    def check_settings(self) -> None:
+        """The transformer reads what T5 gives, and CLIP's two pooled texts."""
+        super().check_settings()
+        place, clips, rest = self._denoiser.place, self.encoders[:2], self.encoders[2:]
+        if rest:
+            check_width(place, "joint_attention_dim", self.settings["joint_attention_dim"], [rest[0].width])
+        pooled = self.settings["pooled_projection_dim"]
+        check_width(place, "pooled_projection_dim", pooled, [one.pooled_width for one in clips])
 
     def reads_through(self, suffix: str) -> bool:
         """T5 may be missing, or left out."""

@@ -7,15 +7,21 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from mmalign_diffusion.families.base import Tensors, input_dtype
-from mmalign_diffusion.families.pipeline import PipelineFamily
+from mmalign_diffusion.families.pipeline_checks import check_width
+from mmalign_diffusion.families.unet import UNetFamily
 
 
-class StableDiffusion(PipelineFamily):
-    """The family of `StableDiffusionPipeline`. See `PipelineParameters`."""
+class StableDiffusion(UNetFamily):
+    """The family of `StableDiffusionPipeline`. See `UNetParameters`."""
 
-    part: ClassVar[str] = "unet"
-    denoiser_class: ClassVar[str] = "UNet2DConditionModel"
+    family: ClassVar[str] = "stable_diffusion"
     pipeline_class: ClassVar[str | None] = "StableDiffusionPipeline"
+
+    def check_settings(self) -> None:
+        """The network reads what CLIP gives."""
+        super().check_settings()
+        name = "cross_attention_dim" if self.settings["encoder_hid_dim"] is None else "encoder_hid_dim"
+        check_width(self._denoiser.place, name, self.settings[name], [self.encoders[0].width])
 
     def tokenise_text(self, text: str) -> dict[str, Tensor]:
         """Tokens of CLIP."""
@@ -28,5 +34,6 @@ class StableDiffusion(PipelineFamily):
     def predict(self, network: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Tensors) -> Tensor:
         """Runs the UNet; see `Family.predict`."""
         dtype = input_dtype(network)
-        output: Tensor = network(noisy.to(dtype), timesteps, condition["hidden"].to(dtype)).sample
+        told = self.embed_guidance(len(noisy), noisy.device, dtype)
+        output: Tensor = network(noisy.to(dtype), timesteps, condition["hidden"].to(dtype), timestep_cond=told).sample
         return output

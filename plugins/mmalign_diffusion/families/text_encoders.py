@@ -15,7 +15,10 @@ from torch import Tensor
 
 from mmalign import ConfigError
 from mmalign_diffusion.families.components import Component, Frozen, find_class
+from mmalign_diffusion.families.finite import require_finite
+from mmalign_diffusion.families.pipeline_checks import find_class_name
 
+_LONGEST = 10**5  # tokens; transformers has 1e30 where a tokenizer names no length
 KNOWN = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
 """Classes of text encoders."""
 
@@ -35,14 +38,28 @@ class TextEncoder(Frozen):
         self, folder: Path, index: Mapping[str, Any], suffix: str, variant: str | None, dtype: torch.dtype | None
     ) -> None:
         name = f"text_encoder{suffix}"
-        class_name = (index.get(name) or [None, None])[1]
+        class_name = find_class_name(folder, index, name)[1]
         if class_name not in KNOWN:
             raise ConfigError(
                 f"modality.model: {folder} has {class_name or 'nothing'} as {name}; expected one of {', '.join(KNOWN)}"
             )
-        super().__init__(Component(folder / name, variant), "transformers", class_name, dtype)
+        component = Component(folder / name, variant)
+        if component.settings.get("quantization_config"):
+            raise ConfigError(f"{component.place}: quantised weights; name a folder with the plain weights")
+        super().__init__(component, "transformers", class_name, dtype)
         self._tokenizer_folder = folder / f"tokenizer{suffix}"
-        self._tokenizer_class = str(index[f"tokenizer{suffix}"][1])
+        self._tokenizer_class = str(find_class_name(folder, index, f"tokenizer{suffix}")[1])
+
+    @property
+    def width(self) -> int | None:
+        """Features of a token, where the settings say so."""
+        return self.component.settings.get("d_model" if self._class_name.startswith("T5") else "hidden_size")
+
+    @property
+    def pooled_width(self) -> int | None:
+        """Features of a whole text, where the settings say so."""
+        name = "projection_dim" if self._class_name.endswith("WithProjection") else "hidden_size"
+        return self.component.settings.get(name)
 
     def tokenise(self, text: str, length: int | None = None) -> tuple[Tensor, Tensor]:
         """Turns a text into ids [L], cut or padded, and a mask [L] of what is not padding, both int64.
@@ -50,10 +67,13 @@ class TextEncoder(Frozen):
         Args:
             length: L; None for the tokenizer's own.
         """
+        length = length or self.tokenizer.model_max_length
+        if length > _LONGEST:
+            raise ConfigError(f"modality.model: {self._tokenizer_folder} names no model_max_length")
         tokens = self.tokenizer(
             text,
             padding="max_length",
-            max_length=length or self.tokenizer.model_max_length,
+            max_length=length,
             truncation=True,
             return_tensors="pt",
         )
@@ -67,7 +87,10 @@ class TextEncoder(Frozen):
         """
         mask = mask if mask is None else mask.to(self.device)
         with self.running() as network:
-            return network(ids.to(self.device), attention_mask=mask, output_hidden_states=True)
+            output = network(ids.to(self.device), attention_mask=mask, output_hidden_states=True)
+        rows = [{"hidden": row} for row in output.last_hidden_state]
+        require_finite(rows, self, "text encoder", ["a prompt"] * len(rows))
+        return output
 
     @cached_property
     def tokenizer(self) -> Any:
