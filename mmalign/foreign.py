@@ -131,16 +131,17 @@ def _last_place(trace: TracebackType | None, package: str) -> Place | None:
 
 
 def _called_frame(trace: TracebackType | None) -> FrameType | None:
-    """Returns the last frame of a plugin that the engine called: a collector calls back, and a modality then raises."""
+    """Returns where the last plugin was entered: a collector calls an engine, that a modality, which then raises."""
     installed = {one.module.partition(".")[0] for one in importlib.metadata.entry_points(group="mmalign")}
-    frames = [frame for frame, _ in traceback.walk_tb(trace)]
-    theirs = [_is_authors(frame, installed) for frame in frames]
-    called = [
-        frame
-        for place, frame in enumerate(frames)
-        if theirs[place] and (place == 0 or frames[place - 1].f_code.co_filename.startswith(_CORE))
-    ]
-    return called[-1] if called else next((one for one, own in zip(frames, theirs, strict=True) if own), None)
+    entered, before = None, ""
+    for frame, _ in traceback.walk_tb(trace):
+        if _is_authors(frame, installed):
+            if _top(frame) != before:
+                entered = frame
+            before = _top(frame)
+        elif frame.f_code.co_filename.startswith(_CORE):
+            before = ""
+    return entered
 
 
 def _is_authors(frame: FrameType, packages: Collection[str]) -> bool:

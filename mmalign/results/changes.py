@@ -46,6 +46,8 @@ HARMLESS = (
     "data.allow_remote_media",
     "data.max_image_pixels",
     "data.max_image_bytes",
+    "data.max_sound_samples",
+    "data.private_media_hosts",
 )
 """Keys that may change when a run goes on, with all below them."""
 

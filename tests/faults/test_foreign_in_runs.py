@@ -32,18 +32,18 @@ def register_modalities():
 
 @hookimpl
 def register_objectives():
-    needs = ("policy_sequence_logps", "twice")
-    return [ObjectiveSpec(name="b_loss", summary="B.", loss="breaking:b_loss", per="response", needs=needs)]
+    return [ObjectiveSpec(name="b_loss", summary="B.", loss="breaking:b_loss", per="response")]
+
 
 @hookimpl
 def register_quantities():
-    needs = ("lengths",)
-    return [QuantitySpec(name="twice", summary="B.", axes="N", needs=needs, compute="breaking:twice", stage="frozen")]
+    return [QuantitySpec(name="twice", summary="B.", axes="N", compute="breaking:twice", stage="frozen")]
+
 
 @hookimpl
 def register_advantages():
-    needs = ("composite_rewards",)
-    return [AdvantageSpec(name="b_advantage", summary="B.", function="breaking:b_advantages", needs=needs)]
+    return [AdvantageSpec(name="b_advantage", summary="B.", function="breaking:b_advantages")]
+
 
 @hookimpl
 def register_rewards():

@@ -60,7 +60,7 @@ def test_a_tracker_that_is_broken_is_refused(build: Callable[..., RunConfig], mo
     def fail(name: str) -> None:
         raise ImportError(f"{name} needs another version of numpy")
 
-    monkeypatch.setattr(metrics_log, "get_available_trackers", lambda: ["wandb"])
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: ["wandb"])
     monkeypatch.setattr(metrics_log, "importlib", SimpleNamespace(import_module=fail))
     with pytest.raises(ConfigError, match=r"trackers\.0: 'wandb' cannot be imported: ImportError: wandb needs another"):
         check(build(trackers=("wandb",)))

@@ -22,8 +22,7 @@ from neighbour import SCALE
 
 @hookimpl
 def register_objectives():
-    needs = ("policy_sequence_logps",)
-    return [ObjectiveSpec(name="mine", summary="Mine.", loss="my_resumed:mine_loss", per="response", needs=needs)]
+    return [ObjectiveSpec(name="mine", summary="Mine.", loss="my_resumed:mine_loss", per="response")]
 
 def mine_loss(policy_sequence_logps):
     return -SCALE * policy_sequence_logps, {}
@@ -48,7 +47,7 @@ SHAPED = {
     "decoding.max_steps": 3,
     "data.train.limit": 3,
     "data.train.shuffle": False,
-    "data.train.transforms": [{"name": "limit", "records": 3}],
+    "data.train.transforms": [{"name": "subset", "count": 8}],
     "modality.dropout": 0.5,
     "reference.strategy": "ema",
 }
