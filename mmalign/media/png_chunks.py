@@ -26,7 +26,8 @@ def tidy_png(file: IO[bytes], *, pixels: bool) -> BytesIO:
         file: at its beginning.
         pixels: False to leave them out, which is enough to read the header.
     """
-    before, behind = [file.read(len(SIGNATURE))], []
+    before = [file.read(len(SIGNATURE))]
+    behind: list[bytes] = []
     while len(head := file.read(8)) == 8:
         size, name = struct.unpack(">L4s", head)
         left_out = name in (b"IDAT", b"fdAT") and not pixels
