@@ -8,10 +8,9 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
-from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -19,10 +18,11 @@ from torch import Tensor
 
 from mmalign.compute.adapters import LoRAParameters, add_lora
 from mmalign.data.records import Record, Response
-from mmalign.errors import ConfigError
 from mmalign.language.chat import TEXT, ChatFormat
-from mmalign.language.encoding import LanguageEncoder
+from mmalign.language.encoding import LanguageEncoder, TokenLimits
 from mmalign.language.loading import Kind, build_skeleton, find_model, load_network, load_settings, load_tokenizer
+from mmalign.language.settings import find_context, find_vocabulary
+from mmalign.language.templates import ChatTemplate, choose_template, names_file, read_template
 from mmalign.quiet import quiet_loading
 from mmalign.tokens.modality import TokenModality
 from mmalign.values import EncodedResponse, Model, Vocabulary
@@ -43,6 +43,7 @@ class LanguageModality(TokenModality):
 
     model: str
     chat_template: str | None = None
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     system: str | None = None
     max_prompt_tokens: int | None = None
     max_response_tokens: int | None = None
@@ -56,7 +57,8 @@ class LanguageModality(TokenModality):
     def __post_init__(self) -> None:
         options: dict[str, Any] = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
         self.source = find_model(self.model, "modality.model", **options)
-        self.given_template = _read_template(self.chat_template)
+        if self.chat_template is not None and names_file(self.chat_template):
+            read_template(self.chat_template)  # so that a file that is not there is named before anything loads
         self.adapter = self.lora is not None
 
     @cached_property
@@ -70,21 +72,38 @@ class LanguageModality(TokenModality):
         return self.loaded_tokenizer
 
     @property
-    def template(self) -> str | None:
-        """The chat template instead of the tokenizer's own; None to use that."""
-        return self.given_template
+    def own_template(self) -> str | Mapping[str, str] | None:
+        """The chat template that comes with the model, or several by name; None if it has none."""
+        own: str | Mapping[str, str] | None = self.loaded_tokenizer.chat_template
+        return own
+
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """The chat template: that of the configuration, else the model's own, else the plain one."""
+        return choose_template(self.chat_template, self.own_template)
+
+    @cached_property
+    def settings(self) -> Any:
+        """The configuration of the network, of transformers."""
+        return load_settings(self.source, "modality.model")
 
     @cached_property
     def encoder(self) -> LanguageEncoder:
         """What encodes records: the tokenizer, the chat template, and `read_media` where there is more than text."""
-        return LanguageEncoder(
-            self.loaded_tokenizer,
-            ChatFormat(self.loaded_tokenizer, self.template, self.system, self.reads),
+        chat = ChatFormat(self.loaded_tokenizer, self.template, self.system, self.reads, self.chat_template_kwargs)
+        limits = TokenLimits(
             self.max_prompt_tokens,
             self.max_response_tokens,
-            None if self.reads == TEXT else self.read_media,
-            self.placeholder_ids,
+            find_context(self.settings),
+            find_vocabulary(self.settings),
         )
+        read_media = None if self.reads == TEXT else self.read_media
+        return LanguageEncoder(self.loaded_tokenizer, chat, limits, read_media, self.placeholder_texts)
+
+    @property
+    def placeholder_texts(self) -> frozenset[str]:
+        """What stands in a rendered prompt for an image or a sound, so that no text may have it."""
+        return frozenset(self.loaded_tokenizer.convert_ids_to_tokens(sorted(self.placeholder_ids)))
 
     def read_media(self, record: Record, text: str) -> Mapping[str, Tensor]:
         """Turns a prompt that has more than text into tensors.
@@ -127,7 +146,7 @@ class LanguageModality(TokenModality):
     def vocabulary(self) -> Vocabulary:
         """Hashes the tokens with their ids; the width of the logits is the one the network's configuration has."""
         tokens = sorted(self.loaded_tokenizer.get_vocab().items())
-        size = load_settings(self.source, "modality.model").get_text_config().vocab_size
+        size = self.settings.get_text_config().vocab_size
         return Vocabulary(self.source.name, hashlib.sha256(repr(tokens).encode()).hexdigest(), size)
 
     def save(self, model: Model, directory: str) -> None:
@@ -181,7 +200,8 @@ class LanguageModality(TokenModality):
         """Splits what the model reads into pieces of text that the loss counts or not."""
         tensors = encoded.tensors
         ids = torch.cat([tensors["prompt_ids"], tensors["response_ids"]]).tolist()
-        counts = [False] * len(tensors["prompt_ids"]) + tensors["response_mask"].tolist()
+        unscored = torch.zeros(len(tensors["prompt_ids"]), dtype=torch.bool)
+        counts = torch.cat([tensors.get("prompt_mask", unscored), tensors["response_mask"]]).tolist()
         return [
             (self.loaded_tokenizer.decode([token for token, _ in run]), counted)
             for counted, run in groupby(zip(ids, counts, strict=True), key=lambda pair: pair[1])
@@ -191,14 +211,3 @@ class LanguageModality(TokenModality):
         """Hashes tokenizer, template, system message and limits."""
         parts = (self.encoder.fingerprint(), self.system, self.max_prompt_tokens, self.max_response_tokens)
         return f"{type(self).__qualname__}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
-
-
-def _read_template(template: str | None) -> str | None:
-    if template is None or "{" in template:
-        return template
-    try:
-        return Path(template).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise ConfigError(
-            f"modality.chat_template: {template!r} is neither a template (it has no braces) nor a readable text file"
-        ) from None
