@@ -92,6 +92,7 @@ class LanguageEncoder:
         self._tokenizer = tokenizer
         self._chat = chat
         self._limits = limits
+        self._context: int = min(tokenizer.model_max_length, limits.context or tokenizer.model_max_length)
         self._read_media = read_media
         self._prefix = self._find_prefix()
         self.notes = chat.notes
@@ -104,7 +105,7 @@ class LanguageEncoder:
         """Returns what a network reads of the prompt and how many tokens were cut off."""
         read = self._read_prompt(record, trained=False)
         self._check_ids(read.tensors["prompt_ids"].tolist(), _name(record))
-        self.check_length(read.size, _name(record))
+        self._check_length(read.size, _name(record))
         return dict(read.tensors), read.truncated
 
     def encode(self, record: Record) -> list[EncodedResponse]:
@@ -117,9 +118,22 @@ class LanguageEncoder:
         read = self._read_prompt(record, trained=_trains_prompt(record))
         return [self._encode_response(record, response, read) for response in record.responses]
 
-    def check_length(self, size: int, where: str) -> None:
-        """Raises DataError where there are more tokens than the model reads."""
-        limit = min(self._tokenizer.model_max_length, self._limits.context or self._tokenizer.model_max_length)
+    def check_prompt(self, record: Record, steps: int) -> None:
+        """Raises DataError where the model does not read the prompt of a record and so many tokens after it."""
+        size = len(self.encode_prompt(record)[0]["prompt_ids"])
+        if size + steps > self._context:
+            raise DataError(
+                f"{_name(record)}: {size} tokens and up to {steps} that are sampled, but the model reads "
+                f"{self._context}; set modality.max_prompt_tokens, or lower decoding.max_steps"
+            )
+
+    @property
+    def begins(self) -> bool:
+        """True if the beginning-of-sequence token comes from here, since the template does not write it."""
+        return bool(self._prefix)
+
+    def _check_length(self, size: int, where: str) -> None:
+        limit = self._context
         if size > limit:
             raise DataError(
                 f"{where}: {size} tokens, but the model reads {limit}; "
@@ -189,7 +203,7 @@ class LanguageEncoder:
         size = read.size + len(kept)
         ids, scored = zip(*kept, strict=True)
         self._check_ids((*read.tensors["prompt_ids"].tolist(), *ids), where)
-        self.check_length(size, where)
+        self._check_length(size, where)
         tensors = {**read.tensors, "response_ids": torch.tensor(ids), "response_mask": torch.tensor(scored)}
         truncated = read.truncated + len(tokens) - len(tokens[:room])
         return EncodedResponse(tensors, read.steps + sum(scored), size=size, shared=shared, truncated=truncated)

@@ -18,11 +18,13 @@ from torch import Tensor
 
 from mmalign.compute.adapters import LoRAParameters, add_lora
 from mmalign.data.records import Record, Response
+from mmalign.errors import ConfigError
 from mmalign.language.chat import TEXT, ChatFormat
 from mmalign.language.encoding import LanguageEncoder, TokenLimits
 from mmalign.language.loading import Kind, build_skeleton, find_model, load_network, load_settings, load_tokenizer
 from mmalign.language.settings import find_context, find_vocabulary
 from mmalign.language.templates import ChatTemplate, choose_template, names_file, read_template
+from mmalign.parts import Decoding
 from mmalign.quiet import quiet_loading
 from mmalign.tokens.modality import TokenModality
 from mmalign.values import EncodedResponse, Model, Vocabulary
@@ -100,6 +102,37 @@ class LanguageModality(TokenModality):
         read_media = None if self.reads == TEXT else self.read_media
         return LanguageEncoder(self.loaded_tokenizer, chat, limits, read_media, self.placeholder_texts)
 
+    def check_model(self) -> None:
+        """Compares the tokenizer with the network's configuration; see `Modality.check_model`."""
+        size, tokens = find_vocabulary(self.settings), len(self.loaded_tokenizer)
+        lacking = sorted(token for token in self.end_ids if size is not None and token >= size)
+        if lacking:
+            name = self.loaded_tokenizer.convert_ids_to_tokens(lacking[0])
+            raise ConfigError(
+                f"modality.model: the tokenizer's end token {name!r} is number {lacking[0]}, but the network has an "
+                f"embedding for {size} tokens; use the model's own tokenizer, or resize the model's embeddings"
+            )
+        if size is not None and tokens > size:
+            self.encoder.notes.add(
+                f"the tokenizer has {tokens} tokens, the network an embedding for {size}; records with the others are "
+                "refused",
+                "modality.model",
+            )
+        if self.template.plain and self.chat_template is None:
+            self.encoder.notes.add(
+                "the model has no chat template; lines `User:` and `Assistant:` stand in and are written into the "
+                "exported tokenizer",
+                "modality.chat_template",
+            )
+
+    def check_prompt(self, record: Record, decoding: Decoding) -> None:
+        """Checks that the prompt leaves room for the steps that are sampled; see `Modality.check_prompt`."""
+        self.encoder.check_prompt(record, decoding.max_steps)
+
+    def notes(self) -> list[str]:
+        """Returns what encoding has told; see `Modality.notes`."""
+        return self.encoder.notes.lines()
+
     @property
     def placeholder_texts(self) -> frozenset[str]:
         """What stands in a rendered prompt for an image or a sound, so that no text may have it."""
@@ -155,7 +188,7 @@ class LanguageModality(TokenModality):
         options = {"save_embedding_layers": False} if self.adapter else {}
         with quiet_loading(local=True):
             cast(Any, model.network).save_pretrained(directory, **options)
-        self.loaded_processor.save_pretrained(directory)
+        self._save_processor(directory)
 
     def save_merged(self, model: Model, directory: str) -> None:
         """Writes the whole network with the adapter merged in, and the tokenizer. Needs memory for a second copy."""
@@ -165,15 +198,27 @@ class LanguageModality(TokenModality):
             network = copy.deepcopy(network).merge_and_unload()
         with quiet_loading(local=True):
             network.save_pretrained(directory)
-        self.loaded_processor.save_pretrained(directory)
+        self._save_processor(directory)
+
+    def _save_processor(self, directory: str) -> None:
+        """Saves what encodes for the model, with the template that it was trained with."""
+        processor, own = self.loaded_processor, self.loaded_processor.chat_template
+        if not self.template.own:
+            # Tokenizers that render a template leave the beginning of the sequence to it.
+            begin = "{{ bos_token }}" if self.encoder.begins else ""
+            processor.chat_template = begin + self.template.text
+        try:
+            processor.save_pretrained(directory)
+        finally:
+            processor.chat_template = own
 
     # -- encoding and decoding
 
     @property
     def pad_id(self) -> int:
-        """The tokenizer's padding token, or an end token where it has none."""
-        pad = self.loaded_tokenizer.pad_token_id
-        return int(pad) if pad is not None else min(self.end_ids)
+        """The tokenizer's padding token, or an end token where it has none, or the network has none for it."""
+        pad, size = self.loaded_tokenizer.pad_token_id, find_vocabulary(self.settings)
+        return int(pad) if pad is not None and (size is None or pad < size) else min(self.end_ids)
 
     @property
     def end_ids(self) -> frozenset[int]:

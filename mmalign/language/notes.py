@@ -10,25 +10,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Notes:
-    """Sentences, each with the records that it is about.
+    """Sentences, each with the places that it is about."""
 
-    Attributes:
-        counts: how often each was added; encoding a record twice adds it twice.
-        places: where each was added first.
-    """
-
-    counts: dict[str, int] = field(default_factory=dict)
-    places: dict[str, str] = field(default_factory=dict)
+    places: dict[str, dict[str, None]] = field(default_factory=dict)
 
     def add(self, sentence: str, where: str) -> None:
         """Adds a sentence about a place; the first time it is logged."""
-        if sentence not in self.counts:
+        if sentence not in self.places:
             logger.warning("%s: %s", where, sentence)
-            self.places[sentence] = where
-        self.counts[sentence] = self.counts.get(sentence, 0) + 1
+        self.places.setdefault(sentence, {})[where] = None
 
     def lines(self) -> list[str]:
-        """Returns every sentence with its count and its first place."""
-        return [
-            f"{sentence} ({count} times, first in {self.places[sentence]})" for sentence, count in self.counts.items()
-        ]
+        """Returns every sentence with its first place, and how many more there are."""
+        return [f"{_name(list(places))}: {sentence}" for sentence, places in self.places.items()]
+
+
+def _name(places: list[str]) -> str:
+    return places[0] + (f" and {len(places) - 1} more" if len(places) > 1 else "")

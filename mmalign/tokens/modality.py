@@ -114,6 +114,10 @@ class TokenModality(Modality):
     def build_response(self, rid: str, ids: Sequence[int]) -> Response:
         """Turns sampled token ids into a response; special tokens are left out."""
 
+    def check_prompt(self, record: Record, decoding: Decoding) -> None:
+        """Checks that the prompt can be encoded; see `Modality.check_prompt`."""
+        self.encode_prompt(record)
+
     # -- scoring
 
     def step_log_probs(self, network: nn.Module, responses: Sequence[EncodedResponse]) -> tuple[Tensor, Tensor]:
