@@ -1,4 +1,4 @@
-"""Folders that hold an adapter in peft's format, as runs leave them: models to start from, once merged into their base."""
+"""Folders that hold an adapter in peft's format, as runs leave them: models to start from, merged into their base."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def merge_adapter(network: Any, path: Path, key: str) -> Any:
     from peft import PeftModel
 
     try:
-        # peft draws the weights of an adapter before it loads them; a run must not depend on where its model comes from.
+        # peft draws an adapter's weights before it loads them; a run must not depend on where its model comes from.
         with torch.random.fork_rng(devices=[]):
             return PeftModel.from_pretrained(network, str(path)).merge_and_unload()
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:

@@ -18,8 +18,7 @@ from mmalign.media.checks import MediaSkips
 from mmalign.monitoring.sentinels import check_covered
 from mmalign.planning.assembly import Assembly
 from mmalign.planning.companions import add_record_quantities
-from mmalign.references.teachers import check_vocabularies
-from mmalign.startup import build_skips, check_machine, count_steps, open_data
+from mmalign.startup import build_skips, check_machine, check_models, count_steps, open_data
 from mmalign.values import EncodedResponse
 
 _SAMPLE = 1000
@@ -68,6 +67,7 @@ class Inspection:
         parameters: (all, trained), or None if only loading would tell.
         memory: bytes of weights, gradients, moments, a reference and teachers; activations come on top. None as above.
         dtype: of the frozen weights.
+        notes: what the modality tells of the model and of the records that were encoded.
     """
 
     assembly: Assembly
@@ -76,6 +76,7 @@ class Inspection:
     parameters: tuple[int, int] | None
     memory: int | None
     dtype: torch.dtype
+    notes: tuple[str, ...] = ()
 
 
 def inspect_run(assembly: Assembly) -> Inspection:
@@ -86,7 +87,7 @@ def inspect_run(assembly: Assembly) -> Inspection:
     """
     config = assembly.config
     check_machine(config)
-    check_vocabularies(assembly)
+    check_models(assembly)
     train = open_data(assembly, "train")
     skips = build_skips(config)
     statistics = {"train": _describe_data(assembly, train, assembly.objectives, skips["train"])}
@@ -101,6 +102,7 @@ def inspect_run(assembly: Assembly) -> Inspection:
         parameters=parameters,
         memory=_estimate_memory(assembly, parameters, dtype) if parameters else None,
         dtype=dtype,
+        notes=tuple(assembly.modality.notes()),
     )
 
 

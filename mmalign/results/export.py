@@ -76,5 +76,6 @@ def _write_card(run: Run, folder: Path) -> None:
         examples=run.examples,
         grids=copy_grids(run, folder),
         papers=run.assembly.papers,
+        notes=run.assembly.modality.notes(),
     )
     write_model_card(folder, card)

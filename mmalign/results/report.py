@@ -37,6 +37,7 @@ class ModelCard:
         examples: (prompt, response before, response after).
         grids: (title, path in the folder) of pictures of held-out samples.
         papers: what the parts implement: title and identifier, by part name.
+        notes: what the modality tells of the model and of the records that were encoded.
     """
 
     base_model: str
@@ -50,6 +51,7 @@ class ModelCard:
     examples: Sequence[tuple[str, str, str]] = ()
     grids: Sequence[tuple[str, str]] = ()
     papers: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 def write_model_card(directory: Path, card: ModelCard) -> Path:
@@ -69,6 +71,7 @@ def render_model_card(card: ModelCard) -> str:
         _render_examples(card),
         _render_grids(card),
         _render_loading(card),
+        _render_notes(card),
         _render_training(card),
         _render_papers(card),
     )
@@ -123,6 +126,10 @@ def _render_loading(card: ModelCard) -> str:
         "model = PeftModel.from_pretrained(base, directory)"
     )
     return f"## Loading\n\nThis folder holds an adapter of the base model.\n\n{_fence(code, 'python')}"
+
+
+def _render_notes(card: ModelCard) -> str:
+    return "\n".join(["## Notes", "", *(f"- {_escape(note)}" for note in card.notes)]) if card.notes else ""
 
 
 def _render_training(card: ModelCard) -> str:
