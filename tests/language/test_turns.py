@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from chat_templates import CONTROL_TOKENS, DEEPSEEK_R1, HERMES, LLAMA_2, PHI_3, QWEN_3, TEMPLATES, THINKING_CHATML
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,6 @@ from mmalign.language.chat import ChatFormat
 from mmalign.language.encoding import LanguageEncoder, TokenLimits
 from mmalign.language.templates import ChatTemplate
 from mmalign.testing import build_tiny_tokenizer
-from tests.chat_templates import CONTROL_TOKENS, DEEPSEEK_R1, HERMES, LLAMA_2, PHI_3, QWEN_3, TEMPLATES, THINKING_CHATML
 
 Pieces = list[tuple[str, bool]]
 SNIPPETS = [
