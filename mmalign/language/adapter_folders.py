@@ -47,9 +47,11 @@ def merge_adapter(network: Any, path: Path, key: str) -> Any:
     try:
         # peft draws an adapter's weights before it loads them; a run must not depend on where its model comes from.
         with torch.random.fork_rng(devices=[]):
-            return PeftModel.from_pretrained(network, str(path)).merge_and_unload()
+            merged = PeftModel.from_pretrained(network, str(path)).merge_and_unload()
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(
             f"{key}: the adapter in {str(path)!r} cannot be merged into its base model: {reason}"
         ) from None
+    # peft froze the base model, which is the policy from now on.
+    return merged.requires_grad_(True)
