@@ -46,8 +46,12 @@ def _print_messages(heading: str, messages: Sequence[Message], media: Mapping[st
     for message in messages:
         speaker = f"{message.role} {message.name}" if message.name else message.role
         line = Text(f"{heading} {speaker}: ", _HEADING)
+        if message.reasoning_content:
+            line.append(_show_controls(f"({message.reasoning_content}) "), _CONTEXT)
         for part in message.content:
             line.append(_show_controls(part.text or "" if part.type == "text" else _describe(part, media)), "")
+        for call in message.tool_calls:
+            line.append(_show_controls(f"{call.function.name}({call.function.arguments})"), _CONTEXT)
         _print(line, console)
 
 
