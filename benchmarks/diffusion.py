@@ -28,7 +28,8 @@ from rows import describe_machine, today
 from workloads import ROOT, write_rows
 
 import mmalign
-from mmalign import EncodedResponse, LoRAParameters, Model, Networks, Record
+from mmalign import EncodedResponse, LoRAParameters, Model, Record
+from mmalign.compute.networks import Networks
 from mmalign.config.run_config import RunConfig
 from mmalign.monitoring.metrics_log import read_metrics
 from mmalign_diffusion.config import FamilyComponent

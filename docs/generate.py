@@ -12,12 +12,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmalign.binding import read_binding
 from mmalign.config.validation import load_config_model, parameters_table
 from mmalign.planning.limits import find_limits, golden_methods
 from mmalign.registry import KINDS, Entry, Registry, load_registry
-from mmalign.specs import AdvantageSpec, ObjectiveSpec, Spec
+from mmalign.specs import AdvantageSpec, ObjectiveSpec, QuantitySpec, Spec
 
-METHODS = Path(__file__).resolve().parent / "methods.md"
+ROOT = Path(__file__).resolve().parents[1]
+METHODS = ROOT / "docs" / "methods.md"
 
 _HEADINGS = {
     "modality": "Modalities",
@@ -60,8 +62,9 @@ def _render_entry(entry: Entry[Any], registry: Registry) -> Iterator[str]:
     yield ""
     yield spec.summary
     yield ""
+    needs, source = _read_needs(entry)
     for name in _FACTS:
-        if value := getattr(spec, name, ""):
+        if value := needs if name == "needs" else getattr(spec, name, ""):
             yield f"- {name.replace('_', ' ')}: {_format_fact(name, value)}"
     if isinstance(spec, ObjectiveSpec):
         yield from _render_limits(spec, registry)
@@ -70,7 +73,19 @@ def _render_entry(entry: Entry[Any], registry: Registry) -> Iterator[str]:
         yield f"- golden vectors: {_format_fact('', methods) + ', passes' if methods else 'none official'}"
     if spec.extra:
         yield f'- install: `pip install "mmalign[{spec.extra}]"`'
+    if source:
+        yield f"- defined in: {source}"
     yield from _render_parameters(spec)
+
+
+def _read_needs(entry: Entry[Any]) -> tuple[Sequence[str], str]:
+    """Reads what the function of a part needs, and links its file."""
+    spec = entry.spec
+    if not isinstance(spec, ObjectiveSpec | AdvantageSpec | QuantitySpec):
+        return (), ""
+    binding = read_binding(spec, entry.plugin.name)
+    file = Path(binding.signature.file).relative_to(ROOT)
+    return binding.needs, f"[{file}](../{file})"
 
 
 def _render_limits(spec: ObjectiveSpec, registry: Registry) -> Iterator[str]:

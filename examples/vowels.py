@@ -49,7 +49,6 @@ def register_objectives() -> list[ObjectiveSpec]:
             summary="The plain policy gradient, for one update a round.",
             loss="vowels:reinforce_loss",
             per="response",
-            needs=("policy_sequence_logps", "advantages"),
             equation="-advantage * log p(response)",
         )
     ]

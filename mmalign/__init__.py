@@ -19,12 +19,9 @@ if TYPE_CHECKING:
     from mmalign.compute.adapters import LoRAParameters as LoRAParameters
     from mmalign.compute.adapters import add_lora as add_lora
     from mmalign.compute.batch import Batch as Batch
-    from mmalign.compute.networks import Networks as Networks
-    from mmalign.compute.policy import Policy as Policy
     from mmalign.compute.step_context import StepContext as StepContext
     from mmalign.config.run_config import RunConfig as RunConfig
     from mmalign.config.run_config import load_config as load_config
-    from mmalign.conformance import ConformanceSpec as ConformanceSpec
     from mmalign.data.records import Label as Label
     from mmalign.data.records import Media as Media
     from mmalign.data.records import Message as Message
@@ -34,6 +31,9 @@ if TYPE_CHECKING:
     from mmalign.data.records import Response as Response
     from mmalign.data.records import Score as Score
     from mmalign.data.records import Variant as Variant
+    from mmalign.decoding import Decoding as Decoding
+    from mmalign.engine import Networks as Networks
+    from mmalign.engine import Policy as Policy
     from mmalign.errors import CheckpointError as CheckpointError
     from mmalign.errors import ConfigError as ConfigError
     from mmalign.errors import DataError as DataError
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from mmalign.errors import PluginError as PluginError
     from mmalign.errors import TrainingError as TrainingError
     from mmalign.errors import suggest as suggest
+    from mmalign.forward_plan import Divergence as Divergence
+    from mmalign.forward_plan import ForwardPlan as ForwardPlan
+    from mmalign.forward_plan import Output as Output
     from mmalign.hardware import has_fast_bfloat16 as has_fast_bfloat16
     from mmalign.hookspecs import API_VERSION as API_VERSION
     from mmalign.hookspecs import hookimpl as hookimpl
@@ -68,7 +71,6 @@ if TYPE_CHECKING:
     from mmalign.media.sounds import open_sound as open_sound
     from mmalign.modality import Modality as Modality
     from mmalign.parts import Collector as Collector
-    from mmalign.parts import Decoding as Decoding
     from mmalign.parts import Engine as Engine
     from mmalign.parts import EvaluationContext as EvaluationContext
     from mmalign.parts import Evaluator as Evaluator
@@ -78,6 +80,7 @@ if TYPE_CHECKING:
     from mmalign.quiet import quiet_loading as quiet_loading
     from mmalign.specs import AdvantageSpec as AdvantageSpec
     from mmalign.specs import CollectorSpec as CollectorSpec
+    from mmalign.specs import ConformanceSpec as ConformanceSpec
     from mmalign.specs import DecodingSpec as DecodingSpec
     from mmalign.specs import EngineSpec as EngineSpec
     from mmalign.specs import EvaluatorSpec as EvaluatorSpec
@@ -88,6 +91,7 @@ if TYPE_CHECKING:
     from mmalign.specs import RewardSpec as RewardSpec
     from mmalign.specs import TransformSpec as TransformSpec
     from mmalign.testing import build_tiny_text_model as build_tiny_text_model
+    from mmalign.testing import try_part as try_part
     from mmalign.tokens.modality import TokenModality as TokenModality
     from mmalign.values import EncodedResponse as EncodedResponse
     from mmalign.values import Generated as Generated
@@ -104,12 +108,11 @@ _EXPORTS = {
     "caches.tensor_store": ("TensorStore",),
     "compute.adapters": ("LoRAParameters", "add_lora"),
     "compute.batch": ("Batch",),
-    "compute.networks": ("Networks",),
-    "compute.policy": ("Policy",),
     "compute.step_context": ("StepContext",),
     "config.run_config": ("RunConfig", "load_config"),
-    "conformance": ("ConformanceSpec",),
     "data.records": ("Label", "Media", "Message", "Note", "Part", "Record", "Response", "Score", "Variant"),
+    "decoding": ("Decoding",),
+    "engine": ("Networks", "Policy"),
     "errors": (
         "CheckpointError",
         "ConfigError",
@@ -121,6 +124,7 @@ _EXPORTS = {
         "TrainingError",
         "suggest",
     ),
+    "forward_plan": ("Divergence", "ForwardPlan", "Output"),
     "hardware": ("has_fast_bfloat16",),
     "hookspecs": ("API_VERSION", "hookimpl"),
     "json_requests": ("JsonPoster", "RequestConfig", "RequestFailed", "Url", "read_key"),
@@ -134,7 +138,6 @@ _EXPORTS = {
     "modality": ("Modality",),
     "parts": (
         "Collector",
-        "Decoding",
         "Engine",
         "EvaluationContext",
         "Evaluator",
@@ -146,6 +149,7 @@ _EXPORTS = {
     "specs": (
         "AdvantageSpec",
         "CollectorSpec",
+        "ConformanceSpec",
         "DecodingSpec",
         "EngineSpec",
         "EvaluatorSpec",
@@ -156,7 +160,7 @@ _EXPORTS = {
         "RewardSpec",
         "TransformSpec",
     ),
-    "testing": ("build_tiny_text_model",),
+    "testing": ("build_tiny_text_model", "try_part"),
     "tokens.modality": ("TokenModality",),
     "values": (
         "EncodedResponse",

@@ -66,7 +66,7 @@ def train(
 
 
 def check(config: str | Path | RunConfig, overrides: Overrides = (), *, disabled: Sequence[str] = ()) -> Inspection:
-    """Validates everything that can be validated without training or loading weights.
+    """Validates everything that can be validated without training or loading a model of any size.
 
     Returns:
         the plan, data statistics, parameter counts and a memory estimate.

@@ -15,9 +15,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mmalign.errors import DataError, suggest
+from mmalign.specs import ConformanceSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,31 +27,6 @@ if TYPE_CHECKING:
 
 DEFAULT_TOLERANCE = 1e-9
 Status = Literal["passed", "failed", "not_implemented"]
-
-
-@dataclass(frozen=True)
-class ConformanceSpec:
-    """How to compute the cases of a method; several specs may share one.
-
-    Attributes:
-        method: the `method` of the cases.
-        compute: import string of `f(inputs, hparams) -> result`. Inputs are float64 tensors (null is NaN), or what the
-            file says where that is no array of numbers. The result is a tensor or a dictionary of tensors, of which a
-            bare `expected` is compared with the first; None if the case is not one for this function.
-        inputs: names of inputs that a case must have.
-        hparams: names of hyper-parameters that a case must have.
-        given: columns of an `expected` table that say what its rows are about, e.g. timesteps; the function finds each
-            among its inputs, one value a row, and returns a list of dictionaries, one a row.
-        parts: names of the plugin's own parts whose formula the cases show; empty for the part named like the method.
-    """
-
-    kind: ClassVar[str] = "conformance"
-    method: str
-    compute: str
-    inputs: tuple[str, ...] = ()
-    hparams: tuple[str, ...] = ()
-    given: tuple[str, ...] = ()
-    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ traceback and exits with code 2. Anything else that escapes is a bug in mmalign 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class MmalignError(Exception):
@@ -40,6 +41,42 @@ class CheckpointError(MmalignError):
 
 class TrainingError(MmalignError):
     """A run that had to stop: the message names the likely cause."""
+
+
+class ErrorList:
+    """Mistakes that are reported together.
+
+    >>> errors = ErrorList()
+    >>> with errors.collecting():
+    ...     raise ConfigError("one")
+    >>> with errors.collecting():
+    ...     raise PluginError("two")
+    >>> errors.raise_all()
+    Traceback (most recent call last):
+    mmalign.errors.ConfigError: one
+    two
+    """
+
+    def __init__(self) -> None:
+        self._errors: list[MmalignError] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._errors)
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Keeps a mistake for later and goes on behind the block; other errors pass."""
+        try:
+            yield
+        except MmalignError as error:
+            self._errors.append(error)
+
+    def raise_all(self) -> None:
+        """Raises the only mistake as it is, or several as one ConfigError with a line for each."""
+        if len(self._errors) == 1:
+            raise self._errors[0]
+        if self._errors:
+            raise ConfigError("\n".join(dict.fromkeys(map(str, self._errors)))) from self._errors[0]
 
 
 def suggest(got: str, known: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ A plugin is a module (or an object) with functions marked `@mmalign.hookimpl`, n
 - `on_<event>(...)` observe a run. They run on every rank, in the order of the plugins' names, and return nothing,
   except `on_checkpoint_saving`, whose results are stored. An exception in an observer stops the run.
 
-A module may set `MMALIGN_API = 1`; a plugin written for another version is refused and listed as incompatible.
+A module may set `MMALIGN_API = 2`; a plugin written for another version is refused and listed as incompatible.
 """
 
 # A hook spec is a signature and a docstring; it is never called.
@@ -23,11 +23,11 @@ import pluggy
 
 if TYPE_CHECKING:
     from mmalign.compute.batch import Batch
-    from mmalign.conformance import ConformanceSpec
-    from mmalign.run import Run
+    from mmalign.engine import Run
     from mmalign.specs import (
         AdvantageSpec,
         CollectorSpec,
+        ConformanceSpec,
         DecodingSpec,
         EngineSpec,
         EvaluatorSpec,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     )
     from mmalign.values import Rollout
 
-API_VERSION = 1
+API_VERSION = 2
 GROUP = "mmalign"
 
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -65,23 +65,25 @@ def register_modalities() -> list[ModalitySpec]:
 def register_quantities() -> list[QuantitySpec]:
     """New named tensors that objectives may need, with the function that computes them.
 
+    The function's parameters name the quantities that it is computed from.
+
     Example:
 
         @mmalign.hookimpl
         def register_quantities():
-            return [QuantitySpec(name="surprise", axes="N", needs=("policy_logps",), compute="my_pkg.q:surprise")]
+            return [QuantitySpec(name="surprise", axes="N", compute="my_pkg.q:surprise")]
     """
 
 
 @hookspec
 def register_objectives() -> list[ObjectiveSpec]:
-    """Losses over quantities.
+    """Losses over quantities; the parameters of the loss name what it needs.
 
     Example:
 
         @mmalign.hookimpl
         def register_objectives():
-            return [ObjectiveSpec(name="mine", summary="...", loss="my_pkg.mine:mine_loss", per="pair", needs=(...))]
+            return [ObjectiveSpec(name="mine", summary="...", loss="my_pkg.mine:mine_loss", per="pair")]
     """
 
 
@@ -93,7 +95,7 @@ def register_advantages() -> list[AdvantageSpec]:
 
         @mmalign.hookimpl
         def register_advantages():
-            return [AdvantageSpec(name="mine", summary="...", function="my_pkg.mine:mine_advantages", needs=(...))]
+            return [AdvantageSpec(name="mine", summary="...", function="my_pkg.mine:mine_advantages")]
     """
 
 
@@ -192,7 +194,7 @@ def on_run_configured(run: Run) -> None:
 
         @mmalign.hookimpl
         def on_run_configured(run):
-            print(run.plan)
+            print(run.config.train)
     """
 
 

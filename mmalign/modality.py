@@ -6,7 +6,7 @@ Shapes: P prompts, N responses, T steps, D hidden size, V vocabulary, S scored s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmalign.media.images import DEFAULT_LIMITS, MediaLimits
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from mmalign.compute.networks import Networks
-    from mmalign.compute.policy import Policy
     from mmalign.data.records import Record, Response
-    from mmalign.parts import Decoding
+    from mmalign.decoding import Decoding
+    from mmalign.engine import Networks, Policy
+    from mmalign.forward_plan import ForwardPlan
     from mmalign.values import Anchor, EncodedResponse, Generated, Model, Vocabulary
 
 
@@ -143,22 +143,17 @@ class Modality(ABC):
         self,
         policy: Policy,
         responses: Sequence[EncodedResponse],
-        want: Collection[str],
+        plan: ForwardPlan,
         anchors: Mapping[str, Anchor] | None = None,
     ) -> dict[str, Tensor]:
-        """Computes the outputs named in `want` in one forward pass.
+        """Computes what is planned in one forward pass.
 
         Args:
-            want: any of `logps`, `entropy`, `values`, `scores`, `states` (which `head` turns into logits), the inside
-                of the network, and `{anchor}_{output}` with one of `mmalign.values.ANCHORED_OUTPUTS`
-                (`reference_forward_kl`, ...), which compare each step's distribution with that of an anchor.
-                The inside: `hidden` [N, T, D] is the last hidden state that predicts a step, `layers` [N, T, L, D]
-                those after every layer, `activations` [N, T, A] the mean over units of each of A activations, all at
-                the same place; `context` [N, C, D] is the last hidden states along the prompt, NaN beyond its end.
-            anchors: those anchors by name; None where none is wanted.
+            plan: outputs, as far as `ModalitySpec.provides` names them, and divergences from frozen models.
+            anchors: the distributions of those models by name; None where there is no divergence in the plan.
 
         Returns:
-            the wanted tensors, each [N, T] unless said (`scores`: [N], `states`: [N, T, D]), and `step_mask` [N, T].
+            a tensor for every name of `plan.axes()`, with those axes, and `step_mask` [N, T].
         """
         logps, mask = self.step_log_probs(policy.network, responses)
         return {"logps": logps, "step_mask": mask}

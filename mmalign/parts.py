@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from mmalign.errors import ConfigError
-
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
-    from mmalign.compute.backend import Backend
     from mmalign.data.records import Record, Response
+    from mmalign.decoding import Decoding
+    from mmalign.engine import Backend
     from mmalign.modality import Modality
     from mmalign.values import Generated, Rollout, Sample
 
@@ -34,11 +33,14 @@ class Reward(ABC):
             whatever machine. Only then may scores be cached.
         background: True if `score` may run in a thread of its own while the policy samples: it does not compute on the
             policy's device, and draws no number from a global random generator. Only then may scoring overlap.
+        costly: True if `score` loads a model or asks a server; `check` does not call it. Others are asked for the score
+            of one response.
     """
 
     dimensions: tuple[str, ...] = ()
     deterministic: bool = False
     background: bool = False
+    costly: bool = False
 
     @abstractmethod
     def score(self, samples: Sequence[Sample]) -> Sequence[float | Sequence[float] | Exception]:
@@ -77,36 +79,6 @@ class Transform(ABC):
         this is refused for streamed data.
         """
         return 0
-
-
-@dataclass
-class Decoding:
-    """How responses are sampled; subclasses override `adjust`.
-
-    Attributes:
-        temperature: divides the scores (logits); for Gaussian policies, multiplies the standard deviation.
-        max_steps: responses are cut off after this many steps.
-    """
-
-    temperature: float = 1.0
-    max_steps: int = 64
-
-    def adjust(self, logits: Tensor, generated: Tensor) -> Tensor:
-        """Changes next-step logits [N, V] (temperature is already applied); `generated` [N, t] are the steps so far."""
-        return logits
-
-    def request_fields(self) -> dict[str, Any]:
-        """Returns these settings as fields of a request to an OpenAI-compatible server.
-
-        Raises:
-            ConfigError: `adjust` is overridden and this is not, so that a server would sample differently.
-        """
-        if type(self).adjust is not Decoding.adjust:
-            raise ConfigError(
-                f"decoding: {type(self).__name__} changes scores step by step, which a server cannot be asked for; "
-                "use `engine: {name: hf}`, or another decoding"
-            )
-        return {"temperature": self.temperature, "max_tokens": self.max_steps}
 
 
 class Engine(ABC):

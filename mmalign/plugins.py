@@ -194,7 +194,10 @@ def _load(candidate: Candidate, loaded: Mapping[str, Any]) -> tuple[PluginInfo, 
             api = getattr(plugin, "MMALIGN_API", API_VERSION)
         file = _file_of(plugin) or file
         if api != API_VERSION:
-            error = f"written for plugin API {api!r}, this mmalign has {API_VERSION}; install a version that matches"
+            error = (
+                f"written for plugin API {api!r}, this mmalign has {API_VERSION}; install a version that matches, or "
+                "change it: docs/plugins.md, 'From API 1 to 2'"
+            )
             return _info(candidate, file=file, status="incompatible", error=error), None
         twin = next((name for name, other in loaded.items() if other is plugin), "")
         if twin:

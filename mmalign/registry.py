@@ -18,6 +18,7 @@ from pluggy import HookImpl
 from mmalign.errors import ConfigError, PluginError, suggest
 from mmalign.plugin_discovery import plugin_code
 from mmalign.plugins import PluginInfo, PluginSet, load_plugins
+from mmalign.spec_checks import check_spec
 from mmalign.specs import (
     AdvantageSpec,
     CollectorSpec,
@@ -124,7 +125,7 @@ class Registry:
     @functools.cached_property
     def _conformance(self) -> tuple[Entry[Any], ...]:
         # Asked for on demand: only the conformance runner needs them.
-        from mmalign.conformance import ConformanceSpec
+        from mmalign.specs import ConformanceSpec
 
         entries: list[Entry[Any]] = []
         for implementation in self._implementations("register_conformance"):
@@ -141,6 +142,9 @@ class Registry:
         try:
             specs = {kind: list(self._collect(kind, name)) for kind in KINDS}
         except PluginError as error:
+            info = self.plugin_set[name]
+            if not info.distribution:
+                raise PluginError(f"plugins: {info.file}: {error}") from error
             self.plugin_set.reject(name, "broken", str(error))
             return
         provides = {kind: sorted(spec.name for spec in found) for kind, found in specs.items() if found}
@@ -159,7 +163,7 @@ class Registry:
         for implementation in self._implementations(hook):
             if implementation.plugin_name == plugin_name:
                 for spec in _call(implementation, hook, spec_class):
-                    _check_spec(spec, hook)
+                    check_spec(spec, hook)
                     repeated = seen & {spec.name, *spec.aliases}
                     if repeated:
                         raise PluginError(f"{hook} offers {repeated.pop()!r} twice")
@@ -230,34 +234,6 @@ def _call(implementation: HookImpl, hook: str, spec_class: type[SpecT]) -> list[
         if not isinstance(item, spec_class):
             raise PluginError(f"{hook} returned {item!r:.80} in its list, expected {spec_class.__name__}")
     return list(result)
-
-
-def _check_spec(spec: Spec, hook: str) -> None:
-    """Checks what a dataclass does not: types of names, and the form of import strings."""
-    if not isinstance(spec.name, str) or not spec.name:
-        raise PluginError(f"{hook}: a part is named {spec.name!r}; expected text")
-    for attribute in ("aliases", "requires", "needs"):
-        value = getattr(spec, attribute, ())
-        if not isinstance(value, tuple) or not all(isinstance(one, str) for one in value):
-            raise PluginError(f"{hook}: {attribute} of {spec.name!r} is {value!r}; expected a tuple of names")
-    if isinstance(spec, QuantitySpec):
-        _check_computed(spec, hook)
-    for attribute in ("config", "target", "loss", "function", "compute", "module"):
-        value = getattr(spec, attribute, "a:b")
-        if isinstance(spec, QuantitySpec) and value == "":
-            continue
-        if not isinstance(value, str) or not all(value.partition(":")):
-            raise PluginError(
-                f"{hook}: {attribute} of {spec.name!r} is {value!r}; "
-                "expected an import string 'package.module:attribute'"
-            )
-
-
-def _check_computed(spec: QuantitySpec, hook: str) -> None:
-    if bool(spec.compute) == bool(spec.module):
-        raise PluginError(f"{hook}: {spec.name!r} has to name one of compute and module")
-    if spec.module and spec.stage != "policy":
-        raise PluginError(f"{hook}: {spec.name!r} has a module and stage {spec.stage!r}; trained ones are of 'policy'")
 
 
 def _is_installed(module: str) -> bool:

@@ -6,7 +6,8 @@ pairs, K reward dimensions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -72,25 +73,29 @@ class QuantitySpec(Spec):
     Attributes:
         axes: its shape in the letters of the contract: `N`, `NT`, `NK`, `M`, `M2`, `P`, or `` for a scalar; `MI` for
             rows of responses, which is what the stage `companion` gives. Letters behind these may be any.
-        needs: the quantities it is computed from.
+        names: parameter to quantity, where a parameter of the function has another name than what it gets.
+        needs: at the stages `data` and `step`, quantities that have to be there beside those of the parameters: what
+            the function finds in `batch.quantities`, or what `context` computes with.
         stage: when it is computed. `data`: from the records. `companion`: which further response a pair is scored
             with; see `mmalign.planning.companions`. `frozen`: once a round, without gradient. `step`: once an
             optimiser step over the whole global batch, without gradient (for batch-coupled losses). `policy`: in every
             micro-batch, from quantities that carry gradient.
-        compute: import string. Stages `frozen` and `policy`: `f(*needs) -> Tensor`. Stage `step`:
-            `f(context: StepContext) -> Tensor`. Stage `data`: `f(batch: Batch) -> Tensor`, with axes `M` one number
-            for each of `batch.comparisons()`; `batch.encode` is there. Stage `companion`:
-            `f(record: Record, chosen: int, rejected: int) -> Record | None`. The fields of `config` are
-            keyword arguments beside those; a run sets them in `quantities: [{name: ..., parameters}]`.
-        module: in the place of `compute`, at stage `policy`: import string of `f(model: Model, **parameters) ->
-            nn.Module`. The module is trained with the policy and called with the needs, floats in float32. It can need
-            outputs of the policy's pass (`policy_hidden`, `policy_logps`, ...), other trained quantities, and what is
-            known before the pass (`reference_layers`, `step_mask`, ...).
+        compute: import string of a function that returns a tensor. Its parameters name the quantities that it gets; a
+            parameter `context: StepContext` (stage `step`) or `batch: Batch` (stage `data`; `batch.encode` is there)
+            is filled by the engine. At stage `data`, axes `M` mean one number for each of `batch.comparisons()`. Stage
+            `companion`: `f(record: Record, chosen: int, rejected: int) -> Record | None`. The fields of `config` are
+            keyword-only parameters; a run sets them in `quantities: [{name: ..., parameters}]`.
+        module: in the place of `compute`, at stage `policy`: import string of an `nn.Module` class that is built with
+            `(model: Model, **parameters)` and trained with the policy. The parameters of its `forward` name what it
+            gets, floats in float32: outputs of the policy's pass (`policy_hidden`, `policy_logps`, ...), other trained
+            quantities, and what is known before the pass (`reference_layers`, `step_mask`, ...). A function that builds
+            a module will do if `names` says what the parameters of `forward` get.
     """
 
     kind: ClassVar[str] = "quantity"
     axes: str
-    needs: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    needs: tuple[str, ...] | None = None
     stage: Literal["data", "companion", "frozen", "step", "policy"] = "policy"
     compute: str = ""
     module: str = ""
@@ -100,19 +105,21 @@ class QuantitySpec(Spec):
 class ObjectiveSpec(Spec):
     """A loss over quantities.
 
-    The loss is a pure function: tensors positional in the order of `needs`, parameters keyword-only. It returns the
-    loss of every element ([M], [P], [N] or [N, T] as `per` says; the engine masks, weights, reduces and scales) and a
-    dictionary of detached per-element metrics (of the same shape; the engine averages them).
+    The loss is a pure function, and its signature is its declaration: the parameters before `*` are the quantities that
+    it needs, by their names; those behind it are the fields of its config. It returns the loss of every element ([M],
+    [P], [N] or [N, T] as `per` says; the engine masks, weights, reduces and scales) and a dictionary of detached
+    per-element metrics (of the same shape; the engine averages them).
+
+    Beside the quantities of the contract, `{source}_{sequence|mean}_logps` [N] and
+    `{source}_{chosen|rejected}_{sequence|mean}_logps` [M] are derived from `{source}_logps`, and `{chosen|rejected}_X`
+    [M, ...] from any `X` [N, ...] (`chosen_lengths`, `rejected_policy_logps` [M, T]). A companion `ROLE_row` is a third
+    such side: `policy_ROLE_mean_logps`, `ROLE_lengths`; NaN for pairs without one.
 
     Attributes:
         loss: import string of the loss function.
         per: what one element of the loss is about: a `pair`, a `prompt`, a `response` or a `step`. The elements of
             `prompt` are the distinct values of `prompt_index`, ascending; all responses to one are given together.
-        needs: quantity names. Beside those of the contract, `{source}_{sequence|mean}_logps` [N] and
-            `{source}_{chosen|rejected}_{sequence|mean}_logps` [M] are derived from `{source}_logps`, and
-            `{chosen|rejected}_X` [M, ...] from any `X` [N, ...] (`chosen_lengths`, `rejected_policy_logps` [M, T]).
-            A companion `ROLE_row` is a third such side: `policy_ROLE_mean_logps`, `ROLE_lengths`; NaN for pairs without
-            one.
+        names: parameter to quantity, for a loss that several objectives share under other names.
         over: name of an [N] quantity; only responses that it marks (bool), or of which it knows a number (not NaN),
             count, also in the normalisation. A prompt counts where one of its responses does, a pair where both do;
             over a companion `ROLE_row`, a pair counts where there is one.
@@ -120,26 +127,37 @@ class ObjectiveSpec(Spec):
         aggregation: default for `per="step"`: `step_mean`, `sequence_mean`, `sequence_sum` or `constant`.
         log_prob_kinds: the kinds of log-probs for which the loss means something.
         equation: the loss in one line of plain text.
+        needs: what plugin API 1 listed here; refused with what to write in its place.
     """
 
     kind: ClassVar[str] = "objective"
     loss: str
     per: Literal["pair", "prompt", "response", "step"]
-    needs: tuple[str, ...]
+    names: Mapping[str, str] = field(default_factory=dict)
     over: str = ""
     aggregation: str = "step_mean"
     log_prob_kinds: tuple[LogProbKind, ...] = ("exact", "surrogate")
     equation: str = ""
+    needs: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdvantageSpec(Spec):
-    """An estimator of advantages: `function(*needs, **parameters) -> [N] or [N, T]`, pure, without gradient."""
+    """An estimator of advantages: a pure function without gradient that returns [N] or [N, T].
+
+    Its parameters before `*` name the quantities that it needs, e.g. `composite_rewards` and `prompt_index`; those
+    behind it are the fields of its config.
+
+    Attributes:
+        names: parameter to quantity, where a parameter has another name than what it gets.
+        needs: as for `ObjectiveSpec`.
+    """
 
     kind: ClassVar[str] = "advantage"
     function: str
-    needs: tuple[str, ...] = ("composite_rewards", "prompt_index")
+    names: Mapping[str, str] = field(default_factory=dict)
     equation: str = ""
+    needs: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,3 +215,28 @@ class EvaluatorSpec(TargetSpec):
     """An `Evaluator` subclass."""
 
     kind: ClassVar[str] = "evaluator"
+
+
+@dataclass(frozen=True)
+class ConformanceSpec:
+    """How to compute the cases of a method; several specs may share one.
+
+    Attributes:
+        method: the `method` of the cases.
+        compute: import string of `f(inputs, hparams) -> result`. Inputs are float64 tensors (null is NaN), or what the
+            file says where that is no array of numbers. The result is a tensor or a dictionary of tensors, of which a
+            bare `expected` is compared with the first; None if the case is not one for this function.
+        inputs: names of inputs that a case must have.
+        hparams: names of hyper-parameters that a case must have.
+        given: columns of an `expected` table that say what its rows are about, e.g. timesteps; the function finds each
+            among its inputs, one value a row, and returns a list of dictionaries, one a row.
+        parts: names of the plugin's own parts whose formula the cases show; empty for the part named like the method.
+    """
+
+    kind: ClassVar[str] = "conformance"
+    method: str
+    compute: str
+    inputs: tuple[str, ...] = ()
+    hparams: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()

@@ -76,9 +76,9 @@ def build_run(
     source = open_data(assembly, "train", left_out) if training else nothing
     held_out = open_data(assembly, "eval", left_out) if config.data.eval else nothing
     model = _load_model(assembly, accelerator.device, dtype)
-    heads = [name for name in ("scores", "values") if name in assembly.plan.policy_outputs]
+    heads = [name for name in ("scores", "values") if name in assembly.plan.forward.outputs]
     policy = Policy(assembly.modality, model, heads, assembly.plan.trained).to(accelerator.device)
-    if not assembly.plan.policy_outputs:
+    if not assembly.plan.forward:
         # Only heads are trained; wrappers for several processes refuse parameters that no pass uses.
         policy.network.requires_grad_(False)
     if assembly.modality.adapter and accelerator.mixed_precision != "no":

@@ -1,4 +1,4 @@
-"""Tiny models, made in code and in no time, for tests of plugins.
+"""Tiny models, made in code and in no time, and trials of parts, for tests of plugins.
 
 >>> folder = build_tiny_text_model(tmp_path / "model")          # doctest: +SKIP
 >>> modality = TextModality(model=str(folder))                  # doctest: +SKIP
@@ -6,11 +6,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+if TYPE_CHECKING:
+    from mmalign.trial.objectives import TrialReport
 
 Architecture = Literal["llama", "qwen2", "gpt2"]
 
@@ -28,6 +32,43 @@ _CORPUS = (
     "I like it. That is good, kind and helpful; this is bad, rude and wrong.",
     "What is the capital of France? The capital of France is Paris.",
 )
+
+
+def try_part(
+    kind: Literal["objective", "advantage", "quantity"],
+    name: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    files: Sequence[str | Path] = (),
+    quantities: Mapping[str, Mapping[str, Any]] | None = None,
+    rewards: int = 1,
+) -> TrialReport:
+    """Calls a part once on made-up tensors of the axes that it needs, as `check` does; takes milliseconds, no model.
+
+    Arity, keywords, axes, the dictionary of metrics, `per`, finite numbers where padded steps are NaN, and gradients.
+
+    Args:
+        name: of the part, in an installed plugin or one of `files`.
+        parameters: as a configuration gives them.
+        files: plugin files that are not installed.
+        quantities: parameters of quantities that the part needs, by their names.
+        rewards: number of reward dimensions K.
+
+    Returns:
+        what was found out: `constants` has, by objective, the parameters that are computed from what is trained and get
+        no gradient.
+
+    Raises:
+        MmalignError: something is wrong; the message has a line for each mistake.
+    """
+    from mmalign.registry import load_registry
+    from mmalign.trial.alone import try_alone
+
+    registry = load_registry(files=[Path(file) for file in files], strict=bool(files))
+    spec = registry.find(kind, name, "try_part").spec
+    report = try_alone(registry, spec, parameters, quantities, rewards)
+    report.raise_problems()
+    return report
 
 
 def build_tiny_text_model(

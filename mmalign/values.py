@@ -35,11 +35,6 @@ class EncodedResponse:
     truncated: int = 0
 
 
-ANCHORED_OUTPUTS = ("forward_kl", "reverse_kl", "expected_logps")
-"""What compares the policy's distribution of a step with that of an anchor: KL(anchor, policy), KL(policy, anchor), and
-the mean log-prob of a step under the anchor if the policy takes it."""
-
-
 @dataclass(frozen=True)
 class Anchor:
     """Another model's distribution of every step, to compare the policy's with; kept as states, which are small.

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from mmalign import EncodedResponse, Model, Networks, Policy, Record
-from mmalign.compute.networks import complete_responses
-from mmalign.compute.policy import evaluation_mode
+from mmalign import EncodedResponse, Model, Record
+from mmalign.compute.networks import Networks, complete_responses
+from mmalign.compute.policy import Policy, evaluation_mode
 from mmalign.modality import Modality
 from mmalign_diffusion.config import FamilyComponent
 from mmalign_diffusion.modality import Diffusion

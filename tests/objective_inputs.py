@@ -11,7 +11,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mmalign.losses.objectives import ENGINE_PARAMETERS
+from mmalign.binding import ENGINE_PARAMETERS, Binding, read_binding
 from mmalign.losses.reductions import step_mask
 from mmalign.registry import load_object, load_registry
 from mmalign.specs import ObjectiveSpec, Parameters
@@ -19,6 +19,8 @@ from mmalign.specs import ObjectiveSpec, Parameters
 SPECS: dict[str, ObjectiveSpec] = {
     entry.spec.name: entry.spec for entry in load_registry().entries("objective") if not entry.unavailable
 }
+BINDINGS: dict[str, Binding] = {name: read_binding(spec) for name, spec in SPECS.items()}
+NEEDS = {name: binding.needs for name, binding in BINDINGS.items()}
 STEP_SPECS = [name for name, spec in SPECS.items() if spec.per == "step"]
 SEMI_GRADIENT = {"a_lol", "a_lol_seq", "r_lol", "reward_gold", "oreo", "sampled_kl", "tdpo2"}
 """Objectives that hold detached functions of what is trained, so that their gradient is not that of their value."""
@@ -66,7 +68,7 @@ SPECIAL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 """Quantities that are not one number a response: how they are made from noise and the step mask, [N, T] both."""
 HEADS = {"values", "reward_mask", "divergence_mask", "token_mask", "removal_logits", "prompt_values"}
 """Quantities of heads, which are trained like those of the policy."""
-BY_PLACE = [name for name, spec in SPECS.items() if "pairs" in spec.needs]
+BY_PLACE = [name for name, needs in NEEDS.items() if "pairs" in needs]
 """Objectives that get the rows of their pairs; the engine's own tests cut and reorder their batches."""
 seeds = st.integers(0, 2**32 - 1)
 every_objective = pytest.mark.parametrize("name", SPECS)
@@ -98,7 +100,7 @@ def inputs_of(name: str, seed: int) -> dict[str, Tensor]:
             return noise[:, 0].abs()
         return noise[:, 0]
 
-    return {need: make(need) for need in SPECS[name].needs}
+    return {need: make(need) for need in NEEDS[name]}
 
 
 @dataclass(frozen=True)
@@ -113,13 +115,30 @@ class Evaluation:
 def evaluate(name: str, inputs: dict[str, Tensor], **changes: Any) -> Evaluation:
     leaves = {key: value.clone() for key, value in inputs.items()}
     trained = {key: value.requires_grad_() for key, value in leaves.items() if is_trained(key)}
-    losses, metrics = load_object(SPECS[name].loss)(*leaves.values(), **{**own_parameters(name), **changes})
+    arguments = {parameter: leaves[need] for parameter, need in BINDINGS[name].inputs.items()}
+    losses, metrics = load_object(SPECS[name].loss)(**arguments, **{**own_parameters(name), **changes})
     gradients = torch.autograd.grad(losses.sum(), list(trained.values()), allow_unused=True)
     filled = [
         torch.zeros_like(leaf) if gradient is None else gradient
         for leaf, gradient in zip(trained.values(), gradients, strict=True)
     ]
     return Evaluation(losses.detach(), dict(metrics), dict(zip(trained, filled, strict=True)))
+
+
+def find_mixed_metrics(name: str) -> list[str]:
+    """Lists metrics named after one side of a pair that change with quantities of the other side."""
+    inputs = inputs_of(name, seed=0)
+    before = evaluate(name, inputs).metrics
+    found = []
+    for side, other in (("chosen", "rejected"), ("rejected", "chosen")):
+        moved = {key: value - 0.25 if _is_side(key, other) else value for key, value in inputs.items()}
+        after = evaluate(name, moved).metrics
+        found += [key for key in before if key.startswith(f"{side}_") and not torch.equal(before[key], after[key])]
+    return found
+
+
+def _is_side(need: str, side: str) -> bool:
+    return side in need and need.endswith(("_logps", "_kl"))
 
 
 def is_trained(need: str) -> bool:
@@ -129,7 +148,7 @@ def is_trained(need: str) -> bool:
 
 def rounding_of(name: str) -> float:
     """Sums over the responses to a prompt, or the items of one, are rounded anew where their padding changes."""
-    return 1e-12 if SPECS[name].per == "prompt" or "item_index" in SPECS[name].needs else 0.0
+    return 1e-12 if SPECS[name].per == "prompt" or "item_index" in NEEDS[name] else 0.0
 
 
 def own_parameters(name: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import torch
 from conftest import TOY_PLUGIN
 
 from mmalign.api import load_assembly
+from mmalign.binding import needs_of
 from mmalign.config.run_config import RunConfig
 from mmalign.planning.quantities import find_teachers
 from mmalign.registry import load_registry
@@ -106,7 +107,7 @@ REWARDS: dict[str, dict[str, Any]] = {
 def is_online(name: str) -> bool:
     """Tells whether an objective is trained on samples: by its needs, or by what it is added to."""
     specs = [SPECS[one] for one in (name, PENALTIES.get(name, name))]
-    return any(not ROLLOUTS.isdisjoint((*spec.needs, spec.over)) for spec in specs)
+    return any(not ROLLOUTS.isdisjoint((*needs_of(spec), spec.over)) for spec in specs)
 
 
 def is_bound(name: str) -> bool:
@@ -138,7 +139,7 @@ def build_config(
         "diffusion": {"model": str(model), "family": {"name": "class_unet", "null_class": 3}},
     }
     objectives = [{"name": name, **PARAMETERS.get(name, {})}]
-    teachers = find_teachers(SPECS[name].needs) if name in TAUGHT and modality == "text" else ()
+    teachers = find_teachers(needs_of(SPECS[name])) if name in TAUGHT and modality == "text" else ()
     if name in PENALTIES and not alone:
         objectives.append({"name": PENALTIES[name]})
     config: dict[str, Any] = {
@@ -156,7 +157,7 @@ def build_config(
         config["collector"] = {"name": "mixed" if name in MIXED else "group", "group_size": 4}
         config["rewards"] = [REWARDS.get(modality, {"name": "zeros"})]
         config["train"]["epochs_per_round"] = 2
-        if "advantages" in SPECS[name].needs:
+        if "advantages" in needs_of(SPECS[name]):
             config["advantage"] = {"name": "rloo"}
     return RunConfig.model_validate(config)
 

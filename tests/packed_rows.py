@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmalign import EncodedResponse, Policy
+from mmalign import EncodedResponse
+from mmalign.compute.policy import Policy
+from mmalign.forward_plan import ForwardPlan
 
 OUTPUTS = ("logps", "entropy", "values", "scores")
 
@@ -17,7 +19,7 @@ def measure(policy: Policy, responses: list[EncodedResponse], packing: str) -> t
     modality: Any = policy.modality
     modality.packing = packing
     policy.zero_grad(set_to_none=True)
-    outputs = policy(responses, OUTPUTS)
+    outputs = policy(responses, ForwardPlan.of(*OUTPUTS))
     mask = outputs["step_mask"]
     weights = torch.linspace(0.5, 1.5, mask.numel()).reshape(mask.shape)
     steps = sum((torch.where(mask, outputs[name], 0) * weights).sum() for name in OUTPUTS[:3])

@@ -18,6 +18,7 @@ from mmalign import ConfigError, DataError, Record
 from mmalign.annotation import score_records
 from mmalign.cli.main import app
 from mmalign.data.sources import DataConfig, open_source
+from mmalign.forward_plan import ForwardPlan
 
 RECORDS = [
     compared(
@@ -59,7 +60,9 @@ def test_a_quantity_of_responses_becomes_their_score(write_run: WriteRun) -> Non
     scored = list(score_records(run, RECORDS, "scores", name="quality"))
     with torch.no_grad():
         run.policy.eval()
-        expected = run.policy(run.backend.encode(RECORDS, targets_only=False).responses, ("scores",))["scores"]
+        expected = run.policy(run.backend.encode(RECORDS, targets_only=False).responses, ForwardPlan.of("scores"))[
+            "scores"
+        ]
     found = [value for record in scored for value in scores_of(record, "quality").values()]
     assert found == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-6)
     assert [list(scores_of(record, "quality")) for record in scored] == [["r0", "r1", "r2"]] * 6

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from mmalign.conformance import CaseResult, ConformanceSpec, run_conformance
+from mmalign.conformance import CaseResult, run_conformance
 from mmalign.errors import DataError
+from mmalign.specs import ConformanceSpec
 
 
 def double(inputs: Any, hparams: Any) -> Any:

@@ -30,7 +30,6 @@ from mmalign import (
 )
 
 SYMBOLS = 4
-LOG_RATIO = ("policy_sequence_logps", "reference_sequence_logps")
 
 
 @hookimpl
@@ -55,7 +54,7 @@ def register_rewards() -> list[RewardSpec]:
 @hookimpl
 def register_objectives() -> list[ObjectiveSpec]:
     broken = [
-        ObjectiveSpec(name=name, summary="Broken.", loss=f"toy_plugin:{name}_loss", per="response", needs=LOG_RATIO)
+        ObjectiveSpec(name=name, summary="Broken.", loss=f"toy_plugin:{name}_loss", per="response")
         for name in ("nan", "infinite_gradient", "detached", "scalar", "scalar_metric")
     ]
     return [
@@ -65,7 +64,6 @@ def register_objectives() -> list[ObjectiveSpec]:
             summary="Minus the log-prob of every step over a constant.",
             loss="toy_plugin:likelihood_loss",
             per="step",
-            needs=("policy_logps",),
             aggregation="constant",
         ),
     ]
@@ -147,26 +145,26 @@ class Zeros(Reward):
 Loss = tuple[Tensor, dict[str, Any]]
 
 
-def nan_loss(policy: Tensor, reference: Tensor) -> Loss:
-    return policy - reference + float("nan"), {}
+def nan_loss(policy_sequence_logps: Tensor, reference_sequence_logps: Tensor) -> Loss:
+    return policy_sequence_logps - reference_sequence_logps + float("nan"), {}
 
 
-def infinite_gradient_loss(policy: Tensor, reference: Tensor) -> Loss:
+def infinite_gradient_loss(policy_sequence_logps: Tensor, reference_sequence_logps: Tensor) -> Loss:
     # The square root has an infinite slope at 0, where every run starts.
-    return (policy - reference).abs().sqrt(), {}
+    return (policy_sequence_logps - reference_sequence_logps).abs().sqrt(), {}
 
 
-def detached_loss(policy: Tensor, reference: Tensor) -> Loss:
-    return (policy - reference).detach(), {}
+def detached_loss(policy_sequence_logps: Tensor, reference_sequence_logps: Tensor) -> Loss:
+    return (policy_sequence_logps - reference_sequence_logps).detach(), {}
 
 
-def scalar_loss(policy: Tensor, reference: Tensor) -> Loss:
-    return (policy - reference).mean(), {}
+def scalar_loss(policy_sequence_logps: Tensor, reference_sequence_logps: Tensor) -> Loss:
+    return (policy_sequence_logps - reference_sequence_logps).mean(), {}
 
 
-def scalar_metric_loss(policy: Tensor, reference: Tensor) -> Loss:
-    return policy - reference, {"margin": torch.tensor(3.0)}
+def scalar_metric_loss(policy_sequence_logps: Tensor, reference_sequence_logps: Tensor) -> Loss:
+    return policy_sequence_logps - reference_sequence_logps, {"margin": torch.tensor(3.0)}
 
 
-def likelihood_loss(policy: Tensor) -> Loss:
-    return -policy, {}
+def likelihood_loss(policy_logps: Tensor) -> Loss:
+    return -policy_logps, {}

@@ -14,18 +14,21 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from mmalign.binding import read_binding
 from mmalign.cli.context import current_registry
 from mmalign.config.validation import ParameterRow, load_config_model, parameters_table
 from mmalign.errors import ConfigError, PluginError, suggest
 from mmalign.registry import KINDS, Entry, Registry
+from mmalign.specs import AdvantageSpec, ObjectiveSpec, QuantitySpec
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 PLURALS = {kind: f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s" for kind in KINDS}
 
 _FACTS = (
-    "equation needs per over aggregation axes stage module provides log_prob_kind log_prob_kinds paper aliases".split()
-)
+    "equation defined_in needs per over aggregation axes stage module provides log_prob_kind log_prob_kinds paper "
+    "aliases"
+).split()
 _ABSENT = {
     "modalities": "none that is installed",
     "needs met by": "no part that is installed",
@@ -131,6 +134,17 @@ def _parameters(entry: Entry[Any]) -> list[ParameterRow] | str:
         return str(error)
 
 
+def _needs(entry: Entry[Any]) -> dict[str, Any]:
+    """The quantities that a part's function takes, and where that is; nothing of other parts or broken ones."""
+    if not isinstance(entry.spec, (ObjectiveSpec, AdvantageSpec, QuantitySpec)):
+        return {}
+    try:
+        binding = read_binding(entry.spec, entry.plugin.name)
+    except PluginError as error:
+        return {"defined_in": str(error)}
+    return {"needs": binding.needs, "defined_in": f"{binding.signature.file}:{binding.signature.line}"}
+
+
 def _limits(entry: Entry[Any], registry: Registry) -> dict[str, Any]:
     """What an objective can be used with, and the golden vectors it is checked against; nothing of other parts."""
     if entry.spec.kind != "objective":
@@ -164,7 +178,7 @@ def _part_to_dict(entry: Entry[Any]) -> dict[str, Any]:
 
 def _explanation_to_dict(entry: Entry[Any]) -> dict[str, Any]:
     parameters = _parameters(entry)
-    own = {field.name: getattr(entry.spec, field.name) for field in fields(entry.spec)}
+    own = {field.name: getattr(entry.spec, field.name) for field in fields(entry.spec)} | _needs(entry)
     rows = [] if isinstance(parameters, str) else [row._asdict() for row in parameters]
     error = entry.unavailable or (parameters if isinstance(parameters, str) else "")
     return {**own, **_part_to_dict(entry), "parameters": rows, "error": error}
@@ -196,8 +210,9 @@ def _parts_table(kind: str, entries: Sequence[Entry[Any]]) -> Table:
 def _render_explanation(entry: Entry[Any], limits: Mapping[str, Sequence[str]]) -> Group:
     spec = entry.spec
     facts = Table.grid(padding=(0, 2))
+    needs = _needs(entry)
     for name in _FACTS:
-        value = getattr(spec, name, "")
+        value = needs.get(name) or getattr(spec, name, "")
         means_something = name != "aggregation" or getattr(spec, "per", "") == "step"
         if value and means_something:
             text = value if isinstance(value, str) else ", ".join(value)

@@ -107,7 +107,7 @@ def _size_lines(inspection: Inspection) -> list[str]:
     reference = f"reference: {_describe_reference(assembly)}" if plan.needs_reference else "no reference"
     lines = [
         f"{inspection.total_steps} steps of {train.batch_size} prompts in micro-batches of {train.micro_batch_size}",
-        f"forward pass gives: {', '.join(plan.policy_outputs) or 'nothing'}; {reference}",
+        f"forward pass gives: {', '.join(plan.forward.axes()) or 'nothing'}; {reference}",
         *([f"teachers: {', '.join(assembly.teachers)}"] if assembly.teachers else []),
         *([f"stages of {', '.join(map(str, stages))} records"] if len(stages) > 1 else []),
         f"weights in {str(inspection.dtype).removeprefix('torch.')}",

@@ -21,10 +21,11 @@ from mmalign.compute.step_context import StepContext
 from mmalign.data.records import Record
 from mmalign.distribution import SumOverProcesses
 from mmalign.errors import TrainingError
+from mmalign.forward_plan import FROZEN_OUTPUTS, Output
 from mmalign.media.checks import MediaSkips
 from mmalign.monitoring.metrics import compute_means
-from mmalign.planning.companions import add_record_quantities
-from mmalign.planning.quantities import ANCHOR_OUTPUTS, DERIVED, Plan, Provider
+from mmalign.planning.companions import add_record_quantities, check_axes
+from mmalign.planning.quantities import Plan, Provider
 from mmalign.references.reference import MovingReference
 from mmalign.rewards.scorer import RewardScorer, build_samples
 from mmalign.values import Anchor, EncodedResponse, Rollout
@@ -120,18 +121,18 @@ class Backend(Scoring):
 
     def _add_frozen(self, batch: Batch, provider: Provider, rollouts: Sequence[Rollout]) -> Batch:
         anchor, _, output = provider.name.rpartition("_")
-        if output in ANCHOR_OUTPUTS and not provider.compute:
+        if output in FROZEN_OUTPUTS and not provider.compute:
             # Cut as the policy's passes will be, rounding is alike: in a reduced precision log-ratios start at 0, too.
             cut = batch.micro_batch_rows
-            scored = self._score_with_anchor(anchor, output, batch.responses, stored=not rollouts, cut=cut)
+            scored = self._score_with_anchor(anchor, Output(output), batch.responses, stored=not rollouts, cut=cut)
             return _add(batch, provider, scored)
         if provider.name in ("rewards", "composite_rewards"):
             return self.add_rewards(batch, self.score_rollouts(rollouts))
-        needs = [batch.quantities[name] for name in provider.needs]
         if provider.name == "advantages" and self.assembly.advantage is not None:
-            advantage = self.assembly.advantage
-            return _add(batch, provider, advantage.function(*needs, **advantage.parameters).detach())
-        return _add(batch, provider, provider.load()(*needs))
+            return _add(batch, provider, self.assembly.advantage.estimate(batch.quantities).detach())
+        value = provider.call(batch.quantities)
+        check_axes(provider, value, batch)
+        return _add(batch, provider, value)
 
     def begin_round(self, seed: str) -> dict[str, float]:
         """Lets a moving reference choose what it is during a round; returns metrics of it."""
@@ -146,12 +147,9 @@ class Backend(Scoring):
             training: False for an evaluation, from which running means must not learn.
         """
         for provider in self.assembly.plan.computed("step"):
-            # Quantities derived from those of this stage are computed from them, like any derived one.
-            derived = provider.origin == DERIVED
-            needs = (
-                [batch.quantities[name] for name in provider.needs] if derived else [StepContext(self, batch, training)]
-            )
-            batch = _add(batch, provider, provider.load()(*needs).detach().to(self.device))
+            value = provider.call(batch.quantities, context=StepContext(self, batch, training))
+            check_axes(provider, value, batch)
+            batch = _add(batch, provider, value.detach().to(self.device))
         return batch
 
     # -- every micro-batch
@@ -160,9 +158,9 @@ class Backend(Scoring):
         """Runs the policy on a micro-batch and computes every quantity that depends on it, with gradient."""
         plan = self.assembly.plan
         values = dict(batch.quantities)
-        if plan.policy_outputs or plan.trained:
+        if plan.forward or plan.trained:
             known = values if plan.trained else None
-            outputs = self.policy(batch.responses, plan.policy_outputs, self._compared(batch), known)
+            outputs = self.policy(batch.responses, plan.forward, self._compared(batch), known)
             outputs |= name_outputs(outputs)
             values |= {name: outputs[name] for name in plan.names("policy") if name in outputs}
         return compute_derived(values, plan, "policy")
@@ -181,6 +179,11 @@ class Backend(Scoring):
     def reward_names(self) -> tuple[str, ...]:
         """Names of the K reward dimensions."""
         return tuple(self.assembly.scorer.names) if self.assembly.scorer else ()
+
+    @property
+    def online(self) -> bool:
+        """True if the run samples responses."""
+        return self.assembly.online
 
     @property
     def has_reference(self) -> bool:
@@ -234,7 +237,7 @@ class Backend(Scoring):
 def compute_derived(values: dict[str, Tensor], plan: Plan, stage: Any) -> dict[str, Tensor]:
     """Computes, in order, the planned quantities of a stage from the values that are already there."""
     for provider in plan.computed(stage):
-        values[provider.name] = provider.load()(*(values[name] for name in provider.needs))
+        values[provider.name] = provider.call(values)
     return values
 
 

@@ -10,29 +10,31 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from mmalign.forward_plan import ForwardPlan, Output
 from mmalign.values import EncodedResponse
 
 
 @torch.no_grad()
 def score_responses(
-    network: Callable[..., Any], responses: Sequence[EncodedResponse], parts: Iterable[Sequence[int]], output: str
+    network: Callable[..., Any], responses: Sequence[EncodedResponse], parts: Iterable[Sequence[int]], output: Output
 ) -> Tensor:
     """Runs `network` over N responses without gradient, in parts.
 
     Args:
         network: a policy module, e.g. that of the reference.
         parts: the rows of each pass; every row is in one of them.
-        output: what to compute; see `Modality.step_outputs`.
+        output: what to compute.
 
     Returns:
         the output [N, T, ...] in the given order, float32.
     """
     rows: list[Tensor] = [torch.empty(0)] * len(responses)
+    plan = ForwardPlan.of(output)
     for part in parts:
-        values = network([responses[row] for row in part], (output,))[output].float()
+        values = network([responses[row] for row in part], plan)[output].float()
         for row, own in zip(part, values, strict=True):
-            rows[row] = own if output == "context" else own[: responses[row].steps]
-    return pad_rows(rows, nan if output == "context" else 0.0)
+            rows[row] = own if output is Output.CONTEXT else own[: responses[row].steps]
+    return pad_rows(rows, nan if output is Output.CONTEXT else 0.0)
 
 
 def cut_rows(responses: Sequence[EncodedResponse], size: int, positions: int | None) -> Iterator[list[int]]:

@@ -1,4 +1,4 @@
-"""The trained network with its heads, as one module whose forward pass gives the wanted step outputs.
+"""The trained network with its heads, as one module whose forward pass gives the planned step outputs.
 
 Distributed wrappers (DDP, FSDP) hook into `forward`, so every differentiable pass goes through `Policy.__call__`.
 """
@@ -11,8 +11,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from mmalign.compute.outputs import check_mask, check_outputs
+from mmalign.foreign import foreign_code
+from mmalign.forward_plan import POLICY_OUTPUTS, ForwardPlan
 from mmalign.modality import Modality
-from mmalign.planning.quantities import POLICY_OUTPUTS, Provider
+from mmalign.planning.quantities import Provider
 from mmalign.values import Anchor, EncodedResponse, Model
 
 
@@ -31,36 +34,47 @@ class Policy(nn.Module):
         super().__init__()
         self.modality = modality
         self.network = model.network
+        self._mask_checked = False
         linear = {name: _build_head(model.hidden_size) for name in sorted(heads)}
         self.heads = Heads({**linear, **{one.name: one.build(model).float() for one in trained}})
-        self._needs = {one.name: one.needs for one in trained}
+        self._inputs = {one.name: one.bind().inputs for one in trained}
 
     def forward(
         self,
         responses: Sequence[EncodedResponse],
-        want: Collection[str],
+        plan: ForwardPlan,
         anchors: Mapping[str, Anchor] | None = None,
         known: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Computes the wanted outputs of `responses`, see `Modality.step_outputs`, and the trained quantities.
+        """Computes the planned outputs of `responses`, see `Modality.step_outputs`, and the trained quantities.
 
         Args:
             known: quantities that are there before the pass; None to leave the trained quantities out.
         """
         outputs: dict[str, Tensor] = {}
-        if want:
+        if plan:
             # Modalities that know no anchors need not take the argument.
             compared = (anchors,) if anchors else ()
-            outputs = self.modality.step_outputs(self, responses, want, *compared)
+            name = f"modality {type(self.modality).__name__}"
+            with foreign_code(name, self.modality):
+                outputs = self.modality.step_outputs(self, responses, plan, *compared)
+            check_outputs(name, plan, responses, outputs)
+            if not self._mask_checked:
+                # Once: to look at what a mask says waits for the device.
+                check_mask(name, responses, outputs["step_mask"])
+                self._mask_checked = True
         return outputs if known is None else outputs | self._compute_trained({**known, **name_outputs(outputs)})
 
     def _compute_trained(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        for name, needs in self._needs.items():
-            inputs = [values[need].float() if values[need].is_floating_point() else values[need] for need in needs]
+        for name, inputs in self._inputs.items():
+            given = {parameter: values[need] for parameter, need in inputs.items()}
+            given = {key: value.float() if value.is_floating_point() else value for key, value in given.items()}
+            device = next(iter(given.values())).device.type
             # Heads are float32 also under autocast: masks and values differ by less than bfloat16 resolves.
-            with torch.autocast(inputs[0].device.type, enabled=False):
-                values[name] = self.heads[name](*inputs)
-        return {name: values[name] for name in self._needs}
+            head = self.heads[name]
+            with torch.autocast(device, enabled=False), foreign_code(f"quantity {name!r}", head):
+                values[name] = head(**given)
+        return {name: values[name] for name in self._inputs}
 
 
 def name_outputs(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from mmalign.compute.passes import cut_rows, score_responses
 from mmalign.compute.policy import Policy, evaluation_mode
 from mmalign.data.records import Record
 from mmalign.errors import TrainingError
+from mmalign.forward_plan import Output
 from mmalign.planning.assembly import Assembly
 from mmalign.references.reference import FrozenModel, MovingReference, Reference
 from mmalign.references.reference_cache import ReferenceCache
@@ -77,7 +78,7 @@ class Scoring:
         Args:
             stored: the responses come from a data set, so what was computed for them is kept and found again.
         """
-        return self._score_with_anchor("reference", "logps", responses, stored=stored)
+        return self._score_with_anchor("reference", Output.LOGPS, responses, stored=stored)
 
     @property
     def anchors(self) -> dict[str, Reference]:
@@ -90,7 +91,7 @@ class Scoring:
         return [*([self.reference_cache] if self.reference_cache else []), *self.teacher_caches.values()]
 
     def _score_with_anchor(
-        self, name: str, output: str, responses: Sequence[EncodedResponse], *, stored: bool, cut: Cut | None = None
+        self, name: str, output: Output, responses: Sequence[EncodedResponse], *, stored: bool, cut: Cut | None = None
     ) -> Tensor:
         """Computes an output [N, T, ...] of the reference or of a teacher; what is kept of it is found again."""
         if name not in self.anchors:
@@ -101,7 +102,7 @@ class Scoring:
                 return self._score(network, rows, output, cut if len(rows) == len(responses) else None)
 
         cache = self.reference_cache if name == "reference" else self.teacher_caches.get(name)
-        if cache is None or not stored or output != "logps":
+        if cache is None or not stored or output is not Output.LOGPS:
             return score(responses)
         return cache.logps(responses, self.assembly.modality.temperature, score).to(self.device)
 
@@ -172,7 +173,7 @@ class Scoring:
         self,
         network: Callable[..., Any],
         responses: Sequence[EncodedResponse],
-        output: str = "logps",
+        output: Output = Output.LOGPS,
         cut: Cut | None = None,
     ) -> Tensor:
         budget = self.assembly.config.train.micro_batch_tokens

@@ -15,7 +15,7 @@ from mmalign.errors import DataError
 from mmalign.losses.reductions import masked_sum
 
 if TYPE_CHECKING:
-    from mmalign.compute.backend import Backend
+    from mmalign.engine import Backend
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class StepContext:
             return torch.zeros(0), torch.zeros(0)
         mask = torch.arange(max(item.steps for item in encoded)) < torch.tensor([[item.steps] for item in encoded])
         policy = self.backend.policy_logps(encoded)
-        reference = self.backend.score_with_reference(encoded, stored=not self.backend.assembly.online)
+        reference = self.backend.score_with_reference(encoded, stored=not self.backend.online)
         mask = mask.to(policy.device)
         return masked_sum(policy, mask), masked_sum(reference, mask)
 

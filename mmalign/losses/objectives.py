@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmalign.binding import ENGINE_PARAMETERS
 from mmalign.compute.batch import Batch
 from mmalign.errors import PluginError
+from mmalign.foreign import foreign_code, name_origin
 from mmalign.losses.reductions import aggregation_weights
 from mmalign.names import distinct_names
 from mmalign.specs import ObjectiveSpec
 
 LossFunction = Callable[..., tuple[Tensor, Mapping[str, Tensor]]]
-ENGINE_PARAMETERS = ("aggregation", "horizon")
-"""Parameters of an objective that say how step losses are reduced; the loss itself does not get them."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Objective:
     Attributes:
         spec: what the plugin announced.
         loss: the pure loss function.
+        inputs: which quantity each of its parameters gets.
         parameters: its keyword arguments.
         weight: factor in the sum of objectives.
         aggregation: how step losses are reduced.
@@ -41,6 +42,7 @@ class Objective:
 
     spec: ObjectiveSpec
     loss: LossFunction
+    inputs: Mapping[str, str]
     parameters: Mapping[str, Any]
     weight: float = 1.0
     aggregation: str = "step_mean"
@@ -55,25 +57,48 @@ class Objective:
         gradient.
 
         Raises:
-            PluginError: the loss has another shape than its declaration says.
+            PluginError: the loss raises, or returns something else than its declaration says.
         """
         mask = element_mask(self.spec, values)
         counted = _covered(self.spec, values) if self.spec.per == "step" else mask
-        losses, metrics = self.loss(
-            *(_blank(values[name], counted) if name in self.per_element else values[name] for name in self.spec.needs),
-            **self.parameters,
-        )
-        expected = mask.shape
-        if losses.shape != expected:
-            raise PluginError(
-                f"objective {self.spec.name!r}: its loss has shape {tuple(losses.shape)}, but one element per "
-                f"{self.spec.per} is {tuple(expected)}"
-            )
+        arguments = {
+            parameter: _blank(values[name], counted) if name in self.per_element else values[name]
+            for parameter, name in self.inputs.items()
+        }
+        with foreign_code(f"objective {self.spec.name!r}", self.loss):
+            result = self.loss(**arguments, **self.parameters)
+        self._check(result, mask)
+        losses, metrics = result
         return losses, metrics
+
+    def _check(self, result: Any, mask: Tensor) -> None:
+        """Checks what a loss returns: a tensor of one loss an element, and a dictionary of detached tensors of them."""
+        who = f"objective {self.spec.name!r} of {name_origin(self.loss)}"
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise PluginError(f"{who}: its loss returned {_describe(result)}; expected (losses, metrics)")
+        losses, metrics = result
+        if not isinstance(losses, Tensor) or not losses.is_floating_point():
+            raise PluginError(f"{who}: its losses are {_describe(losses)}; expected a tensor of floats")
+        if losses.shape != mask.shape:
+            raise PluginError(
+                f"{who}: its loss has shape {tuple(losses.shape)}, but one element per {self.spec.per} is "
+                f"{tuple(mask.shape)}"
+            )
+        if not isinstance(metrics, Mapping):
+            raise PluginError(f"{who}: its metrics are {_describe(metrics)}; expected a dictionary of tensors")
+        for name, value in metrics.items():
+            if not isinstance(name, str) or not isinstance(value, Tensor):
+                raise PluginError(f"{who}: its metric {name!r} is {_describe(value)}; expected a tensor")
+            if value.requires_grad:
+                raise PluginError(f"{who}: its metric {name!r} carries a gradient; return {name}.detach()")
 
     def totals(self, batch: Batch) -> Tensor:
         """Counts the elements and responses of a batch that this objective covers: float64 [2]."""
-        mask = element_mask(self.spec, batch.quantities)
+        return self.count(batch.quantities)
+
+    def count(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Counts the elements and responses that this objective covers among the quantities of a batch: float64 [2]."""
+        mask = element_mask(self.spec, values)
         responses = mask.any(dim=1) if mask.dim() == 2 else mask
         return torch.stack([mask.sum(), responses.sum()]).double()
 
@@ -97,11 +122,17 @@ class Objective:
         )
 
 
-def bind_objective(spec: ObjectiveSpec, loss: LossFunction, parameters: Mapping[str, Any], weight: float) -> Objective:
-    """Separates the loss's own parameters from those that the engine acts on."""
+def bind_objective(
+    spec: ObjectiveSpec, inputs: Mapping[str, str], loss: LossFunction, parameters: Mapping[str, Any], weight: float
+) -> Objective:
+    """Separates the loss's own parameters from those that the engine acts on.
+
+    Args:
+        inputs: which quantity each parameter of the loss gets; see `mmalign.binding`.
+    """
     own = {name: value for name, value in parameters.items() if name not in ENGINE_PARAMETERS}
     aggregation = parameters.get("aggregation", spec.aggregation)
-    return Objective(spec, loss, own, weight, aggregation, parameters.get("horizon"))
+    return Objective(spec, loss, inputs, own, weight, aggregation, parameters.get("horizon"))
 
 
 def label_metrics(objectives: Sequence[Objective]) -> tuple[Objective, ...]:
@@ -139,12 +170,30 @@ def bind_axes(objective: Objective, axes: Mapping[str, str]) -> Objective:
 
     Args:
         axes: of every planned quantity.
+
+    Raises:
+        PluginError: what the objective is over is not about what its loss has one element for.
     """
+    _check_over(objective.spec, axes)
     letter = {"pair": "M", "response": "N", "step": "N"}.get(objective.spec.per)
     if letter is None or not objective.spec.over:
         return objective
-    names = frozenset(name for name in objective.spec.needs if axes[name].startswith(letter))
+    names = frozenset(name for name in objective.inputs.values() if axes[name].startswith(letter))
     return replace(objective, per_element=names)
+
+
+def _check_over(spec: ObjectiveSpec, axes: Mapping[str, str]) -> None:
+    found = axes.get(spec.over, "N")
+    if not (found.startswith("N") or (found == "MI" and spec.per == "pair")):
+        expected = "a quantity of responses [N]" + (", or a companion" if spec.per == "pair" else "")
+        raise PluginError(
+            f"objective {spec.name!r}: it is over {spec.over!r}, which is [{', '.join(found)}], and has one loss a "
+            f"{spec.per}; expected {expected}"
+        )
+
+
+def _describe(value: Any) -> str:
+    return f"a tensor {tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def _blank(value: Tensor, mask: Tensor) -> Tensor:

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from mmalign.compute.overlap import check_overlap
+from mmalign.binding import read_binding
 from mmalign.config.components import Component, RewardComponent
 from mmalign.config.run_config import RunConfig
+from mmalign.decoding import Decoding
 from mmalign.errors import ConfigError, PluginError, suggest
 from mmalign.losses.objectives import Objective, bind_axes, bind_objective, label_metrics
 from mmalign.modality import Modality
 from mmalign.names import distinct_names
-from mmalign.parts import Collector, Decoding, Engine, Evaluator, Reward, Transform
+from mmalign.parts import Collector, Engine, Evaluator, Reward, Transform
 from mmalign.planning.checks import (
     check_consulted,
     check_exports,
@@ -25,6 +26,8 @@ from mmalign.planning.checks import (
     check_temperature,
     keeps_stored,
 )
+from mmalign.planning.components import check_components
+from mmalign.planning.overlap import check_overlap
 from mmalign.planning.plan import BoundAdvantage, Builder, place, plan_run
 from mmalign.planning.quantities import Plan
 from mmalign.registry import Registry, load_object
@@ -98,6 +101,7 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
         PlanError: a quantity that nothing supplies.
     """
     builder = Builder(registry, source)
+    check_components(builder, config)
     objectives = _bind_objectives(builder, config)
     modality_spec = cast(ModalitySpec, builder.find("modality", config.modality, "modality"))
     check_log_prob_kind(objectives, modality_spec)
@@ -158,7 +162,9 @@ def _bind_objectives(builder: Builder, config: RunConfig) -> tuple[Objective, ..
         where = place("objective", index, config.objective)
         spec, parameters = builder.bind("objective", component, where)
         spec = cast(ObjectiveSpec, spec)
-        objective = bind_objective(spec, load_object(spec.loss), parameters, component.weight)
+        plugin = builder.plugin_of("objective", component)
+        binding = read_binding(spec, plugin)
+        objective = bind_objective(spec, binding.inputs, load_object(spec.loss), parameters, component.weight)
         if objective.aggregation == "constant" and objective.horizon is None:
             raise ConfigError(f"{where}.horizon: missing; aggregation 'constant' divides by it, in steps")
         bound.append(objective)
@@ -170,7 +176,9 @@ def _bind_advantage(builder: Builder, config: RunConfig) -> BoundAdvantage | Non
         return None
     spec, parameters = builder.bind("advantage", config.advantage, "advantage")
     spec = cast(AdvantageSpec, spec)
-    return BoundAdvantage(spec.name, load_object(spec.function), spec.needs, parameters)
+    plugin = builder.plugin_of("advantage", config.advantage)
+    binding = read_binding(spec, plugin)
+    return BoundAdvantage(spec.name, load_object(spec.function), binding.inputs, parameters)
 
 
 def _build_scorer(builder: Builder, config: RunConfig) -> RewardScorer | None:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mmalign.config.run_config import RunConfig
+from mmalign.decoding import Decoding
 from mmalign.errors import ConfigError, PlanError, suggest
 from mmalign.losses.objectives import Objective
 from mmalign.modality import Modality
-from mmalign.parts import Decoding
 from mmalign.planning.quantities import Plan
 from mmalign.registry import Registry
 from mmalign.specs import ModalitySpec

@@ -25,6 +25,7 @@ from torch.nn.functional import pad
 
 from mmalign.compute.batch import Batch
 from mmalign.data.records import Record
+from mmalign.errors import PluginError
 from mmalign.planning.quantities import Plan, Provider
 from mmalign.values import EncodedResponse
 
@@ -64,9 +65,28 @@ def _find_pair_quantities(plan: Plan) -> list[Provider]:
 
 def _compute(batch: Batch, providers: Sequence[Provider], encode: Encode) -> Batch:
     for provider in providers:
-        value = provider.load()(replace(batch, encode=encode)).to(batch.quantities["lengths"].device)
+        value = provider.call(batch.quantities, batch=replace(batch, encode=encode))
+        check_axes(provider, value, batch)
+        value = value.to(batch.quantities["lengths"].device)
         batch = batch.with_quantities({provider.name: value}, {provider.name: provider.axes})
     return batch
+
+
+def check_axes(provider: Provider, value: Any, batch: Batch) -> None:
+    """Checks that a plugin's quantity is a tensor with as many rows as its axes say.
+
+    Raises:
+        PluginError: it is not.
+    """
+    rows = {"N": len(batch), "M": len(batch.quantities["pairs"])}.get(provider.axes[:1])
+    if not isinstance(value, torch.Tensor):
+        raise PluginError(f"{provider.part} ({provider.origin}) is {type(value).__name__}; expected a tensor")
+    if value.dim() != len(provider.axes) or (rows is not None and len(value) != rows):
+        expected = f" with {provider.axes[0]} = {rows}" if rows is not None else ""
+        raise PluginError(
+            f"{provider.part} ({provider.origin}) has shape {tuple(value.shape)}; announced is "
+            f"[{', '.join(provider.axes)}]{expected}"
+        )
 
 
 class _Rows:
@@ -97,9 +117,8 @@ class _Rows:
 
 def _find_companions(batch: Batch, role: Provider, rows: _Rows) -> Tensor:
     """Finds the row of every pair that plays a role: [M], -1 where none does."""
-    function = role.load()
     found = [
-        rows.find(prompt, function(record, chosen, rejected))
+        rows.find(prompt, role.call({}, record=record, chosen=chosen, rejected=rejected))
         for prompt, record in enumerate(batch.records)
         for chosen, rejected, _ in record.pair_indices()
     ]

@@ -19,6 +19,10 @@ from mmalign.monitoring.sentinels import check_covered
 from mmalign.planning.assembly import Assembly
 from mmalign.planning.companions import add_record_quantities
 from mmalign.startup import build_skips, check_machine, check_models, count_steps, open_data
+from mmalign.trial.modality import check_announced, is_tried, try_modality
+from mmalign.trial.objectives import try_methods
+from mmalign.trial.rewards import raise_all, try_rewards
+from mmalign.trial.values import TrialSizes
 from mmalign.values import EncodedResponse
 
 _SAMPLE = 1000
@@ -80,12 +84,14 @@ class Inspection:
 
 
 def inspect_run(assembly: Assembly) -> Inspection:
-    """Opens the data and encodes a sample of them; loads no weights.
+    """Tries the parts, opens the data and encodes a sample of them; loads no weights but those of a small trial.
 
     Raises:
         MmalignError: the first thing that would stop the run.
     """
     config = assembly.config
+    _try_methods(assembly)
+    check_announced(assembly.modality, assembly.plan)
     check_machine(config)
     check_models(assembly)
     train = open_data(assembly, "train")
@@ -106,6 +112,22 @@ def inspect_run(assembly: Assembly) -> Inspection:
     )
 
 
+def _try_methods(assembly: Assembly) -> None:
+    """Calls every planned function, module and loss on made-up tensors."""
+    names = assembly.scorer.names if assembly.scorer else ()
+    sizes = TrialSizes({"rewards": (0, len(names))})
+    try_methods(assembly.plan, assembly.objectives, assembly.advantage, sizes).raise_problems()
+
+
+def _try_parts(assembly: Assembly, records: Sequence[Record], encoded: Sequence[Sequence[EncodedResponse]]) -> None:
+    """Asks the rewards and the modality, where that costs little, about the first records."""
+    if assembly.scorer:
+        raise_all(try_rewards(assembly.scorer.bound, assembly.modality, records[0]))
+    responses = [one for own in encoded[:2] for one in own][:4]
+    if responses and is_tried(assembly.modality):
+        try_modality(assembly.modality, assembly.plan, responses)
+
+
 def _describe_data(
     assembly: Assembly, source: Source, objectives: Sequence[Objective], skips: MediaSkips
 ) -> DataStatistics:
@@ -119,6 +141,8 @@ def _describe_data(
         records = [record.with_responses(()) for record in records]
     kept = _encode(assembly, source, records, skips)
     records, encoded = [record for record, _ in kept], [rows for _, rows in kept]
+    if objectives and records:
+        _try_parts(assembly, records, encoded)
     bad = source.quarantined + len(skips.skipped)
     if prompts_only:
         return DataStatistics(source.name, len(records), partial, quarantined=bad)

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmalign.conformance import ConformanceSpec
+from mmalign.binding import needs_of
 from mmalign.errors import PlanError
 from mmalign.planning.plan import list_needs, list_providers
 from mmalign.planning.quantities import DERIVED, Plan, Provider, find_teachers, plan_quantities
 from mmalign.registry import Entry, Registry
-from mmalign.specs import CollectorSpec, ModalitySpec, ObjectiveSpec, Spec
+from mmalign.specs import CollectorSpec, ConformanceSpec, ModalitySpec, ObjectiveSpec, Spec
 
 STORED, SAMPLED, BOTH = "stored responses", "sampled responses", "stored and sampled responses in one run"
 
@@ -42,7 +42,9 @@ def find_limits(spec: ObjectiveSpec, registry: Registry) -> Limits:
     for modality in (entry.spec for entry in registry.entries("modality")):
         if modality.log_prob_kind not in spec.log_prob_kinds:
             continue
-        plans = _plan_all(spec, modality, registry) or _plan_all(spec, modality, registry, find_teachers(spec.needs))
+        plans = _plan_all(spec, modality, registry) or _plan_all(
+            spec, modality, registry, find_teachers(needs_of(spec))
+        )
         if plans:
             modalities.append(modality.name)
             data |= plans.keys()

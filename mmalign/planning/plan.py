@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from mmalign.binding import check_keywords, needs_of, owner_of, read_keywords
 from mmalign.config.components import Component
 from mmalign.config.run_config import RunConfig
 from mmalign.config.validation import validate_parameters
 from mmalign.errors import ConfigError
+from mmalign.foreign import foreign_code
 from mmalign.losses.objectives import Objective
 from mmalign.planning.providers import data_providers, modality_providers, plugin_provider, rollout_providers
 from mmalign.planning.quantities import Plan, Provider, plan_quantities
 from mmalign.registry import Registry, load_object
 from mmalign.specs import CollectorSpec, ModalitySpec, ObjectiveSpec, Spec, TargetSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,16 @@ class BoundAdvantage:
 
     name: str
     function: Any
-    needs: tuple[str, ...]
+    inputs: Mapping[str, str]
     parameters: Mapping[str, Any]
+
+    def estimate(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Computes advantages [N] or [N, T] from quantities by name."""
+        with foreign_code(f"advantage {self.name!r}", self.function):
+            result: Tensor = self.function(
+                **{parameter: values[name] for parameter, name in self.inputs.items()}, **self.parameters
+            )
+        return result
 
 
 class Builder:
@@ -44,6 +57,10 @@ class Builder:
         """Finds the spec that a component names."""
         spec: Spec = self.registry.find(kind, component.name, f"{self.prefix}{where}.name").spec
         return spec
+
+    def plugin_of(self, kind: str, component: Component) -> str:
+        """Names the plugin that offers the part that a component names."""
+        return self.registry.find(kind, component.name, kind).plugin.name
 
     def bind(self, kind: str, component: Component, where: str) -> tuple[Spec, dict[str, Any]]:
         """Finds the spec, and validates the parameters by its config model."""
@@ -87,7 +104,8 @@ def plan_run(
     )
     if advantage is not None:
         origin = f"advantage {advantage.name}"
-        providers.append(Provider("advantages", "N", "frozen", advantage.needs, origin=origin))
+        needed = tuple(advantage.inputs.values())
+        providers.append(Provider("advantages", "N", "frozen", needed, origin=origin))
     needs = {f"objective {objective.spec.name!r}": list_needs(objective.spec) for objective in objectives}
     plan = plan_quantities(needs, {provider.name: provider for provider in providers})
     return _bind_quantities(builder, config, plan)
@@ -120,7 +138,7 @@ def list_providers(
 def list_needs(spec: ObjectiveSpec) -> tuple[str, ...]:
     """Lists the quantities of an objective: for its loss, and to know which elements count."""
     elements = ("pairs",) if spec.per == "pair" else ()
-    return (*elements, *spec.needs, *((spec.over,) if spec.over else ()))
+    return (*elements, *needs_of(spec), *((spec.over,) if spec.over else ()))
 
 
 def _bind_quantities(builder: Builder, config: RunConfig, plan: Plan) -> Plan:
@@ -133,8 +151,12 @@ def _bind_quantities(builder: Builder, config: RunConfig, plan: Plan) -> Plan:
             prefix = f"{builder.source}: " if builder.source else ""
             raise ConfigError(f"{prefix}{where}.name: nothing in this run needs the quantity {spec.name!r}; drop it")
         bound[spec.name] = parameters
-    for spec in (entry.spec for entry in builder.registry.entries("quantity")):
+    for entry in builder.registry.entries("quantity"):
+        spec = entry.spec
         if spec.name in plan and spec.name not in bound:
             defaults = validate_parameters(spec, {}, f"quantities[{spec.name}]", builder.source)
             bound[spec.name] = {name: getattr(defaults, name) for name in type(defaults).model_fields}
+        if spec.name in plan:
+            signature = read_keywords(spec)
+            check_keywords(owner_of(spec, entry.plugin.name), signature, bound[spec.name])
     return Plan(tuple(replace(one, parameters=bound.get(one.name, {})) for one in plan.providers))

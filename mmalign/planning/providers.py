@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmalign.compute.batch import DATA_AXES, ROLLOUT_AXES
-from mmalign.planning.quantities import ANCHOR_OUTPUTS, POLICY_AXES, POLICY_OUTPUTS, Provider
+from mmalign.forward_plan import FROZEN_OUTPUTS, POLICY_OUTPUTS, Divergence
+from mmalign.planning.quantities import Provider
 from mmalign.specs import CollectorSpec, ModalitySpec, QuantitySpec
-from mmalign.values import ANCHORED_OUTPUTS
 
 _FEEDBACK = {"pairs": "pairs", "pair_strength": "pairs", "labels": "labels", "labelled": "labels"}
 _FEEDBACK |= {"ratings": "ratings", "ranks": "ranks"}
@@ -27,18 +27,18 @@ def data_providers(collector: CollectorSpec | None = None) -> list[Provider]:
 def modality_providers(spec: ModalitySpec, teachers: Sequence[str] = ()) -> list[Provider]:
     """Providers of what a modality's forward pass gives, for the policy, the reference and `teachers`."""
     origin = f"modality {spec.name}"
-    provided = [name for name, output in POLICY_OUTPUTS.items() if output in spec.provides]
-    providers = [Provider(name, POLICY_AXES[name], "policy", origin=origin) for name in provided]
-    for anchor in ("reference", *teachers):
+    provided = [(name, output) for name, output in POLICY_OUTPUTS.items() if output in spec.provides]
+    providers = [Provider(name, output.axes, "policy", origin=origin) for name, output in provided]
+    for model in ("reference", *teachers):
         providers += [
-            Provider(f"{anchor}_{output}", axes, "frozen", origin=origin)
-            for output, axes in ANCHOR_OUTPUTS.items()
+            Provider(f"{model}_{output.value}", output.axes, "frozen", origin=origin)
+            for output in FROZEN_OUTPUTS
             if output in spec.provides
         ]
         providers += [
-            Provider(f"{anchor}_{output}", "NT", "policy", (f"{anchor}_states",), origin=origin)
-            for output in ANCHORED_OUTPUTS
-            if output in spec.provides
+            Provider(kind.of(model), "NT", "policy", (f"{model}_states",), origin=origin)
+            for kind in Divergence
+            if kind in spec.provides
         ]
     return providers
 
@@ -55,4 +55,4 @@ def rollout_providers(reward_names: Sequence[str], *, stored: bool = False) -> l
 
 def plugin_provider(spec: QuantitySpec, origin: str) -> Provider:
     """Provider of a quantity that a plugin registered."""
-    return Provider(spec.name, spec.axes, spec.stage, spec.needs, spec.compute, origin, module=spec.module)
+    return Provider(spec.name, spec.axes, spec.stage, (), spec.compute, origin, module=spec.module, spec=spec)

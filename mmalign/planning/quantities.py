@@ -14,15 +14,18 @@ Names with a suffix or a `chosen_`/`rejected_` part are derived from plainer one
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property
 from math import nan
 from typing import TYPE_CHECKING, Any, Literal
 
+from mmalign.binding import read_binding
 from mmalign.errors import PlanError, suggest
+from mmalign.foreign import foreign_code
+from mmalign.forward_plan import FROZEN_OUTPUTS, POLICY_OUTPUTS, Divergence, ForwardPlan
 from mmalign.registry import load_object
-from mmalign.values import ANCHORED_OUTPUTS
+from mmalign.specs import QuantitySpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,40 +34,17 @@ if TYPE_CHECKING:
 
 Stage = Literal["data", "companion", "frozen", "step", "policy"]
 
-POLICY_OUTPUTS = {
-    "policy_logps": "logps",
-    "entropy": "entropy",
-    "values": "values",
-    "scores": "scores",
-    "policy_hidden": "hidden",
-    "policy_layers": "layers",
-    "policy_activations": "activations",
-    "policy_context": "context",
-}
-"""Quantities that the policy's forward pass gives, and the modality's name of each output."""
-
-INNER_OUTPUTS = {"hidden": "NTD", "layers": "NTLD", "activations": "NTA", "context": "NCD"}
-"""Outputs that show the inside of a network, for modules that are trained on it; see `Modality.step_outputs`."""
-
-ANCHOR_OUTPUTS = {"logps": "NT", "states": "NTD", **INNER_OUTPUTS}
-"""Outputs of the pass of an anchor, the reference or a teacher, and their axes; the quantities are `{anchor}_{output}`.
-"""
-
-POLICY_AXES = dict.fromkeys(POLICY_OUTPUTS, "NT") | {
-    "scores": "N",
-    **{f"policy_{output}": axes for output, axes in INNER_OUTPUTS.items()},
-}
-
 DERIVED = "derived"
 """Origin of the quantities that follow from others by their name alone."""
 
 _SOURCES = ("policy", "reference", "behaviour", "teacher")
 """Sources of log-probs whose derived names are read as such even where they are missing, for the error."""
-_STEPWISE = "|".join(("logps", *ANCHORED_OUTPUTS))
+_STEPWISE = "|".join(("logps", *(kind.value for kind in Divergence)))
+_DIVERGENCE = re.compile(rf"(\w+)_({'|'.join(kind.value for kind in Divergence)})")
 _PAIRED = re.compile(r"(chosen|rejected)_(\w+)")
-_ANCHORED = re.compile(
+_FROZEN_MODEL = re.compile(
     r"(?:chosen_|rejected_)?([a-z]\w*?)(?:_chosen|_rejected)?(?:_sequence|_mean)?"
-    rf"_({'|'.join(ANCHOR_OUTPUTS)}|{_STEPWISE})"
+    rf"_({'|'.join(output.value for output in FROZEN_OUTPUTS)}|{_STEPWISE})"
 )
 _TAKE_ROW = "mmalign.planning.quantities:take_row"
 
@@ -74,11 +54,14 @@ class Provider:
     """One way to get one quantity.
 
     Attributes:
-        compute: empty if the engine itself fills the quantity in, else the import string of a function of the needs'
-            tensors (stages `frozen` and `policy`), of a `StepContext` (stage `step`) or of the batch (stage `data`).
+        needs: the quantities that it is computed from, and others that have to be there.
+        compute: empty if the engine itself fills the quantity in, else the import string of a function.
         origin: who offers it, for reports.
         parameters: keyword arguments of that function, or of `module`.
         module: import string of what builds the module that computes it, if that is trained with the policy.
+        inputs: which quantity each parameter of the function, or of the module's `forward`, gets.
+        given: parameters of the function that the engine fills with something else, e.g. `context`.
+        spec: what a plugin announced; `inputs`, `given` and `needs` are read from it once the quantity is needed.
     """
 
     name: str
@@ -89,14 +72,43 @@ class Provider:
     origin: str = "mmalign"
     parameters: Mapping[str, Any] = field(default_factory=dict)
     module: str = ""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    given: tuple[str, ...] = ()
+    spec: QuantitySpec | None = None
 
-    def load(self) -> Callable[..., Any]:
-        """Imports the function with its parameters."""
-        return partial(load_object(self.compute), **self.parameters)
+    @property
+    def part(self) -> str:
+        """Kind and name, for messages."""
+        return f"quantity {self.name!r}"
+
+    def bind(self) -> Provider:
+        """Reads which quantities the parameters of a plugin's function get; returns a provider that knows."""
+        if self.spec is None:
+            return self
+        binding = read_binding(self.spec, self.origin.removeprefix("plugin "))
+        return replace(self, needs=binding.needs, inputs=binding.inputs, given=binding.given, spec=None)
+
+    def call(self, values: Mapping[str, Tensor], **given: Any) -> Any:
+        """Calls the function by keyword with its inputs, what the engine gives, and its parameters.
+
+        Args:
+            values: quantities by name.
+            given: what the engine has for parameters such as `context`; others than the function takes are left out.
+
+        Raises:
+            PluginError: the function raises; the message names it and the line.
+        """
+        inputs = {parameter: values[name] for parameter, name in self.inputs.items()}
+        own = {parameter: given[parameter] for parameter in self.given}
+        function = load_object(self.compute)
+        with foreign_code(self.part, function):
+            return function(**inputs, **own, **self.parameters)
 
     def build(self, model: Model) -> nn.Module:
         """Builds the trained module with its parameters."""
-        module: nn.Module = load_object(self.module)(model, **self.parameters)
+        builder = load_object(self.module)
+        with foreign_code(self.part, builder):
+            module: nn.Module = builder(model, **self.parameters)
         return module
 
 
@@ -119,11 +131,16 @@ class Plan:
         """Providers with a module of their own, which is trained with the policy, in order."""
         return tuple(provider for provider in self.providers if provider.module)
 
-    @property
-    def policy_outputs(self) -> tuple[str, ...]:
-        """What the policy's forward pass must give, by the modality's names: `logps`, `reference_forward_kl`, ..."""
+    @cached_property
+    def forward(self) -> ForwardPlan:
+        """What the policy's forward pass must give."""
         given = [one.name for one in self.providers if one.stage == "policy" and not (one.compute or one.module)]
-        return tuple(POLICY_OUTPUTS.get(name, name) for name in given)
+        outputs = [POLICY_OUTPUTS[name] for name in given if name in POLICY_OUTPUTS]
+        divergences: dict[str, list[Divergence]] = {}
+        for name in given:
+            if match := _DIVERGENCE.fullmatch(name):
+                divergences.setdefault(match[1], []).append(Divergence(match[2]))
+        return ForwardPlan.of(*outputs, **divergences)
 
     @property
     def needs_reference(self) -> bool:
@@ -132,7 +149,7 @@ class Plan:
 
     def needs_anchor(self, name: str) -> bool:
         """True if the anchor of that name, the reference or a teacher, has to be run."""
-        return any(f"{name}_{output}" in self for output in ANCHOR_OUTPUTS)
+        return any(f"{name}_{output.value}" in self for output in FROZEN_OUTPUTS)
 
     def __contains__(self, name: str) -> bool:
         return name in self.names()
@@ -165,6 +182,7 @@ def _resolve(
     provider = available.get(name) or _derive_companion(name, available) or _derive(name, _sources(available))
     if provider is None:
         raise PlanError(_explain_missing(name, consumer, available, path))
+    provider = provider.bind()
     needed = [_resolve(need, consumer, available, ordered, (*path, name)) for need in provider.needs]
     if provider.origin == DERIVED and not needed[0].axes.startswith("N"):
         raise PlanError(
@@ -214,7 +232,7 @@ def _derive(name: str, sources: str) -> Provider | None:
             if match[2] == "sequence"
             else "mmalign.losses.reductions:masked_mean"
         )
-        return Provider(name, "N", "frozen", (f"{match[1]}_{match[3]}", "step_mask"), reduce, DERIVED)
+        return _derived(name, "N", reduce, values=f"{match[1]}_{match[3]}", mask="step_mask")
     if match := re.fullmatch(rf"({sources})_(chosen|rejected)_(sequence|mean)_({_STEPWISE})", name):
         return _paired(name, f"{match[1]}_{match[3]}_{match[4]}", match[2])
     if match := _PAIRED.fullmatch(name):
@@ -230,14 +248,18 @@ def _derive_companion(name: str, available: Mapping[str, Provider]) -> Provider 
         if provider.stage != "companion":
             continue
         if match := re.fullmatch(rf"({sources})_{role}_(sequence|mean)_({_STEPWISE})", name):
-            return Provider(name, "M", "frozen", (f"{match[1]}_{match[2]}_{match[3]}", row), _TAKE_ROW, DERIVED)
+            return _derived(name, "M", _TAKE_ROW, values=f"{match[1]}_{match[2]}_{match[3]}", rows=row)
         if match := re.fullmatch(rf"{role}_(?!row)(\w+)", name):
-            return Provider(name, "M", "frozen", (match[1], row), _TAKE_ROW, DERIVED)
+            return _derived(name, "M", _TAKE_ROW, values=match[1], rows=row)
     return None
 
 
 def _paired(name: str, base: str, side: str) -> Provider:
-    return Provider(name, "M", "frozen", (base, "pairs"), f"mmalign.planning.quantities:take_{side}", DERIVED)
+    return _derived(name, "M", f"mmalign.planning.quantities:take_{side}", values=base, pairs="pairs")
+
+
+def _derived(name: str, axes: str, compute: str, **inputs: str) -> Provider:
+    return Provider(name, axes, "frozen", tuple(inputs.values()), compute, DERIVED, inputs=inputs)
 
 
 def take_chosen(values: Tensor, pairs: Tensor) -> Tensor:
@@ -258,7 +280,7 @@ def take_row(values: Tensor, rows: Tensor) -> Tensor:
 
 def find_teachers(needs: Sequence[str]) -> tuple[str, ...]:
     """Reads off the names of quantities which teachers they would be of: `dpo` of `dpo_mean_logps`."""
-    sources = [match[1] for match in map(_ANCHORED.fullmatch, needs) if match]
+    sources = [match[1] for match in map(_FROZEN_MODEL.fullmatch, needs) if match]
     return tuple(dict.fromkeys(source for source in sources if source not in ("policy", "reference", "behaviour")))
 
 
@@ -284,8 +306,8 @@ def _explain_missing(name: str, consumer: str, available: Mapping[str, Provider]
     if name in _REMEDIES:
         return f"{message}; {_REMEDIES[name]}"
     if name in POLICY_OUTPUTS:
-        return f"{message}; a modality would have to provide {POLICY_OUTPUTS[name]!r}"
-    if match := _ANCHORED.fullmatch(name):
+        return f"{message}; a modality would have to provide {POLICY_OUTPUTS[name].value!r}"
+    if match := _FROZEN_MODEL.fullmatch(name):
         if match[1] in ("policy", "reference", "behaviour") or f"{match[1]}_logps" in available:
             return f"{message}; a modality would have to provide {match[2]!r}"
         return f"{message}; {match[1]!r} would be a frozen model: add `teachers: {{{match[1]}: {{model: ...}}}}`"

@@ -58,9 +58,11 @@ class RewardScorer:
     Attributes:
         names: of the K columns: a reward's name, or `NAME/DIMENSION`; of rewards of one name the later get `_2`, ...
         composition: makes one reward of the columns.
+        bound: the rewards in the order of the configuration.
     """
 
     def __init__(self, rewards: Sequence[BoundReward], form: CompositionConfig | None = None) -> None:
+        self.bound = tuple(rewards)
         names = distinct_names([bound.component.name for bound in rewards])
         self._rewards = [NamedReward(name, bound) for name, bound in zip(names, rewards, strict=True)]
         self.names = tuple(column for reward in self._rewards for column in reward.columns)

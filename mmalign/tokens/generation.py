@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmalign.parts import Decoding
+from mmalign.decoding import Decoding
 from mmalign.tokens.decoders import Decoder
 
 DROP_SHARE = 0.25

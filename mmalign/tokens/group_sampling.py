@@ -15,7 +15,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from mmalign.parts import Decoding
+from mmalign.decoding import Decoding
 from mmalign.tokens.decoders import Decoder
 from mmalign.tokens.generation import DROP_SHARE, Sampled, Sequences, draw
 from mmalign.tokens.group_cache import GroupCache, PromptReader

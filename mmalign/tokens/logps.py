@@ -7,8 +7,8 @@ Shapes: S scored steps, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,18 +16,20 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy
 
+from mmalign.forward_plan import Divergence, ForwardPlan, Output
 from mmalign.tokens.decoders import Decoder
-from mmalign.values import ANCHORED_OUTPUTS, Anchor
+from mmalign.values import Anchor
 
-OWN_OUTPUTS = ("logps", "entropy")
-"""What `score_steps` computes of each step's distribution alone."""
+_OWN_OUTPUTS = (Output.LOGPS, Output.ENTROPY)
+"""What is computed of each step's distribution alone, in this order."""
+_LOGPS_ALONE = ForwardPlan.of(Output.LOGPS)
 
 
 def score_steps(
     decoder: Decoder,
     states: Tensor,
     targets: Tensor,
-    want: Collection[str],
+    plan: ForwardPlan,
     *,
     temperature: float,
     chunk: int,
@@ -38,60 +40,59 @@ def score_steps(
     Args:
         states: [S, ...], what predicts each step.
         targets: [S], the token of each step.
-        want: any of `OWN_OUTPUTS`, and `{anchor}_{output}` with one of `ANCHORED_OUTPUTS`; other names are left alone.
+        plan: its log-probs, entropies and divergences are computed; other outputs are left alone.
         temperature: divides the logits, the anchors', too.
         chunk: positions whose logits exist at the same time.
         anchors: what the policy is compared with, by name; their states are [S, ...] here.
 
     Returns:
-        the wanted outputs [S], nats, float32.
+        the planned outputs [S], nats, float32.
     """
-    anchors = anchors or {}
-    names = (*OWN_OUTPUTS, *(f"{name}_{output}" for name in anchors for output in ANCHORED_OUTPUTS))
-    wanted = tuple(name for name in names if name in want)
-    if not wanted:
+    scored = replace(plan, outputs=plan.outputs.intersection(_OWN_OUTPUTS))
+    if not scored:
         return {}
-    scoring = _Scoring(decoder, targets, wanted, temperature, chunk, anchors)
+    scoring = _Scoring(decoder, targets, scored, temperature, chunk, anchors or {})
     apply: Callable[..., tuple[Tensor, ...]] = _InChunks.apply
-    return dict(zip(wanted, apply(scoring, states, *decoder.head_weights()), strict=True))
+    return dict(zip(scored.axes(), apply(scoring, states, *decoder.head_weights()), strict=True))
 
 
-_COMPARISONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "forward_kl": lambda policy, other: (other.exp() * (other - policy)).sum(dim=-1),
-    "reverse_kl": lambda policy, other: (policy.exp() * (policy - other)).sum(dim=-1),
-    "expected_logps": lambda policy, other: (policy.exp() * other).sum(dim=-1),
+_COMPARISONS: dict[Divergence, Callable[[Tensor, Tensor], Tensor]] = {
+    Divergence.FORWARD_KL: lambda policy, other: (other.exp() * (other - policy)).sum(dim=-1),
+    Divergence.REVERSE_KL: lambda policy, other: (policy.exp() * (policy - other)).sum(dim=-1),
+    Divergence.EXPECTED_LOGPS: lambda policy, other: (policy.exp() * other).sum(dim=-1),
 }
-"""The outputs of `ANCHORED_OUTPUTS` from the log-probs [chunk, V] of the policy and of an anchor."""
+"""Divergences from the log-probs [chunk, V] of the policy and of an anchor, in the order of their definition."""
 
 
 @dataclass(frozen=True)
 class _Scoring:
-    """Scores the steps at `rows`: their states [chunk, ...] to the wanted outputs [chunk]."""
+    """Scores the steps at `rows`: their states [chunk, ...] to what is planned [chunk], as `plan.axes()` orders it."""
 
     decoder: Decoder
     targets: Tensor
-    want: tuple[str, ...]
+    plan: ForwardPlan
     temperature: float
     chunk: int
     anchors: Mapping[str, Anchor]
 
     def __call__(self, states: Tensor, rows: slice) -> list[Tensor]:
         logits = self._temper(self.decoder.logits(states))  # [chunk, V]
-        outputs: dict[str, Tensor] = {}
-        if "logps" in self.want:
-            outputs["logps"] = -cross_entropy(logits, self.targets[rows], reduction="none")
-        if self.want == ("logps",):
-            return [outputs["logps"]]
+        outputs: list[Tensor] = []
+        if Output.LOGPS in self.plan.outputs:
+            outputs.append(-cross_entropy(logits, self.targets[rows], reduction="none"))
+        if self.plan == _LOGPS_ALONE:
+            return outputs
         log_probs = logits.log_softmax(dim=-1)
-        if "entropy" in self.want:
-            outputs["entropy"] = -(log_probs.exp() * log_probs).sum(dim=-1)
-        for name, anchor in self.anchors.items():
-            with torch.no_grad():
-                other = self._temper(anchor.logits(anchor.states[rows])).log_softmax(dim=-1)
-            for output, compare in _COMPARISONS.items():
-                if f"{name}_{output}" in self.want:
-                    outputs[f"{name}_{output}"] = compare(log_probs, other)
-        return [outputs[name] for name in self.want]
+        if Output.ENTROPY in self.plan.outputs:
+            outputs.append(-(log_probs.exp() * log_probs).sum(dim=-1))
+        for model, kinds in self.plan.divergences.items():
+            other = self._log_probs_of(self.anchors[model], rows)
+            outputs += [compare(log_probs, other) for kind, compare in _COMPARISONS.items() if kind in kinds]
+        return outputs
+
+    @torch.no_grad()
+    def _log_probs_of(self, anchor: Anchor, rows: slice) -> Tensor:
+        return self._temper(anchor.logits(anchor.states[rows])).log_softmax(dim=-1)  # [chunk, V]
 
     def iter_rows(self) -> Iterator[slice]:
         """Cuts the steps into chunks."""
@@ -103,7 +104,7 @@ class _Scoring:
 
 
 class _InChunks(torch.autograd.Function):
-    """States [S, ...] to the wanted outputs, each [S], float32; `weights` are the trained ones of the head.
+    """States [S, ...] to the planned outputs, each [S], float32; `weights` are the trained ones of the head.
 
     No chunk leaves anything behind. Were there a part of the graph for each, those small pieces would lie between the
     logits that are freed, and no later chunk would fit into the gaps.
@@ -111,7 +112,7 @@ class _InChunks(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, scoring: _Scoring, states: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
-        outputs = tuple(states.new_empty(len(states), dtype=torch.float32) for _ in scoring.want)
+        outputs = tuple(states.new_empty(len(states), dtype=torch.float32) for _ in scoring.plan.axes())
         for rows in scoring.iter_rows():
             for output, values in zip(outputs, scoring(states[rows], rows), strict=True):
                 output[rows] = values

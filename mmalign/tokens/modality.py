@@ -12,7 +12,7 @@ are scored. Rows of [N, T] outputs hold the scored steps only, left-aligned.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import gcd
 from typing import Any, ClassVar, Literal
@@ -20,10 +20,12 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from mmalign.compute.policy import Heads, Policy, evaluation_mode
+from mmalign.compute.policy import Heads, evaluation_mode
 from mmalign.data.records import Record, Response
+from mmalign.decoding import Decoding
+from mmalign.engine import Policy
+from mmalign.forward_plan import ForwardPlan, Output
 from mmalign.modality import Modality
-from mmalign.parts import Decoding
 from mmalign.tokens.causality import require_causality
 from mmalign.tokens.decoders import Decoder, find_decoder
 from mmalign.tokens.generation import Excluding, Sampled, sample_tokens
@@ -122,18 +124,18 @@ class TokenModality(Modality):
 
     def step_log_probs(self, network: nn.Module, responses: Sequence[EncodedResponse]) -> tuple[Tensor, Tensor]:
         """Scores responses; see `Modality.step_log_probs`."""
-        outputs = self.score(network, self._collate_for(network, responses), ("logps",))
+        outputs = self.score(network, self._collate_for(network, responses), ForwardPlan.of(Output.LOGPS))
         return outputs["logps"], outputs["step_mask"]
 
     def step_outputs(
         self,
         policy: Policy,
         responses: Sequence[EncodedResponse],
-        want: Collection[str],
+        plan: ForwardPlan,
         anchors: Mapping[str, Anchor] | None = None,
     ) -> dict[str, Tensor]:
         """Computes any of the outputs, float32 but for `states`; see `Modality.step_outputs`."""
-        return self.score(policy.network, self._collate_for(policy.network, responses), want, policy.heads, anchors)
+        return self.score(policy.network, self._collate_for(policy.network, responses), plan, policy.heads, anchors)
 
     def head(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
         """Returns the output layer, with the model's own scaling of logits; see `Modality.head`."""
@@ -205,23 +207,23 @@ class TokenModality(Modality):
         self,
         network: nn.Module,
         batch: TokenBatch,
-        want: Collection[str],
+        plan: ForwardPlan,
         heads: Heads | None = None,
         anchors: Mapping[str, Anchor] | None = None,
     ) -> dict[str, Tensor]:
         """Runs the network once over a batch.
 
         Args:
-            want: what to compute; see `Modality.step_outputs`.
-            heads: `values` and `scores`, if these are wanted; a score is read where the last scored token is.
-            anchors: what the policy is compared with, by name, if that is wanted.
+            plan: what to compute; see `Modality.step_outputs`.
+            heads: `values` and `scores`, if these are planned; a score is read where the last scored token is.
+            anchors: what the policy is compared with, by name, if that is planned.
 
         Returns:
-            the wanted outputs and `step_mask`, on the network's device.
+            the planned outputs and `step_mask`, on the network's device.
         """
         reading = Reading(self.temperature, self.chunk_size, heads, anchors or {})
         decoder = find_decoder(network)
-        return read_outputs(network, decoder, batch.to(decoder), want, reading)
+        return read_outputs(network, decoder, batch.to(decoder), plan, reading)
 
     # -- sampling
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -11,15 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from mmalign.compute.policy import Heads
+from mmalign.forward_plan import ForwardPlan, Output
 from mmalign.tokens.decoders import Decoder, DecoderOutput, find_text_part
 from mmalign.tokens.inner_states import gather_context, record_activations, stack_activations
-from mmalign.tokens.logps import OWN_OUTPUTS, score_steps
+from mmalign.tokens.logps import score_steps
 from mmalign.values import Anchor
 
 if TYPE_CHECKING:
     from mmalign.tokens.modality import TokenBatch
 
-_OF_LAYERS = ("layers", "activations")
+_OF_LAYERS = frozenset((Output.LAYERS, Output.ACTIVATIONS))
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Reading:
     Attributes:
         temperature: divides the logits, the anchors', too.
         chunk: positions whose logits exist at the same time.
-        heads: `values` and `scores`, if these are wanted.
+        heads: `values` and `scores`, if these are planned.
         anchors: what the policy is compared with, by name; their states are [N, T, ...].
     """
 
@@ -40,58 +41,57 @@ class Reading:
 
 
 def read_outputs(
-    network: nn.Module, decoder: Decoder, batch: TokenBatch, want: Collection[str], reading: Reading
+    network: nn.Module, decoder: Decoder, batch: TokenBatch, plan: ForwardPlan, reading: Reading
 ) -> dict[str, Tensor]:
-    """Runs `network` once over a batch and computes what is wanted and `step_mask`; see `Modality.step_outputs`.
+    """Runs `network` once over a batch and computes what is planned and `step_mask`; see `Modality.step_outputs`.
 
     Args:
         decoder: body and head of the network.
         batch: on the network's device.
     """
     recording: AbstractContextManager[dict[str, Tensor]] = nullcontext({})
-    if "activations" in want:
+    if Output.ACTIVATIONS in plan.outputs:
         recording = record_activations(find_text_part(network))
     with recording as recorded:
-        output = decoder.run(batch.inputs, layers=not set(_OF_LAYERS).isdisjoint(want))
+        output = decoder.run(batch.inputs, layers=not _OF_LAYERS.isdisjoint(plan.outputs))
     outputs = {"step_mask": batch.mask}
-    outputs |= _read_states(decoder, output, batch, want, reading)
-    inside = _read_inside(output, recorded, batch, want)
+    outputs |= _read_states(decoder, output, batch, plan, reading)
+    inside = _read_inside(output, recorded, batch, plan)
     outputs |= {name: _spread(value, batch.mask) for name, value in inside.items()}
     hidden = output.hidden.flatten(0, 1)  # [rows x L, D]
-    if "context" in want:
+    if Output.CONTEXT in plan.outputs:
         outputs["context"] = gather_context(hidden, batch.prompts)
-    if "values" in want:
+    if Output.VALUES in plan.outputs:
         outputs["values"] = _spread(_apply(reading.heads, "values", _take(output.hidden, batch.places)), batch.mask)
-    if "scores" in want:
+    if Output.SCORES in plan.outputs:
         outputs["scores"] = _apply(reading.heads, "scores", hidden[batch.last])
     return outputs
 
 
 def _read_states(
-    decoder: Decoder, output: DecoderOutput, batch: TokenBatch, want: Collection[str], reading: Reading
+    decoder: Decoder, output: DecoderOutput, batch: TokenBatch, plan: ForwardPlan, reading: Reading
 ) -> dict[str, Tensor]:
     states = _take(output.states, batch.places)  # [S, ...]
     outputs: dict[str, Tensor] = {}
-    if reading.anchors or set(want) & set(OWN_OUTPUTS):
-        own = {name: replace(one, states=one.states[batch.mask]) for name, one in reading.anchors.items()}
-        options: dict[str, Any] = {"temperature": reading.temperature, "chunk": reading.chunk, "anchors": own}
-        scored = score_steps(decoder, states, batch.targets, want, **options)
-        outputs |= {name: _spread(value, batch.mask) for name, value in scored.items()}
-    if "states" in want:
+    own = {name: replace(one, states=one.states[batch.mask]) for name, one in reading.anchors.items()}
+    options: dict[str, Any] = {"temperature": reading.temperature, "chunk": reading.chunk, "anchors": own}
+    scored = score_steps(decoder, states, batch.targets, plan, **options)
+    outputs |= {name: _spread(value, batch.mask) for name, value in scored.items()}
+    if Output.STATES in plan.outputs:
         outputs["states"] = _spread(states, batch.mask)
     return outputs
 
 
 def _read_inside(
-    output: DecoderOutput, recorded: dict[str, Tensor], batch: TokenBatch, want: Collection[str]
+    output: DecoderOutput, recorded: dict[str, Tensor], batch: TokenBatch, plan: ForwardPlan
 ) -> dict[str, Tensor]:
     """Reads [S, ...] tensors at the places that predict the scored steps."""
     inside: dict[str, Tensor] = {}
-    if "hidden" in want:
+    if Output.HIDDEN in plan.outputs:
         inside["hidden"] = _take(output.hidden, batch.places)
-    if "layers" in want:
+    if Output.LAYERS in plan.outputs:
         inside["layers"] = torch.stack([_take(one, batch.places) for one in output.layers], dim=1)
-    if "activations" in want:
+    if Output.ACTIVATIONS in plan.outputs:
         inside["activations"] = stack_activations(output.layers, recorded, batch.places)
     return inside
 
@@ -111,7 +111,7 @@ def _spread(values: Tensor, mask: Tensor) -> Tensor:
 
 def _apply(heads: Heads | None, name: str, hidden: Tensor) -> Tensor:
     if heads is None:
-        raise ValueError(f"{name} wanted, but no heads given")
+        raise ValueError(f"{name} planned, but no heads given")
     # Heads are float32 also under autocast: rewards differ by less than bfloat16 resolves.
     with torch.autocast(hidden.device.type, enabled=False):
         read: Tensor = heads[name](hidden.float())

@@ -31,14 +31,18 @@ class ADPAConfig(Parameters):
 
 
 def dckd_loss(
-    policy_chosen_mean_logps: Tensor, chosen_mean_kl: Tensor, rejected_mean_kl: Tensor, *, kl_weight: float
+    policy_chosen_mean_logps: Tensor,
+    teacher_chosen_mean_forward_kl: Tensor,
+    teacher_rejected_mean_forward_kl: Tensor,
+    *,
+    kl_weight: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes the likelihood of the chosen response and the KL from the teacher along both.
 
     Args:
         policy_chosen_mean_logps: [M], nats, mean over steps.
-        chosen_mean_kl: [M], KL(teacher, policy) in nats, mean over the steps of the chosen response.
-        rejected_mean_kl: [M], likewise of the rejected response.
+        teacher_chosen_mean_forward_kl: [M], KL(teacher, policy) in nats, mean over the steps of the chosen response.
+        teacher_rejected_mean_forward_kl: [M], likewise of the rejected response.
         kl_weight: weight of the sum of both, at least 0.
 
     Returns:
@@ -47,16 +51,17 @@ def dckd_loss(
     Source: arXiv:2502.17927, the objective of DCKD.
     Differs: the likelihood is a mean over steps like the KL, so long responses do not outweigh it.
     """
-    check_shapes(1, policy_chosen=policy_chosen_mean_logps, chosen_kl=chosen_mean_kl, rejected_kl=rejected_mean_kl)
-    losses = -policy_chosen_mean_logps + kl_weight * (chosen_mean_kl + rejected_mean_kl)
-    metrics = {"nll": -policy_chosen_mean_logps, "chosen_kl": chosen_mean_kl, "rejected_kl": rejected_mean_kl}
+    kls = {"chosen_kl": teacher_chosen_mean_forward_kl, "rejected_kl": teacher_rejected_mean_forward_kl}
+    check_shapes(1, policy_chosen=policy_chosen_mean_logps, **kls)
+    losses = -policy_chosen_mean_logps + kl_weight * (teacher_chosen_mean_forward_kl + teacher_rejected_mean_forward_kl)
+    metrics = {"nll": -policy_chosen_mean_logps, **kls}
     return losses, {name: value.detach() for name, value in metrics.items()}
 
 
 def adpa_loss(
     policy_chosen_mean_logps: Tensor,
-    aligned_expected_logps: Tensor,
-    unaligned_expected_logps: Tensor,
+    dpo_teacher_rejected_mean_expected_logps: Tensor,
+    reference_teacher_rejected_mean_expected_logps: Tensor,
     *,
     beta: float,
     gamma: float,
@@ -65,9 +70,9 @@ def adpa_loss(
 
     Args:
         policy_chosen_mean_logps: [M], nats, mean over steps.
-        aligned_expected_logps: [M], sum over v of policy(v) log teacher(v), nats, mean over the steps of the rejected
-            response; the teacher is the aligned one.
-        unaligned_expected_logps: [M], likewise under the teacher before its alignment.
+        dpo_teacher_rejected_mean_expected_logps: [M], sum over v of policy(v) log teacher(v), nats, mean over the
+            steps of the rejected response; the teacher is the aligned one.
+        reference_teacher_rejected_mean_expected_logps: [M], likewise under the teacher before its alignment.
         beta: what the log-ratio of the teachers is multiplied by, positive.
         gamma: weight of the advantage, at least 0.
 
@@ -77,9 +82,8 @@ def adpa_loss(
     Source: arXiv:2502.17927, the objective of ADPA.
     Differs: the likelihood is a mean over steps like the advantage.
     """
-    check_shapes(
-        1, policy_chosen=policy_chosen_mean_logps, aligned=aligned_expected_logps, unaligned=unaligned_expected_logps
-    )
-    advantages = beta * (aligned_expected_logps - unaligned_expected_logps)
+    aligned, unaligned = dpo_teacher_rejected_mean_expected_logps, reference_teacher_rejected_mean_expected_logps
+    check_shapes(1, policy_chosen=policy_chosen_mean_logps, aligned=aligned, unaligned=unaligned)
+    advantages = beta * (aligned - unaligned)
     losses = -policy_chosen_mean_logps - gamma * advantages
     return losses, {"nll": -policy_chosen_mean_logps.detach(), "advantages": advantages.detach()}

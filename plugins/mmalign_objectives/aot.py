@@ -110,24 +110,42 @@ def aot_unpaired_loss(
     return losses, {name: metrics[name] for name in ("reward_margins", "reward_accuracies")}
 
 
-def match_margins(context: StepContext) -> Tensor:
+def match_margins(
+    context: StepContext,
+    chosen_current_sequence_logps: Tensor,
+    rejected_current_sequence_logps: Tensor,
+    reference_chosen_sequence_logps: Tensor,
+    reference_rejected_sequence_logps: Tensor,
+) -> Tensor:
     """Finds for every pair the reference margin of the rank of its policy margin: [M], nats."""
-    values = context.batch.quantities
-    policy = values["chosen_current_sequence_logps"] - values["rejected_current_sequence_logps"]
-    reference = values["reference_chosen_sequence_logps"] - values["reference_rejected_sequence_logps"]
-    return match_ranks(context, policy, reference)
+    policy = chosen_current_sequence_logps - rejected_current_sequence_logps
+    return match_ranks(context, policy, reference_chosen_sequence_logps - reference_rejected_sequence_logps)
 
 
-def match_chosen(context: StepContext) -> Tensor:
+def match_chosen(
+    context: StepContext,
+    chosen_current_sequence_logps: Tensor,
+    rejected_current_sequence_logps: Tensor,
+    reference_chosen_sequence_logps: Tensor,
+    reference_rejected_sequence_logps: Tensor,
+) -> Tensor:
     """Finds for every chosen log-ratio the rejected one of its rank, as a log-prob of the chosen response: [M]."""
-    opposites = match_ranks(context, _log_ratios(context, "chosen"), _log_ratios(context, "rejected"))
-    return opposites + context.batch.quantities["reference_chosen_sequence_logps"]
+    chosen = chosen_current_sequence_logps - reference_chosen_sequence_logps
+    rejected = rejected_current_sequence_logps - reference_rejected_sequence_logps
+    return match_ranks(context, chosen, rejected) + reference_chosen_sequence_logps
 
 
-def match_rejected(context: StepContext) -> Tensor:
+def match_rejected(
+    context: StepContext,
+    chosen_current_sequence_logps: Tensor,
+    rejected_current_sequence_logps: Tensor,
+    reference_chosen_sequence_logps: Tensor,
+    reference_rejected_sequence_logps: Tensor,
+) -> Tensor:
     """Finds for every rejected log-ratio the chosen one of its rank, as a log-prob of the rejected response: [M]."""
-    opposites = match_ranks(context, _log_ratios(context, "rejected"), _log_ratios(context, "chosen"))
-    return opposites + context.batch.quantities["reference_rejected_sequence_logps"]
+    chosen = chosen_current_sequence_logps - reference_chosen_sequence_logps
+    rejected = rejected_current_sequence_logps - reference_rejected_sequence_logps
+    return match_ranks(context, rejected, chosen) + reference_rejected_sequence_logps
 
 
 def match_ranks(context: StepContext, values: Tensor, others: Tensor) -> Tensor:
@@ -136,8 +154,3 @@ def match_ranks(context: StepContext, values: Tensor, others: Tensor) -> Tensor:
     opposites, _ = context.gather(others)
     ranks = gathered.argsort(stable=True).argsort()
     return opposites.sort().values[ranks[own]].to(values.dtype)
-
-
-def _log_ratios(context: StepContext, side: str) -> Tensor:
-    values = context.batch.quantities
-    return values[f"{side}_current_sequence_logps"] - values[f"reference_{side}_sequence_logps"]

@@ -21,7 +21,12 @@ class APOConfig(Parameters):
 
 
 def apo_zero_loss(
-    policy_chosen: Tensor, policy_rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, *, beta: float
+    policy_chosen_sequence_logps: Tensor,
+    policy_rejected_sequence_logps: Tensor,
+    reference_chosen_sequence_logps: Tensor,
+    reference_rejected_sequence_logps: Tensor,
+    *,
+    beta: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes the loss that raises chosen and lowers rejected responses against the reference.
 
@@ -33,14 +38,20 @@ def apo_zero_loss(
 
     Source: arXiv:2408.06266, APO-zero.
     """
-    policy, reference = (policy_chosen, policy_rejected), (reference_chosen, reference_rejected)
+    policy = (policy_chosen_sequence_logps, policy_rejected_sequence_logps)
+    reference = (reference_chosen_sequence_logps, reference_rejected_sequence_logps)
     chosen_rewards, rejected_rewards = implicit_rewards(policy, reference, beta)
     losses = (-chosen_rewards).sigmoid() + rejected_rewards.sigmoid()
     return losses, reward_metrics(chosen_rewards, rejected_rewards)
 
 
 def apo_down_loss(
-    policy_chosen: Tensor, policy_rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, *, beta: float
+    policy_chosen_sequence_logps: Tensor,
+    policy_rejected_sequence_logps: Tensor,
+    reference_chosen_sequence_logps: Tensor,
+    reference_rejected_sequence_logps: Tensor,
+    *,
+    beta: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes the loss that lowers both responses against the reference, the rejected one more.
 
@@ -48,7 +59,8 @@ def apo_down_loss(
 
     Source: arXiv:2408.06266, APO-down.
     """
-    policy, reference = (policy_chosen, policy_rejected), (reference_chosen, reference_rejected)
+    policy = (policy_chosen_sequence_logps, policy_rejected_sequence_logps)
+    reference = (reference_chosen_sequence_logps, reference_rejected_sequence_logps)
     chosen_rewards, rejected_rewards = implicit_rewards(policy, reference, beta)
     losses = chosen_rewards.sigmoid() + (rejected_rewards - chosen_rewards).sigmoid()
     return losses, reward_metrics(chosen_rewards, rejected_rewards)

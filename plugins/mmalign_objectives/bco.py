@@ -69,11 +69,12 @@ def bco_loss(
     return losses, {"rewards": rewards.detach(), "reward_accuracies": (towards_label.detach().sign() + 1) / 2}
 
 
-def compute_mean_log_ratio(context: StepContext) -> Tensor:
+def compute_mean_log_ratio(
+    context: StepContext, current_sequence_logps: Tensor, reference_sequence_logps: Tensor, labelled: Tensor
+) -> Tensor:
     """Averages log(policy / reference) over the labelled responses of all steps so far: a scalar, nats."""
-    values = context.batch.quantities
-    log_ratios = values["current_sequence_logps"] - values["reference_sequence_logps"]
-    return context.running_mean("mean_log_ratio", log_ratios[values["labelled"]])
+    log_ratios = current_sequence_logps - reference_sequence_logps
+    return context.running_mean("mean_log_ratio", log_ratios[labelled])
 
 
 def compute_density_ratios(batch: Batch) -> Tensor:

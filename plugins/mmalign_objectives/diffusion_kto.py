@@ -63,11 +63,12 @@ def diffusion_kto_loss(  # noqa: PLR0913
     return prospect_loss(rewards, point, labels, (desirable_weight, undesirable_weight), utility)
 
 
-def compute_batch_reference_point(context: StepContext) -> Tensor:
+def compute_batch_reference_point(
+    context: StepContext, current_sequence_logps: Tensor, reference_sequence_logps: Tensor, labelled: Tensor
+) -> Tensor:
     """Averages log(policy / reference) over the labelled responses of the global batch: a detached scalar, at least 0.
 
     Source: arXiv:2404.04465, the official code.
     """
-    values = context.batch.quantities
-    log_ratios = values["current_sequence_logps"] - values["reference_sequence_logps"]
-    return context.mean(log_ratios[values["labelled"]]).clamp(min=0).detach()
+    log_ratios = current_sequence_logps - reference_sequence_logps
+    return context.mean(log_ratios[labelled]).clamp(min=0).detach()

@@ -47,10 +47,10 @@ class DiffusionDPOConfig(DPOConfig):
 
 
 def dpo_loss(
-    policy_chosen_logps: Tensor,
-    policy_rejected_logps: Tensor,
-    reference_chosen_logps: Tensor,
-    reference_rejected_logps: Tensor,
+    policy_chosen_sequence_logps: Tensor,
+    policy_rejected_sequence_logps: Tensor,
+    reference_chosen_sequence_logps: Tensor,
+    reference_rejected_sequence_logps: Tensor,
     *,
     beta: float,
     label_smoothing: float,
@@ -58,10 +58,10 @@ def dpo_loss(
     """Computes the logistic loss of the implicit-reward margin of every pair.
 
     Args:
-        policy_chosen_logps: [M], nats; all four are sums over steps, or all are means (`ln_dpo`).
-        policy_rejected_logps: [M].
-        reference_chosen_logps: [M], no gradient.
-        reference_rejected_logps: [M], no gradient.
+        policy_chosen_sequence_logps: [M], nats; all four are sums over steps, or all are means (`ln_dpo`).
+        policy_rejected_sequence_logps: [M].
+        reference_chosen_sequence_logps: [M], no gradient.
+        reference_rejected_sequence_logps: [M], no gradient.
         beta: inverse temperature of the implicit reward, positive.
         label_smoothing: probability that a label is flipped, in [0, 0.5].
 
@@ -70,7 +70,8 @@ def dpo_loss(
 
     Source: arXiv:2305.18290, equation 7; label smoothing from "A note on DPO with noisy preferences" (Mitchell, 2023).
     """
-    policy, reference = (policy_chosen_logps, policy_rejected_logps), (reference_chosen_logps, reference_rejected_logps)
+    policy = (policy_chosen_sequence_logps, policy_rejected_sequence_logps)
+    reference = (reference_chosen_sequence_logps, reference_rejected_sequence_logps)
     chosen_rewards, rejected_rewards = implicit_rewards(policy, reference, beta)
     losses = logistic(chosen_rewards - rejected_rewards, label_smoothing)
     return losses, reward_metrics(chosen_rewards, rejected_rewards)

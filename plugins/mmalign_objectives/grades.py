@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from mmalign import Batch
 
-
-def compute_grades(batch: Batch) -> Tensor:
+def compute_grades(ratings: Tensor, ranks: Tensor, prompt_index: Tensor) -> Tensor:
     """Grades every response, the higher the better: [N].
 
     A grade is the response's rating. Where no response to a prompt has one it is the share of the other ranked
@@ -20,17 +15,16 @@ def compute_grades(batch: Batch) -> Tensor:
 
     Source: arXiv:2402.01878, whose labels are win rates against the other responses.
     """
-    ratings, ranks, prompts = (batch.quantities[name] for name in ("ratings", "ranks", "prompt_index"))
-    together = prompts[:, None] == prompts[None, :]  # [N, N]
+    together = prompt_index[:, None] == prompt_index[None, :]  # [N, N]
     rated = (together & ~ratings.isnan()[None, :]).any(dim=1)
     grades = torch.where(rated, ratings, _win_rates(ranks, together))
     known = (together & ~grades.isnan()[None, :]).sum(dim=1)
     return grades.masked_fill(known < 2, torch.nan)
 
 
-def mark_graded(batch: Batch) -> Tensor:
+def mark_graded(grades: Tensor) -> Tensor:
     """Marks the responses with a grade: [N] bool; a prompt has none of them or at least two."""
-    return ~batch.quantities["grades"].isnan()
+    return ~grades.isnan()
 
 
 def _win_rates(ranks: Tensor, together: Tensor) -> Tensor:

@@ -121,9 +121,9 @@ def compute_item_relevance(batch: Batch) -> Tensor:
     return relevance
 
 
-def mark_ranked_items(batch: Batch) -> Tensor:
+def mark_ranked_items(item_index: Tensor) -> Tensor:
     """Marks the responses with at least two items: [N] bool."""
-    return (batch.quantities["item_index"] > 1).any(dim=1)
+    return (item_index > 1).any(dim=1)
 
 
 def _iter_items(batch: Batch) -> Iterator[tuple[int, int, float, tuple[int, int]]]:

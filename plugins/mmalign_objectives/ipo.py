@@ -22,20 +22,20 @@ class IPOConfig(Parameters):
 
 
 def ipo_loss(
-    policy_chosen_logps: Tensor,
-    policy_rejected_logps: Tensor,
-    reference_chosen_logps: Tensor,
-    reference_rejected_logps: Tensor,
+    policy_chosen_mean_logps: Tensor,
+    policy_rejected_mean_logps: Tensor,
+    reference_chosen_mean_logps: Tensor,
+    reference_rejected_mean_logps: Tensor,
     *,
     tau: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes the squared distance of the log-ratio margin of every pair from 1 / (2 tau).
 
     Args:
-        policy_chosen_logps: [M], nats; all four are means over steps (`ipo`) or all are sums (`ipo_sum`).
-        policy_rejected_logps: [M].
-        reference_chosen_logps: [M], no gradient.
-        reference_rejected_logps: [M], no gradient.
+        policy_chosen_mean_logps: [M], nats; all four are means over steps (`ipo`) or all are sums (`ipo_sum`).
+        policy_rejected_mean_logps: [M].
+        reference_chosen_mean_logps: [M], no gradient.
+        reference_rejected_mean_logps: [M], no gradient.
         tau: strength of the pull to the reference, positive.
 
     Returns:
@@ -43,7 +43,10 @@ def ipo_loss(
 
     Source: arXiv:2310.12036, equation 17.
     """
-    policy, reference = (policy_chosen_logps, policy_rejected_logps), (reference_chosen_logps, reference_rejected_logps)
+    policy, reference = (
+        (policy_chosen_mean_logps, policy_rejected_mean_logps),
+        (reference_chosen_mean_logps, reference_rejected_mean_logps),
+    )
     chosen_ratios, rejected_ratios = implicit_rewards(policy, reference, 1.0)
     losses = square(chosen_ratios - rejected_ratios, 1 / (2 * tau))
     return losses, reward_metrics(tau * chosen_ratios, tau * rejected_ratios)

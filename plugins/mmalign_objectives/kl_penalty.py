@@ -40,21 +40,21 @@ def estimate_kl(policy_logps: Tensor, reference_logps: Tensor, *, estimator: KLE
 
 
 def kl_penalty_loss(
-    policy_logps: Tensor, reference_logps: Tensor, step_mask: Tensor, *, estimator: KLEstimator
+    policy_logps: Tensor, anchor_logps: Tensor, step_mask: Tensor, *, estimator: KLEstimator
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Computes an estimate of KL(policy, reference) at every step.
+    """Computes an estimate of KL(policy, anchor) at every step.
 
     Args:
         policy_logps: [N, T], nats.
-        reference_logps: [N, T], nats, no gradient.
+        anchor_logps: [N, T], nats, no gradient: of the reference, or of the policy that sampled.
         step_mask: [N, T] bool; other steps get KL 0.
         estimator: see `KLPenaltyConfig`.
 
     Returns:
         losses [N, T] and the detached metric `kl` [N, T].
     """
-    check_shapes(2, policy_logps=policy_logps, reference_logps=reference_logps, step_mask=step_mask)
+    check_shapes(2, policy_logps=policy_logps, anchor_logps=anchor_logps, step_mask=step_mask)
     policy = torch.where(step_mask, policy_logps, 0)
-    reference = torch.where(step_mask, reference_logps.detach(), 0)
-    kl = estimate_kl(policy, reference, estimator=estimator)
+    anchor = torch.where(step_mask, anchor_logps.detach(), 0)
+    kl = estimate_kl(policy, anchor, estimator=estimator)
     return kl, {"kl": kl.detach()}

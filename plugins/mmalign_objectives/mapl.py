@@ -6,8 +6,6 @@ partition functions cancel in it, which they do not where a pair has two prompts
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -17,9 +15,6 @@ from mmalign_objectives.links import logistic
 from mmalign_objectives.lists import differences
 from mmalign_objectives.rewards import implicit_rewards
 from mmalign_objectives.shapes import check_shapes
-
-if TYPE_CHECKING:
-    from mmalign import Batch
 
 
 class MAPLConfig(Parameters):
@@ -73,10 +68,9 @@ def mapl_inter_loss(  # noqa: PLR0913
     return mean(logistic(ahead)), {"margin_accuracies": mean((ahead.detach().sign() + 1) / 2)}
 
 
-def mark_ordered_pairs(batch: Batch) -> Tensor:
+def mark_ordered_pairs(pairs: Tensor, pair_strength: Tensor, prompt_index: Tensor) -> Tensor:
     """Marks the responses of records that have pairs of different strength: [N] bool."""
-    strength, pairs, prompts = (batch.quantities[name] for name in ("pair_strength", "pairs", "prompt_index"))
-    owners = prompts[pairs[:, 0]]
-    known = ~strength.isnan()
-    differ = (owners[:, None] == owners[None, :]) & (strength[:, None] > strength[None, :])
-    return torch.isin(prompts, owners[known & differ.any(dim=1)])
+    owners = prompt_index[pairs[:, 0]]
+    known = ~pair_strength.isnan()
+    differ = (owners[:, None] == owners[None, :]) & (pair_strength[:, None] > pair_strength[None, :])
+    return torch.isin(prompt_index, owners[known & differ.any(dim=1)])

@@ -18,7 +18,12 @@ class NCAPairConfig(Parameters):
 
 
 def nca_pair_loss(
-    policy_chosen: Tensor, policy_rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, *, beta: float
+    policy_chosen_sequence_logps: Tensor,
+    policy_rejected_sequence_logps: Tensor,
+    reference_chosen_sequence_logps: Tensor,
+    reference_rejected_sequence_logps: Tensor,
+    *,
+    beta: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes the noise-contrastive loss of every pair, which pulls the likelihood of chosen responses up as such.
 
@@ -32,7 +37,8 @@ def nca_pair_loss(
 
     Source: arXiv:2402.05369, the loss on two responses with all reward on the better one.
     """
-    policy, reference = (policy_chosen, policy_rejected), (reference_chosen, reference_rejected)
+    policy = (policy_chosen_sequence_logps, policy_rejected_sequence_logps)
+    reference = (reference_chosen_sequence_logps, reference_rejected_sequence_logps)
     chosen_rewards, rejected_rewards = implicit_rewards(policy, reference, beta)
     noise = logistic(-chosen_rewards) + logistic(-rejected_rewards)
     return logistic(chosen_rewards) + 0.5 * noise, reward_metrics(chosen_rewards, rejected_rewards)

@@ -40,11 +40,11 @@ class PromptValueHead(nn.Module):
         self.linear = nn.Linear(model.hidden_size, 1)
         self.max_reward = max_reward
 
-    def forward(self, context: Tensor) -> Tensor:
+    def forward(self, reference_context: Tensor) -> Tensor:
         """Computes values [N] of prompts from states [N, C, D], NaN beyond the end of each."""
-        absent = context[..., 0].isnan()
-        states = torch.where(absent[..., None], 0, context)
-        query = self.query.expand(len(context), -1, -1)
+        absent = reference_context[..., 0].isnan()
+        states = torch.where(absent[..., None], 0, reference_context)
+        query = self.query.expand(len(reference_context), -1, -1)
         pooled, _ = self.attention(query, states, states, key_padding_mask=absent, need_weights=False)
         values: Tensor = self.max_reward * self.linear(pooled[:, 0]).squeeze(-1).sigmoid()
         return values

@@ -37,10 +37,10 @@ class SmPOConfig(Parameters):
 
 
 def smpo_loss(  # noqa: PLR0913
-    policy_chosen_logps: Tensor,
-    policy_rejected_logps: Tensor,
-    reference_chosen_logps: Tensor,
-    reference_rejected_logps: Tensor,
+    policy_chosen_sequence_logps: Tensor,
+    policy_rejected_sequence_logps: Tensor,
+    reference_chosen_sequence_logps: Tensor,
+    reference_rejected_sequence_logps: Tensor,
     chosen_ratings: Tensor,
     rejected_ratings: Tensor,
     *,
@@ -67,9 +67,9 @@ def smpo_loss(  # noqa: PLR0913
 
     Source: arXiv:2506.02698, the loss of SmPO-Diffusion, and its official code.
     """
-    check_shapes(1, policy=policy_chosen_logps, chosen_ratings=chosen_ratings, rejected=rejected_ratings)
-    policy = (policy_chosen_logps, policy_rejected_logps)
-    reference = (reference_chosen_logps, reference_rejected_logps)
+    check_shapes(1, policy=policy_chosen_sequence_logps, chosen_ratings=chosen_ratings, rejected=rejected_ratings)
+    policy = (policy_chosen_sequence_logps, policy_rejected_sequence_logps)
+    reference = (reference_chosen_sequence_logps, reference_rejected_sequence_logps)
     chosen_rewards, rejected_rewards = implicit_rewards(policy, reference, beta)
     weights = gamma * (2 * _preference(chosen_ratings, rejected_ratings, highest_rating - lowest_rating) - 1)
     metrics = reward_metrics(chosen_rewards, rejected_rewards)

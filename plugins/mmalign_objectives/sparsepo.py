@@ -36,7 +36,7 @@ class SparsePOConfig(MaPOConfig):
 def sparsepo_loss(  # noqa: PLR0913
     policy_logps: Tensor,
     reference_logps: Tensor,
-    reference_kl: Tensor,
+    reference_forward_kl: Tensor,
     reward_mask: Tensor,
     divergence_mask: Tensor,
     step_mask: Tensor,
@@ -51,7 +51,7 @@ def sparsepo_loss(  # noqa: PLR0913
     Args:
         policy_logps: [N, T], nats.
         reference_logps: [N, T], nats, no gradient.
-        reference_kl: [N, T], KL(reference, policy) of the whole distribution of each step, with gradient.
+        reference_forward_kl: [N, T], KL(reference, policy) of the whole distribution of each step, with gradient.
         reward_mask: [N, T], at least 0, what the log-ratio of each step is multiplied by.
         divergence_mask: [N, T], at least 0, what the KL of each step is multiplied by.
         step_mask: [N, T] bool.
@@ -66,12 +66,12 @@ def sparsepo_loss(  # noqa: PLR0913
 
     Source: arXiv:2410.05102, the objectives of MaPO and SparsePO; 1 everywhere is TDPO1 (arXiv:2404.11999).
     """
-    steps = {"policy": policy_logps, "reference": reference_logps, "kl": reference_kl}
+    steps = {"policy": policy_logps, "reference": reference_logps, "kl": reference_forward_kl}
     check_shapes(2, step_mask=step_mask, **steps, reward_mask=reward_mask, divergence_mask=divergence_mask)
     log_ratios = torch.where(step_mask, policy_logps - reference_logps, 0)
     reward_mask, divergence_mask = (torch.where(step_mask, one, 0) for one in (reward_mask, divergence_mask))
     rewards = beta * (reward_mask * log_ratios).sum(dim=1)  # [N]
-    kls = (divergence_mask * torch.where(step_mask, reference_kl, 0)).sum(dim=1)
+    kls = (divergence_mask * torch.where(step_mask, reference_forward_kl, 0)).sum(dim=1)
     norms = reward_sparsity * reward_mask.abs().sum(dim=1) + divergence_sparsity * divergence_mask.abs().sum(dim=1)
     chosen, rejected = pairs.unbind(dim=1)
     both = (kls[chosen], kls[rejected])
@@ -88,7 +88,7 @@ def sparsepo_loss(  # noqa: PLR0913
 def sparsepo_common_loss(  # noqa: PLR0913
     policy_logps: Tensor,
     reference_logps: Tensor,
-    reference_kl: Tensor,
+    reference_forward_kl: Tensor,
     token_mask: Tensor,
     step_mask: Tensor,
     pairs: Tensor,
@@ -101,7 +101,7 @@ def sparsepo_common_loss(  # noqa: PLR0913
     return sparsepo_loss(
         policy_logps,
         reference_logps,
-        reference_kl,
+        reference_forward_kl,
         token_mask,
         token_mask,
         step_mask,
@@ -115,7 +115,7 @@ def sparsepo_common_loss(  # noqa: PLR0913
 def mapo_loss(
     policy_logps: Tensor,
     reference_logps: Tensor,
-    reference_kl: Tensor,
+    reference_forward_kl: Tensor,
     activation_mask: Tensor,
     step_mask: Tensor,
     pairs: Tensor,
@@ -128,7 +128,7 @@ def mapo_loss(
     """
     options = {"beta": beta, "reward_sparsity": 0.0, "divergence_sparsity": 0.0}
     mask = activation_mask.detach()
-    return sparsepo_common_loss(policy_logps, reference_logps, reference_kl, mask, step_mask, pairs, **options)
+    return sparsepo_common_loss(policy_logps, reference_logps, reference_forward_kl, mask, step_mask, pairs, **options)
 
 
 def _density(mask: Tensor, step_mask: Tensor, pairs: Tensor) -> Tensor:

@@ -29,9 +29,9 @@ class LevelHead(nn.Module):
         super().__init__()
         self.linear = nn.Linear(model.hidden_size, levels)
 
-    def forward(self, hidden: Tensor, step_mask: Tensor) -> Tensor:
+    def forward(self, policy_hidden: Tensor, step_mask: Tensor) -> Tensor:
         """Computes logits [N, K] of states [N, T, D]."""
-        counted = torch.where(step_mask[..., None], hidden, 0)
+        counted = torch.where(step_mask[..., None], policy_hidden, 0)
         logits: Tensor = self.linear(counted.sum(dim=1) / step_mask.sum(dim=1, keepdim=True).clamp(min=1))
         return logits
 

@@ -23,7 +23,12 @@ class SPPOConfig(Parameters):
 
 
 def sppo_hard_loss(
-    policy_chosen: Tensor, policy_rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, *, beta: float
+    policy_chosen_sequence_logps: Tensor,
+    policy_rejected_sequence_logps: Tensor,
+    reference_chosen_sequence_logps: Tensor,
+    reference_rejected_sequence_logps: Tensor,
+    *,
+    beta: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes the squared distances of the log-ratios of every pair from +-1 / (2 beta).
 
@@ -35,7 +40,8 @@ def sppo_hard_loss(
 
     Source: arXiv:2405.00675, the loss of SPPO with certain preferences.
     """
-    policy, reference = (policy_chosen, policy_rejected), (reference_chosen, reference_rejected)
+    policy = (policy_chosen_sequence_logps, policy_rejected_sequence_logps)
+    reference = (reference_chosen_sequence_logps, reference_rejected_sequence_logps)
     chosen_ratios, rejected_ratios = implicit_rewards(policy, reference, 1.0)
     losses = square(chosen_ratios, 0.5 / beta) + square(rejected_ratios, -0.5 / beta)
     return losses, reward_metrics(beta * chosen_ratios, beta * rejected_ratios)

@@ -36,12 +36,12 @@ class TDPO2Config(TDPO1Config):
 
 
 def tdpo_loss(  # noqa: PLR0913
-    policy_chosen_logps: Tensor,
-    policy_rejected_logps: Tensor,
-    reference_chosen_logps: Tensor,
-    reference_rejected_logps: Tensor,
-    chosen_kl: Tensor,
-    rejected_kl: Tensor,
+    policy_chosen_sequence_logps: Tensor,
+    policy_rejected_sequence_logps: Tensor,
+    reference_chosen_sequence_logps: Tensor,
+    reference_rejected_sequence_logps: Tensor,
+    reference_chosen_sequence_forward_kl: Tensor,
+    reference_rejected_sequence_forward_kl: Tensor,
     *,
     beta: float,
     alpha: float,
@@ -50,25 +50,27 @@ def tdpo_loss(  # noqa: PLR0913
     """Computes the logistic loss of the implicit-reward margin less the difference of the KLs, for every pair.
 
     Args:
-        policy_chosen_logps: [M], nats, a sum over steps; all four are.
-        policy_rejected_logps: [M].
-        reference_chosen_logps: [M].
-        reference_rejected_logps: [M].
-        chosen_kl: [M], KL(reference, policy) of whole distributions, summed over the steps of the chosen response.
-        rejected_kl: [M], likewise of the rejected response.
+        policy_chosen_sequence_logps: [M], nats, a sum over steps; all four are.
+        policy_rejected_sequence_logps: [M].
+        reference_chosen_sequence_logps: [M].
+        reference_rejected_sequence_logps: [M].
+        reference_chosen_sequence_forward_kl: [M], KL(reference, policy) of whole distributions, summed over the steps
+            of the chosen response.
+        reference_rejected_sequence_forward_kl: [M], likewise of the rejected response.
         beta: inverse temperature of the implicit reward, positive.
         alpha: weight of the difference of the KLs, at least 0.
-        constant_chosen_kl: no gradient through `chosen_kl`.
+        constant_chosen_kl: no gradient through the KL of the chosen response.
 
     Returns:
         losses [M] and detached metrics [M]; the margins in them are without the KLs.
 
     Source: arXiv:2404.11999, TDPO1 and TDPO2.
     """
-    policy, reference = (policy_chosen_logps, policy_rejected_logps), (reference_chosen_logps, reference_rejected_logps)
+    policy = (policy_chosen_sequence_logps, policy_rejected_sequence_logps)
+    reference = (reference_chosen_sequence_logps, reference_rejected_sequence_logps)
     rewards = implicit_rewards(policy, reference, beta)
-    kls = (chosen_kl, rejected_kl)
-    penalty = kl_difference((chosen_kl.detach(), rejected_kl) if constant_chosen_kl else kls)
+    kls = (reference_chosen_sequence_forward_kl, reference_rejected_sequence_forward_kl)
+    penalty = kl_difference((kls[0].detach(), kls[1]) if constant_chosen_kl else kls)
     losses = logistic(rewards[0] - rewards[1] - alpha * beta * penalty)
     return losses, reward_metrics(*rewards) | kl_metrics(kls)
 

@@ -22,11 +22,11 @@ class MaskConfig(Parameters):
     """Share of layers that a step's mask leaves out in training."""
 
 
-def compute_activation_mask(activations: Tensor, step_mask: Tensor) -> Tensor:
+def compute_activation_mask(reference_activations: Tensor, step_mask: Tensor) -> Tensor:
     """Rescales every activation to [0, 1] along a response and averages over activations.
 
     Args:
-        activations: [N, T, A], each the mean over the units of a layer.
+        reference_activations: [N, T, A], each the mean over the units of a layer.
         step_mask: [N, T] bool.
 
     Returns:
@@ -35,6 +35,7 @@ def compute_activation_mask(activations: Tensor, step_mask: Tensor) -> Tensor:
     Source: arXiv:2410.05102, MaPO.
     Differs: the standardisation before the rescaling is left out, which undoes it.
     """
+    activations = reference_activations
     check_shapes(2, step_mask=step_mask, activations=activations[..., 0])
     counts = step_mask[..., None]
     low = torch.where(counts, activations, torch.inf).amin(dim=1, keepdim=True)
@@ -62,8 +63,9 @@ class MaskHead(nn.Module):
         self.mixture = nn.Parameter(torch.full((model.layers,), 1 / model.layers))
         self.dropout = dropout
 
-    def forward(self, layers: Tensor, step_mask: Tensor) -> Tensor:
+    def forward(self, reference_layers: Tensor, step_mask: Tensor) -> Tensor:
         """Computes the mask [N, T], at least 0, of states [N, T, L, D]; 0 at other steps."""
-        features = torch.einsum("ntld,ld->ntl", layer_norm(layers, layers.shape[-1:]), self.weight) + self.bias
+        states = layer_norm(reference_layers, reference_layers.shape[-1:])
+        features = torch.einsum("ntld,ld->ntl", states, self.weight) + self.bias
         mixed = dropout(features.relu(), self.dropout, self.training) @ self.mixture
         return torch.where(step_mask, mixed.relu(), 0)

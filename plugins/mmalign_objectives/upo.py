@@ -21,10 +21,10 @@ class UPOConfig(Parameters):
 
 
 def upo_loss(  # noqa: PLR0913
-    policy_chosen_logps: Tensor,
-    policy_rejected_logps: Tensor,
-    reference_chosen_logps: Tensor,
-    reference_rejected_logps: Tensor,
+    policy_chosen_sequence_logps: Tensor,
+    policy_rejected_sequence_logps: Tensor,
+    reference_chosen_sequence_logps: Tensor,
+    reference_rejected_sequence_logps: Tensor,
     policy_chosen_mean_logps: Tensor,
     chosen_label_smoothing: Tensor,
     *,
@@ -34,10 +34,10 @@ def upo_loss(  # noqa: PLR0913
     """Computes the smoothed logistic loss of the implicit-reward margin of every pair, and the likelihood of chosen.
 
     Args:
-        policy_chosen_logps: [M], nats, a sum over steps; the first four are.
-        policy_rejected_logps: [M].
-        reference_chosen_logps: [M], no gradient; of the policy of the iteration before.
-        reference_rejected_logps: [M], no gradient.
+        policy_chosen_sequence_logps: [M], nats, a sum over steps; the first four are.
+        policy_rejected_sequence_logps: [M].
+        reference_chosen_sequence_logps: [M], no gradient; of the policy of the iteration before.
+        reference_rejected_sequence_logps: [M], no gradient.
         policy_chosen_mean_logps: [M], nats, mean over steps.
         chosen_label_smoothing: [M], probability that the label is flipped, in [0, 0.5]; NaN counts as 0.
         beta: inverse temperature of the implicit reward, positive.
@@ -49,8 +49,11 @@ def upo_loss(  # noqa: PLR0913
     Source: arXiv:2409.11212, the objective of UPO.
     Differs: the paper divides the likelihood by the reward of the response and prints it with the wrong sign.
     """
-    policy, reference = (policy_chosen_logps, policy_rejected_logps), (reference_chosen_logps, reference_rejected_logps)
-    check_shapes(1, mean=policy_chosen_mean_logps, smoothing=chosen_label_smoothing, chosen=policy_chosen_logps)
+    policy = (policy_chosen_sequence_logps, policy_rejected_sequence_logps)
+    reference = (reference_chosen_sequence_logps, reference_rejected_sequence_logps)
+    check_shapes(
+        1, mean=policy_chosen_mean_logps, smoothing=chosen_label_smoothing, chosen=policy_chosen_sequence_logps
+    )
     rewards = implicit_rewards(policy, reference, beta)
     smoothing = chosen_label_smoothing.detach().nan_to_num()
     losses = logistic(rewards[0] - rewards[1], smoothing) - nll_weight * policy_chosen_mean_logps

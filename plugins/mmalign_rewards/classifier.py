@@ -57,6 +57,8 @@ class Classifier(Reward):
         truncated: texts so far that were longer than `max_length`.
     """
 
+    costly = True
+
     def __init__(
         self,
         model: str,

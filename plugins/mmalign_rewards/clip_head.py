@@ -45,6 +45,8 @@ class ClipHead(Reward):
     their names: `weight` of a linear predictor; `layers.0.weight`, `layers.2.weight`, ... of an MLP.
     """
 
+    costly = True
+
     def __init__(
         self,
         encoder: ClipConfig,

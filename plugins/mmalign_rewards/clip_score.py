@@ -60,6 +60,8 @@ class ClipScore(Reward):
     the model's logit, without clamp. Texts beyond the model's context (77 tokens) are cut off at its end.
     """
 
+    costly = True
+
     def __init__(
         self,
         encoder: ClipConfig,

@@ -32,6 +32,7 @@ class HttpConfig(Parameters):
 class Http(Reward):
     """Asks a server for the scores of texts; a batch without a usable answer has no scores."""
 
+    costly = True
     background = True
 
     def __init__(

@@ -58,6 +58,8 @@ class ImageClassifier(Reward):
     score.
     """
 
+    costly = True
+
     def __init__(
         self,
         network: NetworkConfig,

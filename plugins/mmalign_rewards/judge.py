@@ -79,6 +79,7 @@ class Judge(Reward):
     The fields are those of `JudgeConfig`, which says what they mean.
     """
 
+    costly = True
     background = True
 
     url: str

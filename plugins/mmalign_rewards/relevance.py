@@ -37,6 +37,8 @@ class Relevance(Reward):
     Source: Reimers and Gurevych, Sentence-BERT, arXiv:1908.10084, section 3 (mean pooling).
     """
 
+    costly = True
+
     def __init__(self, model: str | None = None, batch_size: int = 32, max_length: int = 256) -> None:
         self.model = model
         self.batch_size = batch_size

@@ -13,7 +13,8 @@ from torch import Tensor
 from toy_plugin import Toy
 
 import mmalign
-from mmalign import ConfigError, EncodedResponse, Networks, PluginError, RunConfig
+from mmalign import ConfigError, EncodedResponse, PluginError, RunConfig
+from mmalign.compute.networks import Networks
 from mmalign.monitoring.metrics_log import read_metrics
 
 BuildConfig = Callable[..., dict[str, Any]]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmalign.compute.passes import cut_rows, score_responses
 from mmalign.config.run_config import RunConfig
+from mmalign.forward_plan import ForwardPlan, Output
 from mmalign.rounds import begin_round
 from mmalign.values import EncodedResponse
 
@@ -82,12 +83,12 @@ def test_outputs_of_parts_are_joined_steps_with_zeros_and_prompts_with_nan() -> 
     """Prompts of 3 positions and 1, responses of 1 step and 2: a state is its length."""
     responses = [EncodedResponse({}, 1, size=4, shared=3), EncodedResponse({}, 2, size=3, shared=1)]
 
-    def network(part: list[EncodedResponse], want: tuple[str, ...]) -> dict[str, Tensor]:
+    def network(part: list[EncodedResponse], plan: ForwardPlan) -> dict[str, Tensor]:
         (own,) = part
         lengths = {"context": own.shared, "logps": own.steps}
-        return {name: torch.full((1, lengths[name]), float(lengths[name])) for name in want}
+        return {name: torch.full((1, lengths[name]), float(lengths[name])) for name in plan.axes()}
 
-    context, logps = (score_responses(network, responses, [[1], [0]], name) for name in ("context", "logps"))
+    context, logps = (score_responses(network, responses, [[1], [0]], name) for name in (Output.CONTEXT, Output.LOGPS))
     assert logps.tolist() == [[1.0, 0.0], [2.0, 2.0]]
     assert context[0].tolist() == [3.0, 3.0, 3.0]
     assert context[1, 0] == 1.0 and context[1, 1:].isnan().all()

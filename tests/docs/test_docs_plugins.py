@@ -63,7 +63,7 @@ def test_example_of_a_trained_quantity_trains(
     config["train"] |= {"steps": 20, "batch_size": 4, "head_learning_rate": 1e-2}
     run = mmalign.train(RunConfig.model_validate(config))
     heads = load_file(run.output / "model" / "heads.safetensors")
-    assert heads["step_quality.0.weight"].shape == (8, 32)
+    assert heads["step_quality.layers.0.weight"].shape == (8, 32)
     losses = [row["quality/loss"] for row in read_metrics(run.output) if row["kind"] == "train"]
     assert losses[-1] < losses[0] / 2
 

@@ -17,8 +17,8 @@ from mmalign.monitoring.metrics import MetricSums
 from mmalign.values import EncodedResponse
 
 
-def make_spec(per: Any, needs: tuple[str, ...], **declared: Any) -> ObjectiveSpec:
-    return ObjectiveSpec(name=f"mine_{per}", summary="", loss="x:y", per=per, needs=needs, **declared)
+def make_spec(per: Any, **declared: Any) -> ObjectiveSpec:
+    return ObjectiveSpec(name=f"mine_{per}", summary="", loss="x:y", per=per, **declared)
 
 
 def pass_on(values: Tensor, **parameters: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -55,14 +55,16 @@ def sum_over_prompts(gains: Tensor, prompt_index: Tensor) -> tuple[Tensor, dict[
     return torch.stack([gains[prompt_index == prompt].sum() for prompt in prompt_index.unique()]), {}
 
 
-PER_PROMPT = bind_objective(make_spec("prompt", ("gains", "prompt_index"), over="labelled"), sum_over_prompts, {}, 1.0)
-PER_PAIR = bind_objective(make_spec("pair", ("margins",)), pass_on, {}, 1.0)
-PER_RESPONSE = bind_objective(make_spec("response", ("gains",), over="labelled"), pass_on, {}, 1.0)
+PER_PROMPT = bind_objective(
+    make_spec("prompt", over="labelled"), {one: one for one in ("gains", "prompt_index")}, sum_over_prompts, {}, 1.0
+)
+PER_PAIR = bind_objective(make_spec("pair"), {"values": "margins"}, pass_on, {}, 1.0)
+PER_RESPONSE = bind_objective(make_spec("response", over="labelled"), {"values": "gains"}, pass_on, {}, 1.0)
 
 
 def per_step(aggregation: str, over: str = "") -> Objective:
-    spec = make_spec("step", ("step_gains",), over=over)
-    return bind_objective(spec, pass_on, {"aggregation": aggregation, "horizon": 5.0}, 1.0)
+    spec = make_spec("step", over=over)
+    return bind_objective(spec, {"values": "step_gains"}, pass_on, {"aggregation": aggregation, "horizon": 5.0}, 1.0)
 
 
 # Rows of step_gains up to their lengths: 0 | 4 5 | 8 9 10 | 12 13 14 15.
@@ -132,7 +134,7 @@ def test_parameters_of_the_engine_do_not_reach_the_loss() -> None:
         return values, {}
 
     parameters = {"aggregation": "constant", "horizon": 3.0, "beta": 0.5}
-    objective = bind_objective(make_spec("response", ("gains",)), loss, parameters, 2.0)
+    objective = bind_objective(make_spec("response"), {"values": "gains"}, loss, parameters, 2.0)
     objective.evaluate({"gains": torch.zeros(2), "lengths": torch.ones(2)})
     assert seen == {"beta": 0.5}
     assert (objective.aggregation, objective.horizon, objective.weight) == ("constant", 3.0, 2.0)
@@ -142,13 +144,13 @@ def test_a_loss_gets_its_needs_in_the_declared_order() -> None:
     def loss(second: Tensor, first: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return second - first, {}
 
-    objective = bind_objective(make_spec("response", ("b", "a")), loss, {}, 1.0)
+    objective = bind_objective(make_spec("response"), {"second": "b", "first": "a"}, loss, {}, 1.0)
     values = {"a": torch.tensor([1.0]), "b": torch.tensor([3.0]), "lengths": torch.ones(1)}
     assert objective.evaluate(values)[0].tolist() == [2.0]
 
 
 def test_a_loss_of_the_wrong_shape_names_the_objective_and_both_shapes(batch: Batch) -> None:
-    objective = bind_objective(make_spec("pair", ("gains",)), pass_on, {}, 1.0)
+    objective = bind_objective(make_spec("pair"), {"values": "gains"}, pass_on, {}, 1.0)
     with pytest.raises(PluginError, match=r"'mine_pair'.*shape \(4,\).*one element per pair is \(2,\)"):
         objective.evaluate(batch.quantities)
 
@@ -159,8 +161,8 @@ def test_an_unknown_aggregation_is_refused(batch: Batch) -> None:
 
 
 def test_objectives_of_a_sum_are_weighted_and_reported_apart(batch: Batch) -> None:
-    first = bind_objective(make_spec("response", ("gains",), over="labelled"), pass_on, {}, 0.5)
-    second = bind_objective(make_spec("pair", ("margins",)), pass_on, {}, 2.0)
+    first = bind_objective(make_spec("response", over="labelled"), {"values": "gains"}, pass_on, {}, 0.5)
+    second = bind_objective(make_spec("pair"), {"values": "margins"}, pass_on, {}, 2.0)
     objectives = label_metrics([first, second])
     sums = MetricSums()
     totals = [objective.totals(batch) for objective in objectives]
@@ -179,7 +181,7 @@ def test_two_objectives_of_one_name_keep_their_metrics_apart() -> None:
 
 def test_a_pair_counts_where_the_quantity_that_it_is_over_marks_both_responses(batch: Batch) -> None:
     """The third response is not labelled, so the second pair does not count."""
-    spec = make_spec("pair", ("margins",), over="labelled")
+    spec = make_spec("pair", over="labelled")
     assert element_mask(spec, batch.quantities).tolist() == [True, False]
 
 
@@ -187,17 +189,19 @@ def test_a_pair_counts_where_the_quantity_that_it_is_over_marks_both_responses(b
 def test_numbers_count_where_they_are_known(batch: Batch, shape: tuple[int, ...]) -> None:
     known = torch.tensor([1.0, float("nan"), 0.0, 2.0]).reshape(shape)
     batch = batch.with_quantities({"known": known}, {"known": "N" if len(shape) == 1 else "NK"})
-    spec = make_spec("response", ("gains",), over="known")
+    spec = make_spec("response", over="known")
     assert element_mask(spec, batch.quantities).tolist() == [True, False, True, True]
-    assert element_mask(make_spec("pair", ("margins",), over="known"), batch.quantities).tolist() == [False, True]
+    assert element_mask(make_spec("pair", over="known"), batch.quantities).tolist() == [False, True]
 
 
 def test_a_number_that_is_not_known_reaches_no_gradient(batch: Batch) -> None:
     gains = torch.tensor([1.0, 2.0, 4.0, 8.0], requires_grad=True)
     known = torch.tensor([1.0, float("nan"), 3.0, 2.0])
     values = {**batch.quantities, "gains": gains, "known": known}
-    spec = make_spec("response", ("gains", "known"), over="known")
-    objective = bind_objective(spec, lambda gains, known: ((gains * known).exp(), {}), {}, 1.0)
+    spec = make_spec("response", over="known")
+    objective = bind_objective(
+        spec, {"gains": "gains", "known": "known"}, lambda gains, known: ((gains * known).exp(), {}), {}, 1.0
+    )
     objective = bind_axes(objective, {"gains": "N", "known": "N"})
     sums = MetricSums()
     totals = torch.tensor([3.0, 3.0], dtype=torch.float64)
@@ -215,12 +219,15 @@ def test_what_is_about_other_things_than_the_elements_stays_as_it_is(batch: Batc
         seen.update(margins=margins.tolist(), by_prompt=by_prompt.tolist())
         return margins, {}
 
-    spec = make_spec("pair", ("margins", "by_prompt"), over="labelled")
-    objective = bind_axes(bind_objective(spec, look, {}, 1.0), {"margins": "M", "by_prompt": "P"})
+    spec = make_spec("pair", over="labelled")
+    objective = bind_axes(
+        bind_objective(spec, {"margins": "margins", "by_prompt": "by_prompt"}, look, {}, 1.0),
+        {"margins": "M", "by_prompt": "P"},
+    )
     objective.evaluate({**batch.quantities, "by_prompt": torch.tensor([7.0, 9.0])})
     assert seen == {"margins": [1.0, 0.0], "by_prompt": [7.0, 9.0]}
 
 
 def test_a_pair_over_a_companion_counts_where_there_is_one(batch: Batch) -> None:
     values = {**batch.quantities, "gold_row": torch.tensor([3, -1])}
-    assert element_mask(make_spec("pair", ("margins",), over="gold_row"), values).tolist() == [True, False]
+    assert element_mask(make_spec("pair", over="gold_row"), values).tolist() == [True, False]

@@ -52,7 +52,7 @@ def test_a_sampler_that_disagrees_with_scoring_is_stopped(toy_online: Build, wri
         ("nan", TrainingError, "the loss is nan although all log-probs are finite; check the data's feedback"),
         ("infinite_gradient", TrainingError, "the gradient norm is nan"),
         ("detached", TrainingError, "the loss of 'detached' has no gradient"),
-        ("scalar", PluginError, "objective 'scalar': its loss has shape (), but one element per response is"),
+        ("scalar", PluginError, "objective 'scalar' of toy_plugin.py: its loss has shape (), but one element"),
         ("scalar_metric", PluginError, "objective 'scalar_metric': its metric 'margin' has shape ()"),
     ],
 )

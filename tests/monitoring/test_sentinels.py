@@ -88,8 +88,8 @@ def test_a_finite_gradient_and_an_overflow_under_loss_scaling_pass() -> None:
 
 
 def make_objective(per: str, over: str = "") -> Objective:
-    spec = ObjectiveSpec(name="mine", summary="", loss="x:y", per=per, needs=(), over=over)
-    return bind_objective(spec, lambda: (torch.zeros(1), {}), {}, 1.0)
+    spec = ObjectiveSpec(name="mine", summary="", loss="x:y", per=per, over=over)
+    return bind_objective(spec, {}, lambda: (torch.zeros(1), {}), {}, 1.0)
 
 
 @pytest.mark.parametrize(

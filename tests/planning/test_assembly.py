@@ -11,6 +11,7 @@ import torch
 
 from mmalign import ConfigError, DataError, MmalignError, PlanError, PluginError, RunConfig, StepContext, TrainingError
 from mmalign.api import load_assembly, load_run
+from mmalign.forward_plan import ForwardPlan
 from mmalign.planning.assembly import Assembly
 from mmalign.planning.inspection import inspect_run
 from mmalign.run import Run
@@ -198,7 +199,7 @@ def test_scoring_in_parts_keeps_the_order_of_responses(load: Any, toy_config: Bu
     settings = {"steps": 1, "micro_batch_size": 3}
     run = load(toy_config(train=settings))
     batch = run.backend.encode(run.held_out)
-    whole = run.backend.policy(batch.responses, ("logps",))["logps"]
+    whole = run.backend.policy(batch.responses, ForwardPlan.of("logps"))["logps"]
     mask = batch.quantities["step_mask"]
     assert torch.allclose(run.backend.policy_logps(batch.responses)[mask], whole.detach()[mask], atol=1e-6)
 
@@ -265,6 +266,8 @@ def test_a_batch_coupled_quantity_is_the_same_in_every_micro_batch(load: Any, to
 def test_an_inspection_counts_the_data_and_loads_no_weights(toy_config: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     assembly = assemble(toy_config())
     monkeypatch.setattr(type(assembly.modality), "load", None)
+    # One that overrides this is taken at its word; one that does not is loaded for a trial.
+    monkeypatch.setattr(type(assembly.modality), "parameter_counts", lambda self: None)
     inspection = inspect_run(assembly)
     train = inspection.data["train"]
     assert (train.records, train.responses, train.pairs, train.labelled) == (10, 20, 10, 20)

@@ -36,7 +36,9 @@ def add(batch: Batch, *roles: Provider) -> Batch:
 
 
 def role(name: str) -> Provider:
-    return Provider(f"{name}_row", "MI", "companion", compute=f"{__name__}:{name}")
+    return Provider(
+        f"{name}_row", "MI", "companion", compute=f"{__name__}:{name}", given=("record", "chosen", "rejected")
+    )
 
 
 @pytest.fixture
@@ -156,7 +158,8 @@ def test_quantities_of_pairs_are_known_of_pairs_under_other_prompts(planned: boo
     axes = {"number_pairs": "M", "double_numbers": "M", "count_rows": "N"}
     needs = {"double_numbers": ("number_pairs",)}
     providers = [
-        Provider(name, own, "data", needs.get(name, ()), compute=f"{__name__}:{name}") for name, own in axes.items()
+        Provider(name, own, "data", needs.get(name, ()), compute=f"{__name__}:{name}", given=("batch",))
+        for name, own in axes.items()
     ]
     pairs = [Provider("pairs", "M2", "data")] if planned else []
     values = add_record_quantities(batch, Plan((*pairs, *providers)), encode).quantities

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmalign import ModalitySpec, PlanError, QuantitySpec
-from mmalign.planning.providers import data_providers, modality_providers, plugin_provider, rollout_providers
+from mmalign import ModalitySpec, PlanError
+from mmalign.forward_plan import ForwardPlan
+from mmalign.planning.providers import data_providers, modality_providers, rollout_providers
 from mmalign.planning.quantities import Plan, Provider, find_teachers, plan_quantities, take_chosen, take_rejected
 
 MODALITY = ModalitySpec(name="toy", summary="", target="toy:Toy", provides=("logps", "entropy"))
@@ -25,8 +26,7 @@ def provider_of(plan: Plan, name: str) -> Provider:
 
 
 def quantity(name: str, needs: tuple[str, ...], stage: str, axes: str = "N") -> Provider:
-    spec = QuantitySpec(name=name, summary="", axes=axes, needs=needs, stage=stage, compute="x:y")
-    return plugin_provider(spec, "plugin mine")
+    return Provider(name, axes, stage, needs, compute="x:y", origin="plugin mine")
 
 
 def test_paired_log_probs_are_derived_from_the_forward_pass() -> None:
@@ -38,7 +38,7 @@ def test_paired_log_probs_are_derived_from_the_forward_pass() -> None:
         "pairs",
         "policy_chosen_sequence_logps",
     )
-    assert made.policy_outputs == ("logps",)
+    assert made.forward == ForwardPlan.of("logps")
     assert not made.needs_reference
 
 
@@ -47,7 +47,7 @@ def test_quantities_come_after_what_they_are_computed_from() -> None:
     for place, provider in enumerate(made.providers):
         assert set(provider.needs) <= {earlier.name for earlier in made.providers[:place]}
     assert made.needs_reference
-    assert made.policy_outputs == ("logps", "entropy")
+    assert made.forward == ForwardPlan.of("logps", "entropy")
 
 
 def test_a_derived_quantity_is_as_late_as_what_it_is_computed_from() -> None:
@@ -64,7 +64,7 @@ def test_what_is_picked_for_pairs_keeps_the_axis_of_steps() -> None:
     assert provider_of(made, "chosen_policy_logps").axes == "MT"
     assert axes["rejected_reference_logps"] == ("MT", "frozen")
     assert axes["chosen_step_mask"] == ("MT", "frozen")
-    assert made.policy_outputs == ("logps",)
+    assert made.forward == ForwardPlan.of("logps")
     assert made.needs_reference
     assert find_teachers(["chosen_policy_logps", "rejected_reference_logps", "chosen_dpo_logps"]) == ("dpo",)
 
@@ -76,7 +76,7 @@ def test_a_shared_quantity_is_planned_once() -> None:
 
 def test_nothing_that_is_not_needed_is_planned() -> None:
     assert plan("lengths").names() == ("lengths",)
-    assert plan("lengths").policy_outputs == ()
+    assert not plan("lengths").forward
     assert "policy_logps" not in plan("lengths")
 
 

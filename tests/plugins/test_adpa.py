@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmalign.forward_plan import ForwardPlan
 from mmalign.tokens.decoders import Decoder, DecoderOutput
 from mmalign.tokens.logps import score_steps
 from mmalign.values import Anchor
@@ -32,11 +33,14 @@ class Identity(Decoder):
     plain_logits = logits
 
 
-def compare(student: Tensor, teachers: dict[str, Tensor], want: tuple[str, ...]) -> dict[str, Tensor]:
+EXPECTED = ForwardPlan.of(dpo_teacher=["expected_logps"], reference_teacher=["expected_logps"])
+
+
+def compare(student: Tensor, teachers: dict[str, Tensor], plan: ForwardPlan) -> dict[str, Tensor]:
     """What the scoring pass says of logits [S, V]."""
     anchors = {name: Anchor(logits, lambda value: value) for name, logits in teachers.items()}
     targets = torch.zeros(len(student), dtype=torch.long)
-    return score_steps(Identity(torch.nn.Identity()), student, targets, want, temperature=1.0, chunk=4, anchors=anchors)
+    return score_steps(Identity(torch.nn.Identity()), student, targets, plan, temperature=1.0, chunk=4, anchors=anchors)
 
 
 def logits(seed: int) -> Tensor:
@@ -61,7 +65,7 @@ def test_dckd_agrees_with_a_longhand_reference() -> None:
 def test_a_student_that_is_the_teacher_has_no_kl() -> None:
     """So that DCKD is supervised fine-tuning there, and the KL has no gradient."""
     student = logits(0).requires_grad_()
-    kl = compare(student, {"teacher": logits(0)}, ("teacher_forward_kl",))["teacher_forward_kl"]
+    kl = compare(student, {"teacher": logits(0)}, ForwardPlan.of(teacher=["forward_kl"]))["teacher_forward_kl"]
     (gradient,) = torch.autograd.grad(kl.sum(), student)
     assert kl.abs().max() < 1e-6 and gradient.abs().max() < 1e-6
     losses, _ = dckd_loss(LOGPS, torch.zeros_like(LOGPS), torch.zeros_like(LOGPS), kl_weight=3.0)
@@ -82,9 +86,10 @@ def test_adpa_without_advantages_is_supervised_fine_tuning() -> None:
 
 def test_expected_advantage_of_the_aligned_teacher_itself_is_beta_times_a_kl() -> None:
     teachers = {"dpo_teacher": logits(1), "reference_teacher": logits(2)}
-    want = ("dpo_teacher_expected_logps", "reference_teacher_expected_logps", "reference_teacher_reverse_kl")
-    outputs = compare(logits(1), teachers, want)
-    aligned, unaligned, kl = (outputs[name] for name in want)
+    plan = ForwardPlan.of(dpo_teacher=["expected_logps"], reference_teacher=["expected_logps", "reverse_kl"])
+    outputs = compare(logits(1), teachers, plan)
+    names = ("dpo_teacher_expected_logps", "reference_teacher_expected_logps", "reference_teacher_reverse_kl")
+    aligned, unaligned, kl = (outputs[name] for name in names)
     _, metrics = adpa_loss(torch.zeros(6), aligned, unaligned, beta=0.3, gamma=1.0)
     torch.testing.assert_close(metrics["advantages"], 0.3 * kl)
     assert (metrics["advantages"] > 0).all()
@@ -93,7 +98,7 @@ def test_expected_advantage_of_the_aligned_teacher_itself_is_beta_times_a_kl() -
 def test_expected_advantage_and_its_gradient_are_those_of_the_whole_vocabulary() -> None:
     teachers = {"dpo_teacher": logits(1), "reference_teacher": logits(2)}
     student = logits(3).requires_grad_()
-    aligned, unaligned = compare(student, teachers, tuple(f"{name}_expected_logps" for name in teachers)).values()
+    aligned, unaligned = compare(student, teachers, EXPECTED).values()
     losses, _ = adpa_loss(torch.zeros(6), aligned, unaligned, beta=0.3, gamma=2.0)
     advantages = 0.3 * (logits(1).log_softmax(-1) - logits(2).log_softmax(-1))
     expected = -2.0 * (student.softmax(-1) * advantages).sum(-1)
@@ -105,7 +110,7 @@ def test_expected_advantage_and_its_gradient_are_those_of_the_whole_vocabulary()
 def test_adpa_moves_the_student_to_what_the_aligned_teacher_has_raised() -> None:
     teachers = {"dpo_teacher": torch.tensor([[1.0, 0.0]]), "reference_teacher": torch.zeros(1, 2)}
     student = torch.zeros(1, 2, requires_grad=True)
-    aligned, unaligned = compare(student, teachers, tuple(f"{name}_expected_logps" for name in teachers)).values()
+    aligned, unaligned = compare(student, teachers, EXPECTED).values()
     losses, _ = adpa_loss(torch.zeros(1), aligned, unaligned, beta=1.0, gamma=1.0)
     (gradient,) = torch.autograd.grad(losses.sum(), student)
     assert gradient[0, 0] < 0 < gradient[0, 1]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -23,23 +23,21 @@ def make_pairs(count: int, seed: int = 0) -> Tensor:
     return 3 * torch.randn(4, count, generator=generator, dtype=torch.float64) - 10
 
 
-def context_of(pairs: Tensor) -> Any:
-    """Stands for the engine's `StepContext` of a single process."""
+def match(function: Callable[..., Tensor], pairs: Tensor) -> Tensor:
+    """Calls a function of the step with a stand-in for the engine's `StepContext` of a single process."""
     names = ("chosen_current", "rejected_current", "reference_chosen", "reference_rejected")
     quantities = {f"{name}_sequence_logps": row for name, row in zip(names, pairs.detach(), strict=True)}
-    return SimpleNamespace(
-        batch=SimpleNamespace(quantities=quantities), gather=lambda values: (values, slice(0, len(values)))
-    )
+    context = SimpleNamespace(gather=lambda values: (values, slice(0, len(values))))
+    return function(context, **quantities)
 
 
 def paired(pairs: Tensor, coupled_as: Tensor | None = None) -> Tensor:
-    partners = match_margins(context_of(pairs if coupled_as is None else coupled_as))
+    partners = match(match_margins, pairs if coupled_as is None else coupled_as)
     return aot_loss(pairs[0], pairs[1], partners, **OPTIONS)[0]
 
 
 def unpaired(pairs: Tensor) -> Tensor:
-    context = context_of(pairs)
-    partners = match_chosen(context), match_rejected(context)
+    partners = match(match_chosen, pairs), match(match_rejected, pairs)
     return aot_unpaired_loss(pairs[0], pairs[1], pairs[1].detach(), *partners, **OPTIONS)[0]
 
 
@@ -58,7 +56,7 @@ def sorted_unpaired(pairs: Tensor) -> Tensor:
 def test_aot_unpaired_by_hand() -> None:
     """Chosen log-ratios 3 and 1, rejected ones 0 and 2: sorted margins 1 - 0 and 3 - 2, so ln(1 + exp(-1))."""
     pairs = torch.tensor([[3.0, 1.0], [0.0, 2.0], [0.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
-    partners = match_chosen(context_of(pairs)), match_rejected(context_of(pairs))
+    partners = match(match_chosen, pairs), match(match_rejected, pairs)
     assert [one.tolist() for one in partners] == [[2.0, 0.0], [1.0, 3.0]]
     losses, _ = aot_unpaired_loss(pairs[0], pairs[1], pairs[1], *partners, beta=1.0, label_smoothing=0.0)
     assert losses.tolist() == pytest.approx([math.log1p(math.exp(-1))] * 2, rel=1e-15)
@@ -102,9 +100,15 @@ def test_no_gradient_reaches_the_partners() -> None:
 
 def test_unpaired_metrics_compare_quantiles() -> None:
     pairs = make_pairs(5)
-    context = context_of(pairs)
-    partners = match_chosen(context), match_rejected(context)
+    partners = match(match_chosen, pairs), match(match_rejected, pairs)
     _, metrics = aot_unpaired_loss(pairs[0], pairs[1], pairs[1], *partners, **OPTIONS)
     margins = (pairs[0] - pairs[2]).sort().values - (pairs[1] - pairs[3]).sort().values
     assert metrics["reward_margins"].sort().values.tolist() == pytest.approx((0.5 * margins).sort().values.tolist())
     assert metrics["reward_accuracies"].mean().item() == pytest.approx((margins > 0).double().mean().item())
+
+
+def test_rewards_of_the_paired_form_are_beta_times_the_log_probs() -> None:
+    chosen, rejected = torch.tensor([-3.0, -4.0]), torch.tensor([-5.0, -1.0])
+    _, metrics = aot_loss(chosen, rejected, torch.tensor([0.5, 9.0]), **OPTIONS)
+    assert metrics["chosen_rewards"].tolist() == [-1.5, -2.0]
+    assert metrics["rejected_rewards"].tolist() == [-2.5, -0.5]

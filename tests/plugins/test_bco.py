@@ -74,8 +74,8 @@ def test_the_shift_is_the_running_mean_over_labelled_responses() -> None:
         asked.append((name, values.tolist()))
         return values.mean()
 
-    context = cast("Any", SimpleNamespace(batch=SimpleNamespace(quantities=quantities), running_mean=running_mean))
-    assert compute_mean_log_ratio(context).item() == -0.5
+    context = cast("Any", SimpleNamespace(running_mean=running_mean))
+    assert compute_mean_log_ratio(context, **quantities).item() == -0.5
     assert asked == [("mean_log_ratio", [1.0, -2.0])]
 
 

@@ -29,6 +29,25 @@ def test_d3po_loss_by_hand() -> None:
     assert loss_of(CHOSEN, REJECTED).tolist() == pytest.approx([first, second], rel=1e-12)
 
 
+def test_each_response_has_its_own_reference_and_its_own_mask() -> None:
+    """Margins 0.08 - (0.01 - 0.02) and, at the one step that both have, (0.03 - 0.05) - (0.02 + 0.01)."""
+    chosen, rejected = torch.tensor([[0.05, 9.0], [0.03, 9.0]]), torch.tensor([[-0.03, 9.0], [0.02, 9.0]])
+    references = torch.tensor([[0.01, 9.0], [0.05, 9.0]]), torch.tensor([[0.02, 9.0], [-0.01, 9.0]])
+    only_first = torch.tensor([[True, False], [True, False]])
+    for masks in ((only_first, only_first | True), (only_first | True, only_first)):
+        losses, _ = d3po_loss(chosen, rejected, *references, *masks, beta=2.0, clip=0.5)
+        expected = [math.log(1 + math.exp(-2 * margin)) for margin in (0.09, -0.05)]
+        assert losses.tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_band_of_pairs_by_reward_is_the_same() -> None:
+    """A log-ratio of 0.3 is cut to ln 1.1 in both forms."""
+    policy, zeros = torch.tensor([[0.3], [0.0]], dtype=torch.float64), torch.zeros(2, 1, dtype=torch.float64)
+    mask, rewards = torch.ones(2, 1, dtype=torch.bool), torch.tensor([1.0, 0.0])
+    losses, _ = d3po_online_loss(policy, zeros, mask, rewards, torch.tensor([0, 0]), beta=2.0, clip=0.1)
+    assert losses.item() == pytest.approx(math.log(1 + 1.1**-2), rel=1e-12)
+
+
 def test_without_clipping_it_is_dpo_at_every_step() -> None:
     margin = CHOSEN[0] - REJECTED[0]
     expected = -torch.nn.functional.logsigmoid(2.0 * margin).mean()

@@ -91,9 +91,9 @@ def test_the_half_of_inpo_is_that_of_a_gaussian() -> None:
 def test_presets_are_the_shared_losses() -> None:
     dpo, clipped = SPECS["dpo"], SPECS["grpo"]
     for name in ("diffusion_dpo", "inpo"):
-        assert (SPECS[name].loss, SPECS[name].needs, SPECS[name].per) == (dpo.loss, dpo.needs, dpo.per)
+        assert (SPECS[name].loss, SPECS[name].names, SPECS[name].per) == (dpo.loss, dpo.names, dpo.per)
     for name in ("ddpo_is", "flow_grpo", "dance_grpo"):
-        assert (SPECS[name].loss, SPECS[name].needs, SPECS[name].per) == (clipped.loss, clipped.needs, clipped.per)
+        assert (SPECS[name].loss, SPECS[name].names, SPECS[name].per) == (clipped.loss, clipped.names, clipped.per)
         config = load_object(SPECS[name].config)()
         assert (config.clip_low, config.clip_high, config.aggregation) == (1e-4, 1e-4, "sequence_mean")
     assert DiffusionDPOConfig().beta == 5000

@@ -80,21 +80,17 @@ def test_gradients_agree_with_finite_differences(utility: str) -> None:
     assert torch.autograd.gradcheck(lambda policy: loss_of(policy, 0.03, utility), (leaf,), eps=1e-6, atol=1e-6)
 
 
-def context_of(policy: list[float], labelled: list[bool]) -> Any:
-    """Stands for the engine's `StepContext`: a batch and the mean over all processes."""
-    values = {
-        "current_sequence_logps": torch.tensor(policy),
-        "reference_sequence_logps": torch.zeros(len(policy)),
-        "labelled": torch.tensor(labelled),
-    }
-    return SimpleNamespace(batch=SimpleNamespace(quantities=values), mean=lambda values: values.mean())
-
-
 @pytest.mark.parametrize(
     ("policy", "labelled", "point"),
-    [([1.0, 2.0], [True, True], 1.5), ([1.0, 2.0], [True, False], 1.0), ([-3.0, 2.0], [True, True], 0.0)],
+    [([1.5, 1.5], [True, True], 1.5), ([1.5, 2.0], [True, False], 1.0), ([-3.0, 2.0], [True, True], 0.0)],
 )
 def test_reference_point_is_the_mean_over_labelled_responses_or_0(
     policy: list[float], labelled: list[bool], point: float
 ) -> None:
-    assert compute_batch_reference_point(context_of(policy, labelled)).item() == point
+    values = {
+        "current_sequence_logps": torch.tensor(policy),
+        "reference_sequence_logps": torch.tensor([0.5, -0.5]),
+        "labelled": torch.tensor(labelled),
+    }
+    context: Any = SimpleNamespace(mean=lambda values: values.mean())
+    assert compute_batch_reference_point(context, **values).item() == point

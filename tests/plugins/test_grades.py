@@ -24,7 +24,8 @@ def make_record(name: str, ratings: Sequence[float | None], ranking: Sequence[Se
 def make_batch(*records: Record) -> Batch:
     encoded = [[EncodedResponse({}, steps=1, size=1) for _ in record.responses] for record in records]
     batch = build_batch(records, encoded, targets_only=False)
-    return batch.with_quantities({"grades": compute_grades(batch)}, {"grades": "N"})
+    values = {name: batch.quantities[name] for name in ("ratings", "ranks", "prompt_index")}
+    return batch.with_quantities({"grades": compute_grades(**values)}, {"grades": "N"})
 
 
 def test_a_grade_is_a_rating_where_there_are_ratings() -> None:
@@ -41,5 +42,5 @@ def test_a_grade_is_a_win_rate_where_there_are_ranks_only() -> None:
 
 def test_a_single_grade_is_none_and_prompts_do_not_mix() -> None:
     batch = make_batch(make_record("a", [5.0, None]), make_record("b", [1.0, 2.0]), make_record("c", [None, None]))
-    assert mark_graded(batch).tolist() == [False, False, True, True, False, False]
+    assert mark_graded(batch.quantities["grades"]).tolist() == [False, False, True, True, False, False]
     assert batch.quantities["grades"][2:4].tolist() == [1.0, 2.0]

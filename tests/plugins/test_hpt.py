@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 
 from mmalign_objectives.clipping import is_clipped
-from mmalign_objectives.hpt import choose_imitation, unified_gradient_loss
+from mmalign_objectives.hpt import (
+    choose_imitation,
+    hpt_reinforcement_loss,
+    mark_imitated,
+    mark_imitated_prompts,
+    mark_reinforced,
+    unified_gradient_loss,
+)
 from mmalign_objectives.policy_gradient import policy_gradient_loss
 from mmalign_objectives.ratio import step_ratio
 from mmalign_objectives.sft import sft_loss
@@ -62,3 +69,32 @@ def test_losses_of_padding_and_of_unstable_steps_are_zero() -> None:
 )
 def test_the_gate_imitates_where_few_rollouts_are_right(gate: int, expected: list[bool]) -> None:
     assert choose_imitation(torch.tensor([0, 3, 8]), gate=gate).tolist() == expected
+
+
+def test_reinforcement_is_minus_the_advantage_times_the_ratio_at_steps_that_count() -> None:
+    """Response 1: ratios exp(0.2), exp(0.7) and exp(-1); response 2 has two steps."""
+    losses, metrics = hpt_reinforcement_loss(POLICY, BEHAVIOUR, torch.tensor([2.0, -1.0], dtype=torch.float64), MASK)
+    ratios = torch.tensor([[0.2, 0.7, -1.0], [0.1, -0.1, 0.0]], dtype=torch.float64).exp()
+    expected = torch.tensor([[-2.0], [1.0]], dtype=torch.float64) * ratios
+    torch.testing.assert_close(losses, torch.where(MASK, expected, 0))
+    torch.testing.assert_close(metrics["ratio"][MASK], ratios[MASK])
+
+
+def test_prompts_are_imitated_where_at_most_so_many_rollouts_are_right() -> None:
+    """Prompt 0 has one right rollout of two, prompt 1 none; a stored response without a reward is no rollout."""
+    rewards = torch.tensor([0.9, 0.5, 0.2, float("nan")])
+    prompts = torch.tensor([0, 0, 1, 1])
+    mark = mark_imitated_prompts
+    assert mark(rewards, prompts, gate=0, right_above=0.5).tolist() == [False, False, True, True]
+    assert mark(rewards, prompts, gate=1, right_above=0.5).tolist() == [True] * 4
+    assert mark(rewards, prompts, gate=1, right_above=0.4).tolist() == [False, False, True, True]
+    assert mark(rewards, prompts, gate=0, right_above=0.1).tolist() == [False] * 4
+    assert mark(rewards, prompts, gate=-1, right_above=0.5).tolist() == [False] * 4
+
+
+def test_demonstrations_are_imitated_and_rollouts_reinforced() -> None:
+    imitated = torch.tensor([True, True, True, False, False])
+    targets = torch.tensor([True, True, False, True, True])
+    stored = torch.tensor([True, False, True, True, False])
+    assert mark_imitated(imitated, targets, stored).tolist() == [True, False, False, False, False]
+    assert mark_reinforced(imitated, ~stored).tolist() == [False, False, False, False, True]

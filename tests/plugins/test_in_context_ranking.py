@@ -52,6 +52,12 @@ def test_items_agree_with_a_longhand_reference() -> None:
     assert loss_of()[:2].tolist() == pytest.approx(expected, rel=1e-13)
 
 
+def test_what_is_ranked_are_log_ratios_to_the_reference() -> None:
+    reference = torch.linspace(-1, 1, 18, dtype=torch.float64).reshape(3, 6)
+    losses, _ = in_context_ranking_loss(LOG_RATIOS + reference, reference, INDEX, RELEVANCE, beta=0.7)
+    torch.testing.assert_close(losses, loss_of())
+
+
 def test_in_context_ranking_by_hand() -> None:
     """Two equal items, only the first relevant: (1 / 2) ln 2."""
     losses, _ = rank_items(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), torch.ones(1, 2, dtype=torch.bool), beta=1.0)
@@ -112,8 +118,7 @@ def test_items_are_read_from_token_scores() -> None:
     assert index.tolist() == [[1, 1, 0, 3, 3], [0] * 5]
     assert relevance[0, [0, 1, 3, 4]].tolist() == [2.0, 2.0, 1.0, 1.0]
     assert relevance[0, 2].isnan() and relevance[1].isnan().all()
-    batch = batch.with_quantities({"item_index": index}, {"item_index": "NT"})
-    assert mark_ranked_items(batch).tolist() == [True, False]
+    assert mark_ranked_items(index).tolist() == [True, False]
 
 
 def test_spans_in_characters_are_refused() -> None:

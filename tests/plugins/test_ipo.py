@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mmalign.binding import needs_of
 from mmalign.registry import load_registry
 from mmalign_objectives.ipo import ipo_loss
 
@@ -37,7 +38,7 @@ def test_both_forms_are_one_loss_of_different_quantities() -> None:
     registry = load_registry()
     mean, total = (registry.find("objective", name, "objective").spec for name in ("ipo", "ipo_sum"))
     assert mean.loss == total.loss
-    assert [name.replace("_mean_", "_sequence_") for name in mean.needs] == list(total.needs)
+    assert [name.replace("_mean_", "_sequence_") for name in needs_of(mean)] == list(needs_of(total))
     assert registry.find("objective", "ipo_mean", "objective").spec is mean
 
 

@@ -33,6 +33,16 @@ def test_a_loss_by_hand() -> None:
     assert metrics["margin_accuracies"].tolist() == [1.0, 1.0, 0.0]
 
 
+def test_margins_are_those_against_the_reference() -> None:
+    strength = torch.tensor([2.0, 1.0, 0.0, 3.0], dtype=torch.float64)
+    references = torch.tensor([0.1, -0.4, 0.2, 0.7]).double(), torch.tensor([-0.3, 0.2, 0.5, -0.1]).double()
+    losses, _ = mapl_inter_loss(CHOSEN, REJECTED, *references, strength, OWNERS, PROMPTS, beta=BETA)
+    shifted = mapl_inter_loss(
+        CHOSEN - references[0], REJECTED - references[1], ZEROS, ZEROS, strength, OWNERS, PROMPTS, beta=BETA
+    )
+    assert losses.tolist() == pytest.approx(shifted[0].tolist(), rel=1e-12)
+
+
 def test_several_comparisons_are_averaged() -> None:
     owners, prompts = torch.zeros(4, dtype=torch.long), torch.zeros(8, dtype=torch.long)
     strength = torch.tensor([3.0, 2.0, 1.0, math.nan], dtype=torch.float64)
@@ -75,4 +85,5 @@ def test_records_with_pairs_of_different_strength_are_marked(
     other = Record.from_text("b", ["z"])
     encoded = [[EncodedResponse({}, steps=1, size=1) for _ in one.responses] for one in (record, other)]
     batch = build_batch([record, other], encoded, targets_only=False)
-    assert mark_ordered_pairs(batch).tolist() == [expected, expected, False]
+    values = {name: batch.quantities[name] for name in ("pairs", "pair_strength", "prompt_index")}
+    assert mark_ordered_pairs(**values).tolist() == [expected, expected, False]

@@ -178,3 +178,14 @@ def test_loss_agrees_with_a_longhand_reference() -> None:
             assert losses[row, step].item() == pytest.approx(expected, rel=1e-12)
             outside = (ratio > 1.3 and advantage > 0) or (ratio < 0.8 and advantage < 0)
             assert metrics["clip_fraction"][row, step].item() == outside
+
+
+@pytest.mark.parametrize(("log_ratio", "advantage", "expected"), [(1.0, 1.0, -1.3), (-1.0, -1.0, 0.8)])
+def test_gspo_clips_the_ratio_of_a_response_on_both_sides(log_ratio: float, advantage: float, expected: float) -> None:
+    """exp(1) is cut to 1 + 0.3 where the advantage is positive, exp(-1) to 1 - 0.2 where it is negative."""
+    behaviour = torch.full((1, 2), -3.0, dtype=torch.float64)
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    options = {"clip_low": 0.2, "clip_high": 0.3, "dual_clip_limit": None}
+    advantages = torch.tensor([advantage], dtype=torch.float64)
+    losses, _ = sequence_policy_gradient_loss(behaviour + log_ratio, behaviour, advantages, mask, **options)
+    assert losses.tolist() == [pytest.approx([expected] * 2, rel=1e-12)]

@@ -89,3 +89,13 @@ def test_standardised_padding_is_zero() -> None:
     values, divisors = standardise(torch.tensor([[1.0, 3.0, 7.0]]), torch.tensor([[True, True, False]]))
     assert values.tolist() == [[-1.0, 1.0, 0.0]]
     assert divisors.tolist() == [1.0]
+
+
+def test_log_ratios_are_those_to_the_policy_that_sampled() -> None:
+    """Every response was sampled with another log-prob; the differences are what is regressed."""
+    behaviour = torch.tensor([-1.0, -5.0, -2.0, -9.0], dtype=torch.float64)
+    rewards, log_ratios = torch.tensor([1.0, 0.0, 3.0, 2.0]).double(), torch.tensor([0.3, -0.1, 0.2, 0.6]).double()
+    values = (behaviour + log_ratios, behaviour, rewards, torch.zeros(4, dtype=torch.long))
+    correlation = torch.corrcoef(torch.stack([rewards, log_ratios]))[0, 1].item()
+    loss = reg_grpo_loss(*values, epsilon=1e-8, correction=0)[0].item()
+    assert loss == pytest.approx(2 * (1 - correlation), rel=1e-9)

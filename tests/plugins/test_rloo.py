@@ -64,3 +64,9 @@ def test_rewards_without_their_prompts_are_refused() -> None:
         rloo_advantages(REWARDS, PROMPTS[:3])
     with pytest.raises(ValueError, match="two vectors of one length"):
         rloo_advantages(REWARDS[None], PROMPTS[None])
+
+
+def test_epsilon_is_added_to_the_deviation() -> None:
+    """Advantages 1 and -1 have the unbiased deviation sqrt(2)."""
+    advantages = rloo_advantages(torch.tensor([1.0, 0.0]), torch.tensor([0, 0]), normalise=True, epsilon=0.5)
+    assert advantages.tolist() == pytest.approx([1 / (2**0.5 + 0.5), -1 / (2**0.5 + 0.5)], rel=1e-6)

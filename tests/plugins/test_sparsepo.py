@@ -16,7 +16,13 @@ from torch import Tensor
 import mmalign
 from mmalign.monitoring.metrics_log import read_metrics
 from mmalign_objectives.dpo import dpo_loss
-from mmalign_objectives.sparsepo import MaPOConfig, SparsePOConfig, mapo_loss, sparsepo_loss
+from mmalign_objectives.sparsepo import (
+    MaPOConfig,
+    SparsePOConfig,
+    mapo_loss,
+    sparsepo_common_loss,
+    sparsepo_loss,
+)
 from mmalign_objectives.tdpo import tdpo_loss
 
 OPTIONS = {"beta": 0.5, "reward_sparsity": 0.0, "divergence_sparsity": 0.0}
@@ -123,6 +129,21 @@ def test_the_mask_of_activations_serves_both_and_is_constant() -> None:
     torch.testing.assert_close(losses, losses_of(0.3 * ones(), 0.3 * ones()))
     assert torch.autograd.grad(losses.sum(), mask, allow_unused=True) == (None,)
     assert metrics["reward_density"].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_one_learned_mask_serves_both() -> None:
+    mask = torch.linspace(0, 2, 16, dtype=torch.float64).reshape(4, 4)
+    options = {"beta": 0.5, "reward_sparsity": 0.1, "divergence_sparsity": 0.2}
+    expected = sparsepo_loss(*case().values(), mask, mask, STEPS, PAIRS, **options)
+    torch.testing.assert_close(sparsepo_common_loss(*case().values(), mask, STEPS, PAIRS, **options), expected)
+
+
+def test_activations_of_one_are_tdpo1_and_those_of_each_step_its_own() -> None:
+    values = case().values()
+    torch.testing.assert_close(mapo_loss(*values, ones(), STEPS, PAIRS, beta=0.5)[0], losses_of(ones(), ones()))
+    mask = torch.linspace(0, 1, 16, dtype=torch.float64).reshape(4, 4)
+    expected = sparsepo_loss(*values, mask, mask, STEPS, PAIRS, **OPTIONS)
+    torch.testing.assert_close(mapo_loss(*values, mask, STEPS, PAIRS, beta=0.5), expected)
 
 
 def test_defaults_are_those_of_the_paper() -> None:

@@ -14,7 +14,9 @@ from peft import PeftModel
 from pydantic_core import PydanticUndefined
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mmalign import ConfigError, Decoding, LoRAParameters, Policy, Record
+from mmalign import ConfigError, Decoding, LoRAParameters, Record
+from mmalign.compute.policy import Policy
+from mmalign.forward_plan import ForwardPlan
 from mmalign.testing import build_tiny_text_model
 from mmalign_text.config import TextConfig
 from mmalign_text.modality import TextModality
@@ -42,7 +44,7 @@ def load(folder: str, **choices):
 def train_a_little(policy: Policy) -> None:
     optimiser = torch.optim.SGD([value for value in policy.parameters() if value.requires_grad], lr=0.5)
     for _ in range(3):
-        loss = -policy(policy.modality.encode(RECORD), ("logps",))["logps"].mean()
+        loss = -policy(policy.modality.encode(RECORD), ForwardPlan.of("logps"))["logps"].mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -84,11 +86,11 @@ def test_a_frozen_copy_scores_as_the_policy_did(folder):
     modality, model = load(folder)
     policy = Policy(modality, model)
     encoded = modality.encode(RECORD)
-    expected = policy(encoded, ("logps",))["logps"].detach()
+    expected = policy(encoded, ForwardPlan.of("logps"))["logps"].detach()
     frozen = copy.deepcopy(policy).requires_grad_(False)
     train_a_little(policy)
-    torch.testing.assert_close(frozen(encoded, ("logps",))["logps"], expected)
-    assert not torch.allclose(policy(encoded, ("logps",))["logps"], expected, atol=1e-2)
+    torch.testing.assert_close(frozen(encoded, ForwardPlan.of("logps"))["logps"], expected)
+    assert not torch.allclose(policy(encoded, ForwardPlan.of("logps"))["logps"], expected, atol=1e-2)
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])

@@ -12,7 +12,9 @@ from multimodal_models import Family
 from multimodal_records import media_record, write_colour_pairs
 
 import mmalign
-from mmalign import LoRAParameters, Policy
+from mmalign import LoRAParameters
+from mmalign.compute.policy import Policy
+from mmalign.forward_plan import ForwardPlan
 from mmalign.monitoring.metrics_log import read_metrics
 from mmalign_vision_language.modality import VisionLanguageModality
 
@@ -109,7 +111,7 @@ def test_the_inside_of_the_network_is_that_of_the_language_model(seeing: Seeing,
     modality = seeing("llava")
     policy = Policy(modality, modality.load(device=CPU, dtype=torch.float32), ())
     responses = modality.encode(media_record(tmp_path, "image", [1], ["A cat.", "No."]))
-    outputs = policy(responses, ("layers", "activations", "context"))
+    outputs = policy(responses, ForwardPlan.of("layers", "activations", "context"))
     assert outputs["layers"].shape == (2, max(one.steps for one in responses), 2, 32)
     assert outputs["activations"].shape[2] == 2 + 2 * 4  # two layers: themselves, three projections, one MLP each
     assert outputs["context"].shape == (2, responses[0].shared, 32)

@@ -15,7 +15,9 @@ from multimodal_models import Family, build_tiny_multimodal_model
 from multimodal_records import media_of, media_record
 from packed_rows import OUTPUTS, measure
 
-from mmalign import Decoding, EncodedResponse, Policy
+from mmalign import Decoding, EncodedResponse
+from mmalign.compute.policy import Policy
+from mmalign.forward_plan import ForwardPlan
 from mmalign.tokens.decoders import find_text_part
 from mmalign.tokens.packing_support import can_pack
 from mmalign.tokens.prompts import Prompt
@@ -86,7 +88,7 @@ def test_padded_rows_are_those_of_the_network_itself(
     own = {"mm_token_type_ids": kinds} if "prompt_positions" in encoded.tensors else {}
     with torch.no_grad():
         logits = policy.network(input_ids=ids, attention_mask=torch.ones_like(ids), **media, **own).logits[0]
-        logps = policy([encoded], ("logps",))["logps"][0]
+        logps = policy([encoded], ForwardPlan.of("logps"))["logps"][0]
     start, response = len(encoded.tensors["prompt_ids"]), encoded.tensors["response_ids"]
     expected = logits[start - 1 : -1].float().log_softmax(-1).gather(1, response[:, None])[:, 0]
     torch.testing.assert_close(logps, expected, rtol=1e-4, atol=1e-5)
@@ -106,7 +108,7 @@ def test_sampled_responses_score_as_they_were_sampled(
     sampled = [one for group in groups for one in group]
     modality.packing = "off"
     with torch.no_grad():
-        outputs = policy([one.encoded for one in sampled], ("logps",))
+        outputs = policy([one.encoded for one in sampled], ForwardPlan.of("logps"))
     behaviour = torch.cat([one.behaviour_logps for one in sampled])
     torch.testing.assert_close(behaviour, outputs["logps"][outputs["step_mask"]], rtol=1e-4, atol=1e-5)
     assert not modality.placeholder_ids & {
@@ -122,11 +124,11 @@ def test_windows_fall_back_to_padded_rows(
     responses = encode(policy, folder, "gemma3", [(([0, 1], "Why?"), ["A cat.", "No."]), (([], "Why?"), ["No."])])
     policy.modality.packing = "auto"
     with caplog.at_level("INFO"), torch.no_grad():
-        together = policy(responses, ("logps",))["logps"]
+        together = policy(responses, ForwardPlan.of("logps"))["logps"]
     assert "Gemma3ForConditionalGeneration is scored in padded rows: it has layers of other kinds" in caplog.text
     with torch.no_grad():
         for row, response in zip(together, responses, strict=True):
-            alone = policy([response], ("logps",))["logps"][0]
+            alone = policy([response], ForwardPlan.of("logps"))["logps"][0]
             torch.testing.assert_close(row[: response.steps], alone, rtol=1e-5, atol=1e-5)
 
 
@@ -165,7 +167,7 @@ def test_equal_words_about_other_images_are_other_prompts(policies: Callable[...
     assert torch.equal(one.tensors["prompt_ids"], other.tensors["prompt_ids"])
     policy.modality.packing = "auto"
     with torch.no_grad():
-        together = policy([one, other], ("logps",))["logps"]
-        alone = [policy([encoded], ("logps",))["logps"][0] for encoded in (one, other)]
+        together = policy([one, other], ForwardPlan.of("logps"))["logps"]
+        alone = [policy([encoded], ForwardPlan.of("logps"))["logps"][0] for encoded in (one, other)]
     torch.testing.assert_close(together, torch.stack(alone), rtol=1e-5, atol=1e-5)
     assert (alone[0] - alone[1]).abs().max() > 0.01

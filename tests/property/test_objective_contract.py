@@ -19,11 +19,12 @@ from objective_inputs import (
     config_of,
     evaluate,
     every_objective,
+    find_mixed_metrics,
     inputs_of,
 )
 from pydantic import ValidationError
 
-from mmalign.losses.objectives import ENGINE_PARAMETERS
+from mmalign.binding import ENGINE_PARAMETERS
 from mmalign.registry import load_object
 
 
@@ -32,10 +33,8 @@ def test_config_fields_are_the_keywords_of_the_loss(name: str) -> None:
     """Beside those that the engine acts on, which only objectives on steps have."""
     signature = inspect.signature(load_object(SPECS[name].loss)).parameters.values()
     keywords = {one.name for one in signature if one.kind is one.KEYWORD_ONLY}
-    positional = [one for one in signature if one.kind is not one.KEYWORD_ONLY]
     engine = set(ENGINE_PARAMETERS) if SPECS[name].per == "step" else set()
     assert set(type(config_of(name)).model_fields) == keywords | engine
-    assert len(positional) == len(SPECS[name].needs)
 
 
 @every_objective
@@ -106,6 +105,12 @@ def test_every_trained_quantity_gets_a_gradient(name: str) -> None:
     gradients = [evaluate(name, inputs_of(name, seed)).gradients for seed in range(3)]
     for need in gradients[0].keys() - CONSTANTS.get(name, set()):
         assert any((one[need] != 0).any() for one in gradients), need
+
+
+@every_objective
+def test_metrics_of_one_side_do_not_see_the_other(name: str) -> None:
+    """So chosen and rejected, policy and reference are not exchanged where only the margin tells."""
+    assert find_mixed_metrics(name) == []
 
 
 def test_plugins_are_listed_without_torch() -> None:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from objective_inputs import (
     BY_PLACE,
+    NEEDS,
     PROMPT_INDEX,
     SEMI_GRADIENT,
     SPECS,
@@ -130,7 +131,7 @@ def test_an_element_does_not_depend_on_what_it_is_batched_with(name: str, seed: 
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-@pytest.mark.parametrize("name", [name for name in STEP_SPECS if "step_mask" in SPECS[name].needs])
+@pytest.mark.parametrize("name", [name for name in STEP_SPECS if "step_mask" in NEEDS[name]])
 @given(seed=seeds)
 @settings(max_examples=5, deadline=None)
 def test_padding_changes_neither_the_aggregate_nor_the_gradient(name: str, aggregation: str, seed: int) -> None:

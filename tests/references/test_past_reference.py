@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmalign import CheckpointError, Modality, Model, Policy
+from mmalign import CheckpointError, Modality, Model
+from mmalign.compute.policy import Policy
 from mmalign.references.past_reference import PastPolicies
 from mmalign.references.reference import PeriodicSync
 

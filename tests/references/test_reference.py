@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import mmalign
-from mmalign import CheckpointError, ConfigError, EncodedResponse, Modality, Model, Policy
+from mmalign import CheckpointError, ConfigError, EncodedResponse, Modality, Model
+from mmalign.compute.policy import Policy
+from mmalign.forward_plan import ForwardPlan
 from mmalign.references.reference import AdapterOff, Extrapolation, FrozenCopy, MovingAverage, PeriodicSync, Reference
 
 
@@ -46,7 +48,7 @@ RESPONSES = [EncodedResponse({}, steps=1, size=1)]
 
 
 def score(policy: Policy) -> float:
-    return float(policy(RESPONSES, ("logps",))["logps"][0, 0])
+    return float(policy(RESPONSES, ForwardPlan.of("logps"))["logps"][0, 0])
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def test_a_frozen_copy_stays_where_the_policy_was(policy: Policy) -> None:
 def test_a_frozen_copy_is_not_trained(policy: Policy) -> None:
     with FrozenCopy(policy, nullcontext).active() as network:
         assert not any(parameter.requires_grad for parameter in network.parameters())
-        assert not network(RESPONSES, ("logps",))["logps"].requires_grad
+        assert not network(RESPONSES, ForwardPlan.of("logps"))["logps"].requires_grad
     assert policy.network.weight.requires_grad
 
 

@@ -168,9 +168,9 @@ def forward_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         def enter(self: Any) -> Iterator[Any]:
             with active(self) as network:
 
-                def forward(responses: Sequence[EncodedResponse], want: Any) -> Any:
+                def forward(responses: Sequence[EncodedResponse], plan: Any) -> Any:
                     passes.append(len(responses))
-                    return network(responses, want)
+                    return network(responses, plan)
 
                 yield forward
 

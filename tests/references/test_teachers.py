@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import mmalign
 from mmalign import ConfigError, PlanError, build_tiny_text_model, load_run
+from mmalign.forward_plan import ForwardPlan
 from mmalign.monitoring.metrics_log import read_metrics
 from mmalign.startup import open_data
 from mmalign.tokens.decoders import Decoder, DecoderOutput
@@ -27,14 +28,13 @@ ROWS = [
 PLUGIN = """
 from mmalign import ObjectiveSpec, hookimpl
 
-def loss(logps, kl, expected, step_mask):
-    return kl.where(step_mask, 0), {}
+def loss(teacher_logps, teacher_reverse_kl, teacher_expected_logps, step_mask):
+    return teacher_reverse_kl.where(step_mask, 0), {}
 
 @hookimpl
 def register_objectives():
-    needs = ("teacher_logps", "teacher_reverse_kl", "teacher_expected_logps", "step_mask")
     spec = {"loss": "%s:loss", "per": "step", "config": "mmalign_objectives.exact_kl:ExactKLConfig"}
-    return [ObjectiveSpec(name="toy_distillation", summary="Reverse KL to a teacher.", needs=needs, **spec)]
+    return [ObjectiveSpec(name="toy_distillation", summary="Reverse KL to a teacher.", **spec)]
 """
 
 WriteRun = Callable[..., Path]
@@ -221,17 +221,17 @@ def test_several_anchors_are_compared_in_one_pass() -> None:
     states = torch.tensor([[0.5, 0.5], [0.5, 0.5], [0.5, 0.5]]).log()
     one = torch.tensor([[0.25, 0.75]] * 3).log()
     anchors = {"one": Anchor(one, lambda value: value), "other": Anchor(states, lambda value: value)}
-    want = ("one_reverse_kl", "one_expected_logps", "other_forward_kl")
+    plan = ForwardPlan.of(one=["reverse_kl", "expected_logps"], other=["forward_kl"])
     outputs = score_steps(
         Identity(torch.nn.Identity()),
         states,
         torch.zeros(3, dtype=torch.long),
-        want,
+        plan,
         temperature=1.0,
         chunk=2,
         anchors=anchors,
     )
-    assert outputs.keys() == set(want)
+    assert outputs.keys() == set(plan.axes())
     torch.testing.assert_close(outputs["one_reverse_kl"], torch.full((3,), 2 / 3**0.5).log())
     torch.testing.assert_close(outputs["one_expected_logps"], torch.full((3,), (3 / 16) ** 0.5).log())
     torch.testing.assert_close(outputs["other_forward_kl"], torch.zeros(3))

@@ -161,7 +161,7 @@ def test_plugin_without_any_usable_part_is_unavailable() -> None:
 
 
 def test_quantities_of_plugins_are_listed() -> None:
-    quantity = QuantitySpec(name="surprise", summary="", axes="N", needs=("policy_logps",), compute="a:b")
+    quantity = QuantitySpec(name="surprise", summary="", axes="N", compute="a:b")
     assert [entry.spec for entry in registry_of(one=Offers(quantities=[quantity])).quantities()] == [quantity]
 
 

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from mmalign.compute.policy import Policy
+from mmalign.forward_plan import ForwardPlan
 import mmalign
-from mmalign import ConfigError, Model, PlanError, QuantitySpec
+from mmalign import ConfigError, EncodedResponse, Model, PlanError, QuantitySpec
 from mmalign.monitoring.metrics_log import read_metrics
 from mmalign.optimisation import set_learning_rate
 from mmalign.planning.providers import data_providers, plugin_provider
@@ -29,9 +31,9 @@ class Gate(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(()))
 
-    def forward(self, logps, lengths):
-        assert logps.dtype == torch.float32 and lengths.dtype == torch.int64
-        return self.scale * torch.ones_like(logps) / lengths[:, None]
+    def forward(self, policy_logps, lengths):
+        assert policy_logps.dtype == torch.float32 and lengths.dtype == torch.int64
+        return self.scale * torch.ones_like(policy_logps) / lengths[:, None]
 
 class Twice(nn.Module):
     def __init__(self, model):
@@ -41,26 +43,25 @@ class Twice(nn.Module):
     def forward(self, gate):
         return 2 * gate + self.offset
 
-def gated_loss(logps, gate, twice):
-    return -(gate + twice) * logps + (gate - 1) ** 2, {"gate": gate.detach(), "twice": twice.detach()}
+def gated_loss(policy_logps, gate, twice):
+    return -(gate + twice) * policy_logps + (gate - 1) ** 2, {"gate": gate.detach(), "twice": twice.detach()}
 
 @hookimpl
 def register_quantities():
     part = {"summary": ".", "axes": "NT"}
     return [
-        QuantitySpec(name="gate", module="gate_plugin:Gate", needs=("policy_logps", "lengths"), **part),
-        QuantitySpec(name="twice", module="gate_plugin:Twice", needs=("gate",), **part),
-        QuantitySpec(name="late", module="gate_plugin:Twice", needs=("policy_sequence_logps",), **part),
-        QuantitySpec(name="inside", module="gate_plugin:Twice", needs=("policy_hidden",), **part),
+        QuantitySpec(name="gate", module="gate_plugin:Gate", **part),
+        QuantitySpec(name="twice", module="gate_plugin:Twice", **part),
+        QuantitySpec(name="late", module="gate_plugin:Twice", names={"gate": "policy_sequence_logps"}, **part),
+        QuantitySpec(name="inside", module="gate_plugin:Twice", names={"gate": "policy_hidden"}, **part),
     ]
 
 @hookimpl
 def register_objectives():
     part = {"summary": ".", "loss": "gate_plugin:gated_loss", "per": "step"}
-    needs = ("policy_logps", "gate", "twice")
     return [
-        ObjectiveSpec(name="gated", needs=needs, **part),
-        *(ObjectiveSpec(name=f"needs_{name}", needs=(*needs, name), **part) for name in ("late", "inside")),
+        ObjectiveSpec(name="gated", **part),
+        *(ObjectiveSpec(name=f"needs_{name}", names={"twice": name}, **part) for name in ("late", "inside")),
     ]
 '''
 
@@ -134,11 +135,11 @@ def test_heads_have_a_learning_rate_of_their_own(gated: Any) -> None:
 
 
 def test_a_frozen_quantity_may_feed_a_module() -> None:
-    spec = QuantitySpec(name="mask", summary="", axes="NT", needs=("reference_layers",), module="a:b")
+    spec = QuantitySpec(name="mask", summary="", axes="NT", names={"input": "reference_layers"}, module="test_trained_quantities:build_linear")
     layers = Provider("reference_layers", "NTLD", "frozen")
     plan = plan_quantities({"me": ("mask",)}, {one.name: one for one in (*data_providers(), layers, provide(spec))})
     assert [one.name for one in plan.trained] == ["mask"]
-    assert plan.policy_outputs == () and plan.computed("policy") == ()
+    assert not plan.forward and plan.computed("policy") == ()
 
 
 def provide(spec: QuantitySpec) -> Provider:
@@ -166,20 +167,25 @@ def test_a_wrong_spec_breaks_its_plugin(fields: dict[str, str], reason: str, tmp
 
 def test_inputs_are_float32_under_autocast() -> None:
     class Doubles(mmalign.Modality):
-        def step_outputs(self, policy, responses, want, anchors=None):  # type: ignore[no-untyped-def]
-            return {"logps": torch.ones(1, 2, dtype=torch.bfloat16), "step_mask": torch.ones(1, 2, dtype=torch.bool)}
+        def step_outputs(self, policy, responses, plan, anchors=None):  # type: ignore[no-untyped-def]
+            return {"hidden": torch.ones(1, 2, 2).bfloat16(), "step_mask": torch.ones(1, 2, dtype=torch.bool)}
 
         load = encode = step_log_probs = generate = decode = None  # type: ignore[assignment]
 
     spec = QuantitySpec(
-        name="gate", summary="", axes="NT", needs=("policy_logps",), module="test_trained_quantities:build_linear"
+        name="gate",
+        summary="",
+        axes="NT",
+        names={"input": "policy_hidden"},
+        module="test_trained_quantities:build_linear",
     )
     network = torch.nn.Identity()
-    policy = mmalign.Policy(Doubles(), Model(network), trained=[provide(spec)])
+    responses = [EncodedResponse({}, steps=2, size=2)]
+    policy = Policy(Doubles(), Model(network), trained=[provide(spec)])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        outputs = policy((), ("logps",), known={})
+        outputs = policy(responses, ForwardPlan.of("hidden"), known={})
     assert outputs["gate"].dtype == torch.float32
-    assert "gate" not in policy((), ("logps",))
+    assert "gate" not in policy(responses, ForwardPlan.of("hidden"))
 
 
 def build_linear(model: Model) -> torch.nn.Module:

@@ -9,11 +9,13 @@ import torch
 from token_models import END, IdTokens, encoded
 from torch import Tensor
 
-from mmalign import EncodedResponse, Policy
+from mmalign import EncodedResponse
+from mmalign.compute.policy import Policy
+from mmalign.forward_plan import ForwardPlan
 from mmalign.tokens.inner_states import record_activations
 from mmalign.values import Model
 
-WANT = ("hidden", "layers", "activations", "context")
+PLAN = ForwardPlan.of("hidden", "layers", "activations", "context")
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def read(network: Any, responses: list[EncodedResponse], packing: str) -> dict[s
     modality = IdTokens(network)
     modality.packing = packing
     with torch.no_grad():
-        return Policy(modality, Model(network, hidden_size=32))(responses, WANT)
+        return Policy(modality, Model(network, hidden_size=32))(responses, PLAN)
 
 
 @pytest.mark.parametrize("packing", ["auto", "off"])

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mmalign.forward_plan import ForwardPlan
 from mmalign.tokens.decoders import SplitDecoder
 from mmalign.tokens.logps import score_steps
 from mmalign.values import Anchor
 
 STEPS, HIDDEN, WORDS = 7, 6, 11
-WANT = ("logps", "entropy", "teacher_forward_kl")
+PLAN = ForwardPlan.of("logps", "entropy", teacher=["forward_kl"])
 SETTINGS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "float32": nullcontext,
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
@@ -45,11 +46,11 @@ HEADS: dict[str, Callable[[], nn.Module]] = {
 TARGETS = torch.tensor([3, 0, 10, 3, 5, 1, 7])
 
 
-def score(head: nn.Module, states: Tensor, chunk: int, want: tuple[str, ...] = WANT) -> dict[str, Tensor]:
+def score(head: nn.Module, states: Tensor, chunk: int, plan: ForwardPlan = PLAN) -> dict[str, Tensor]:
     torch.manual_seed(1)
     teacher = Anchor(torch.randn(STEPS, HIDDEN), nn.Linear(HIDDEN, WORDS).requires_grad_(False))
     decoder = SplitDecoder(nn.Identity(), head, lambda logits: 2 * logits)
-    return score_steps(decoder, states, TARGETS, want, temperature=0.7, chunk=chunk, anchors={"teacher": teacher})
+    return score_steps(decoder, states, TARGETS, plan, temperature=0.7, chunk=chunk, anchors={"teacher": teacher})
 
 
 def scores_and_gradients(head: nn.Module, setting: str, chunk: int) -> tuple[list[Tensor], list[Tensor]]:
@@ -82,7 +83,7 @@ def test_gradients_are_those_of_the_textbook(head: str) -> None:
     network = HEADS[head]()
     states = torch.randn(STEPS, HIDDEN, requires_grad=True)
     weights = [weight for weight in network.parameters() if weight.requires_grad]
-    own = score(network, states, 3, ("logps",))["logps"]
+    own = score(network, states, 3, ForwardPlan.of("logps"))["logps"]
     textbook = (2 * network(states) / 0.7).log_softmax(dim=-1)[torch.arange(STEPS), TARGETS]
     torch.testing.assert_close(own, textbook)
     grads = [torch.autograd.grad((one**2).sum(), [states, *weights]) for one in (own, textbook)]
@@ -106,7 +107,9 @@ def test_a_pass_leaves_one_piece_of_graph_however_many_chunks_there_are() -> Non
 def test_no_step_has_no_score() -> None:
     decoder = SplitDecoder(nn.Identity(), HEADS["trained"](), lambda logits: logits)
     states = torch.zeros(0, HIDDEN, requires_grad=True)
-    scores = score_steps(decoder, states, torch.zeros(0, dtype=torch.long), ("logps",), temperature=1.0, chunk=4)
+    scores = score_steps(
+        decoder, states, torch.zeros(0, dtype=torch.long), ForwardPlan.of("logps"), temperature=1.0, chunk=4
+    )
     assert scores["logps"].shape == (0,)
     scores["logps"].sum().backward()
     assert states.grad is not None

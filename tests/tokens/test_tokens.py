@@ -10,7 +10,9 @@ from token_models import END, IdTokens, encoded, score_longhand
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
-from mmalign import Decoding, Policy, Record
+from mmalign import Decoding, Record
+from mmalign.compute.policy import Policy
+from mmalign.forward_plan import ForwardPlan
 from mmalign.tokens.decoders import SplitDecoder, WholeDecoder, find_decoder
 from mmalign.values import Model
 
@@ -45,7 +47,7 @@ def assert_same_gradient(one: dict[str, Tensor], other: dict[str, Tensor]) -> No
 def test_scores_as_longhand(network, responses, temperature):
     modality = IdTokens(network)
     modality.temperature = temperature
-    outputs = modality.score(network, modality.collate(responses), ("logps", "entropy"))
+    outputs = modality.score(network, modality.collate(responses), ForwardPlan.of("logps", "entropy"))
     assert outputs["step_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 1, 1], [1, 0, 0, 0]]
     for row, response in enumerate(responses):
         logps, entropies = score_longhand(network, response, temperature)
@@ -108,7 +110,7 @@ def test_logits_exist_only_where_a_step_is_scored_and_in_chunks(llama, responses
 def test_heads_read_the_right_states(llama, responses):
     """A value belongs to the state that a step is taken in, a score to the whole response, its last token included."""
     policy = Policy(IdTokens(llama), Model(llama, hidden_size=32), ("scores", "values"))
-    outputs = policy(responses, ("values", "scores"))
+    outputs = policy(responses, ForwardPlan.of("values", "scores"))
     assert set(outputs) == {"values", "scores", "step_mask"}
     for row, response in enumerate(responses):
         ids = torch.cat([response.tensors["prompt_ids"], response.tensors["response_ids"]])
@@ -123,7 +125,7 @@ def test_heads_read_the_right_states(llama, responses):
 def test_heads_stay_float32_under_autocast(llama, responses):
     policy = Policy(IdTokens(llama), Model(llama, hidden_size=32), ("scores",))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert policy(responses, ("scores",))["scores"].dtype == torch.float32
+        assert policy(responses, ForwardPlan.of("scores"))["scores"].dtype == torch.float32
 
 
 # -- models that do more to their logits than a linear head

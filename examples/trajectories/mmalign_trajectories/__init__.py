@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from mmalign import ModalitySpec, ObjectiveSpec, RewardSpec, hookimpl
 
-MMALIGN_API = 1
+MMALIGN_API = 2
 
 
 @hookimpl
@@ -46,12 +46,6 @@ def register_objectives() -> list[ObjectiveSpec]:
             loss="mmalign_trajectories.exponential_po:exponential_po_loss",
             config="mmalign_trajectories.exponential_po:ExponentialPOConfig",
             per="pair",
-            needs=(
-                "policy_chosen_sequence_logps",
-                "policy_rejected_sequence_logps",
-                "reference_chosen_sequence_logps",
-                "reference_rejected_sequence_logps",
-            ),
             equation="exp(-beta * ((policy - reference)(chosen) - (policy - reference)(rejected)))",
             paper="Generalized Preference Optimization (arXiv:2402.05749)",
         )

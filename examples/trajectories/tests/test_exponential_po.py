@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 
-import mmalign_trajectories
 import pytest
 import torch
 from mmalign_trajectories.exponential_po import exponential_po_loss
 from torch import Tensor
 from torch.nn.functional import logsigmoid
+
+import mmalign
 
 
 def make_logps(*, seed: int = 0) -> list[Tensor]:
@@ -67,7 +67,5 @@ def test_it_weighs_mistakes_more_than_dpo_does() -> None:
     assert gradient(lambda margins: -logsigmoid(margins), logps).item() == pytest.approx(-0.9999546, rel=1e-6)
 
 
-def test_the_spec_names_the_arguments_in_order() -> None:
-    (spec,) = mmalign_trajectories.register_objectives()
-    parameters = inspect.signature(exponential_po_loss).parameters.values()
-    assert tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD) == spec.needs
+def test_the_engine_can_call_it() -> None:
+    assert mmalign.try_part("objective", "exponential_po").constants == {"exponential_po": ()}

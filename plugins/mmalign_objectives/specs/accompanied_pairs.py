@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 from mmalign import ObjectiveSpec, QuantitySpec
-from mmalign_objectives.specs.needs import MEANS, REFERENCE_SUMS, SUMS
-
-_REVISIONS = ("rejected_to_chosen", "chosen_to_rejected", "chosen_to_chosen", "rejected_to_rejected")
-_POLICY_REVISIONS = tuple(f"policy_{one}_sequence_logps" for one in _REVISIONS)
-_REFERENCE_REVISIONS = tuple(f"reference_{one}_sequence_logps" for one in _REVISIONS)
 
 
 def list_accompanied_pairs() -> list[ObjectiveSpec]:
@@ -19,7 +14,6 @@ def list_accompanied_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.tpo_triple:tpo_triple_loss",
             config="mmalign_objectives.tpo_triple:TPOTripleConfig",
             per="pair",
-            needs=(*SUMS, "policy_gold_mean_logps"),
             over="gold_row",
             equation="-logsigmoid(beta (pc - pr)) - gold_weight pg / lg",
             paper="Triple Preference Optimization (arXiv:2405.16681)",
@@ -30,7 +24,6 @@ def list_accompanied_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.tpo_triple:tpo_triple_l_loss",
             config="mmalign_objectives.tpo_triple:TPOTripleLConfig",
             per="pair",
-            needs=(*MEANS, "policy_gold_mean_logps"),
             over="gold_row",
             equation="-logsigmoid(beta (pc / lc - pr / lr) - gamma) - gold_weight pg / lg",
             paper="Triple Preference Optimization (arXiv:2405.16681)",
@@ -41,7 +34,6 @@ def list_accompanied_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.rationale_dpo:rationale_dpo_loss",
             config="mmalign_objectives.rationale_dpo:RationaleDPOConfig",
             per="pair",
-            needs=(*SUMS, *REFERENCE_SUMS, "policy_rationale_sequence_logps"),
             over="rationale_row",
             equation="-logsigmoid(beta ((pc - rc) - (pr - rr))) - gamma p_why; bounded: - logsigmoid(gamma p_why)",
             paper="Data-Centric Human Preference Optimization with Rationales (arXiv:2407.14477)",
@@ -52,7 +44,6 @@ def list_accompanied_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.rationale_dpo:rationale_orpo_loss",
             config="mmalign_objectives.rationale_dpo:RationaleORPOConfig",
             per="pair",
-            needs=(*MEANS, "policy_rationale_sequence_logps"),
             over="rationale_row",
             # The odds are those of a probability, which a bound on a log-prob is not.
             log_prob_kinds=("exact",),
@@ -65,7 +56,6 @@ def list_accompanied_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.rationale_dpo:rationale_loss",
             config="mmalign_objectives.rationale_dpo:RationaleConfig",
             per="pair",
-            needs=("policy_rationale_sequence_logps",),
             over="rationale_row",
             equation="-gamma p_why; bounded: -logsigmoid(gamma p_why)",
             paper="Data-Centric Human Preference Optimization with Rationales (arXiv:2407.14477)",
@@ -76,7 +66,6 @@ def list_accompanied_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.srpo:srpo_loss",
             config="mmalign_objectives.srpo:SRPOConfig",
             per="pair",
-            needs=(*SUMS, *_POLICY_REVISIONS, *REFERENCE_SUMS, *_REFERENCE_REVISIONS),
             over="rejected_to_chosen_row",
             equation="(1 - w) (1/2 - beta / 2 (l(c|r) - l(r|c) + l(c) - l(r)))^2 + w (1/2 - beta (l(c|r) - l(r|r)))^2 "
             "+ w (1/2 + beta (l(r|c) - l(c|c)))^2, l = log(policy / reference)",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mmalign import ObjectiveSpec
-from mmalign_objectives.specs.needs import REFERENCE_SUMS, SUMS
 
 
 def list_anchored_pairs() -> list[ObjectiveSpec]:
@@ -15,7 +14,6 @@ def list_anchored_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.nca_pair:nca_pair_loss",
             config="mmalign_objectives.nca_pair:NCAPairConfig",
             per="pair",
-            needs=SUMS + REFERENCE_SUMS,
             equation="-logsigmoid(c) - logsigmoid(-c) / 2 - logsigmoid(-r) / 2, c = beta (pc - rc), r = beta (pr - rr)",
             paper="Noise Contrastive Alignment of Language Models with Explicit Rewards (arXiv:2402.05369)",
         ),
@@ -25,7 +23,6 @@ def list_anchored_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.apo:apo_zero_loss",
             config="mmalign_objectives.apo:APOConfig",
             per="pair",
-            needs=SUMS + REFERENCE_SUMS,
             equation="1 - sigmoid(beta (pc - rc)) + sigmoid(beta (pr - rr))",
             paper="Anchored Preference Optimization and Contrastive Revisions (arXiv:2408.06266)",
         ),
@@ -35,7 +32,6 @@ def list_anchored_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.apo:apo_down_loss",
             config="mmalign_objectives.apo:APOConfig",
             per="pair",
-            needs=SUMS + REFERENCE_SUMS,
             equation="sigmoid(beta (pc - rc)) + 1 - sigmoid(beta ((pc - rc) - (pr - rr)))",
             paper="Anchored Preference Optimization and Contrastive Revisions (arXiv:2408.06266)",
         ),
@@ -45,7 +41,6 @@ def list_anchored_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.sppo:sppo_hard_loss",
             config="mmalign_objectives.sppo:SPPOConfig",
             per="pair",
-            needs=SUMS + REFERENCE_SUMS,
             equation="(pc - rc - 1 / (2 beta))^2 + (pr - rr + 1 / (2 beta))^2",
             paper="Self-Play Preference Optimization for Language Model Alignment (arXiv:2405.00675)",
         ),
@@ -55,7 +50,6 @@ def list_anchored_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.rpo:rpo_sum_loss",
             config="mmalign_objectives.rpo:RPOSumConfig",
             per="pair",
-            needs=SUMS + REFERENCE_SUMS,
             equation="-logsigmoid(beta ((pc - rc) - (pr - rr))) - eta beta pc",
             paper="Provably Mitigating Overoptimization in RLHF (arXiv:2405.16436)",
         ),
@@ -65,7 +59,6 @@ def list_anchored_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.rpo:rpo_mean_loss",
             config="mmalign_objectives.rpo:RPOMeanConfig",
             per="pair",
-            needs=(*SUMS, *REFERENCE_SUMS, "policy_chosen_mean_logps"),
             equation="-logsigmoid(beta ((pc - rc) - (pr - rr))) - eta pc / lc",
             paper="Provably Mitigating Overoptimization in RLHF (arXiv:2405.16436)",
         ),
@@ -75,7 +68,6 @@ def list_anchored_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.vpo:vpo_loss",
             config="mmalign_objectives.vpo:VPOOfflineConfig",
             per="pair",
-            needs=SUMS + REFERENCE_SUMS,
             equation="-logsigmoid(beta ((pc - rc) - (pr - rr))) + incentive beta (pc - rc), incentive <= 0",
             paper="Value-Incentivized Preference Optimization (arXiv:2405.19320)",
         ),
@@ -85,7 +77,6 @@ def list_anchored_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.vpo:vpo_loss",
             config="mmalign_objectives.vpo:VPOOnlineConfig",
             per="pair",
-            needs=SUMS + REFERENCE_SUMS,
             equation="-logsigmoid(beta ((pc - rc) - (pr - rr))) + incentive beta (pr - rr), incentive >= 0",
             paper="Value-Incentivized Preference Optimization (arXiv:2405.19320)",
         ),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mmalign import ObjectiveSpec, QuantitySpec
-from mmalign_objectives.specs.needs import REFERENCE_SUMS, SUMS
 
 _AOT = "Distributional Preference Alignment of LLMs via Optimal Transport (arXiv:2406.05882)"
 _BCO = "Binary Classifier Optimization for Large Language Model Alignment (arXiv:2404.04656)"
@@ -20,7 +19,6 @@ def list_coupled() -> list[ObjectiveSpec]:
         loss="mmalign_objectives.aot:aot_loss",
         config="mmalign_objectives.aot:AOTConfig",
         per="pair",
-        needs=(*SUMS, "quantile_partners_of_margins"),
         equation="-logsigmoid(beta (sort(pc - pr) - sort(rc - rr))), sorted over the global batch",
         paper=_AOT,
     )
@@ -30,12 +28,6 @@ def list_coupled() -> list[ObjectiveSpec]:
         aliases=(),
         summary="Log-ratios of chosen responses shall dominate those of rejected ones, quantile by quantile.",
         loss="mmalign_objectives.aot:aot_unpaired_loss",
-        needs=(
-            *SUMS,
-            "rejected_current_sequence_logps",
-            "quantile_partners_of_chosen",
-            "quantile_partners_of_rejected",
-        ),
         equation="-logsigmoid(beta (sort(pc - rc) - sort(pr - rr))), sorted over the global batch",
     )
     return [aot, unpaired, _bco()]
@@ -48,7 +40,6 @@ def _bco() -> ObjectiveSpec:
         loss="mmalign_objectives.bco:bco_loss",
         config="mmalign_objectives.bco:BCOConfig",
         per="response",
-        needs=("policy_sequence_logps", "reference_sequence_logps", "labels", "mean_log_ratio", "density_ratios"),
         over="labelled",
         equation="-weight logsigmoid(+-beta (p - r - mean_log_ratio)), + desirable, - undesirable",
         paper=_BCO,
@@ -57,12 +48,10 @@ def _bco() -> ObjectiveSpec:
 
 def list_coupled_quantities() -> list[QuantitySpec]:
     """Lists what these objectives need beside the quantities of the contract."""
-    sides = ("chosen_current_sequence_logps", "rejected_current_sequence_logps", *REFERENCE_SUMS)
     margins = QuantitySpec(
         name="quantile_partners_of_margins",
         summary="Reference margin of the rank that a pair's policy margin has in the global batch.",
         axes="M",
-        needs=sides,
         stage="step",
         compute="mmalign_objectives.aot:match_margins",
         paper=_AOT,
@@ -72,9 +61,9 @@ def list_coupled_quantities() -> list[QuantitySpec]:
             name="current_sequence_logps",
             summary="The policy's log-prob of every response as the optimiser step begins, summed over steps.",
             axes="N",
-            needs=("step_mask",),
             stage="step",
             compute="mmalign_objectives.current:compute_current_sequence_logps",
+            needs=("step_mask",),
         ),
         margins,
         replace(
@@ -93,7 +82,6 @@ def list_coupled_quantities() -> list[QuantitySpec]:
             name="mean_log_ratio",
             summary="Mean log-ratio of policy and reference over the labelled responses of all steps so far.",
             axes="",
-            needs=("current_sequence_logps", "reference_sequence_logps", "labelled"),
             stage="step",
             compute="mmalign_objectives.bco:compute_mean_log_ratio",
             paper=_BCO,

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mmalign import ObjectiveSpec, QuantitySpec
-from mmalign_objectives.specs.needs import REFERENCE_SUMS, SUMS
 
 _D3PO = "Using Human Feedback to Fine-tune Diffusion Models without Any Reward Model (arXiv:2311.13231)"
 _KTO = "Aligning Diffusion Models by Optimizing Human Utility (arXiv:2404.04465)"
@@ -27,7 +26,6 @@ def list_diffusion_quantities() -> list[QuantitySpec]:
             name="batch_reference_point",
             summary="Mean log-ratio of policy and reference over the labelled responses of a global batch, at least 0.",
             axes="",
-            needs=("current_sequence_logps", "reference_sequence_logps", "labelled"),
             stage="step",
             compute="mmalign_objectives.diffusion_kto:compute_batch_reference_point",
             paper=_KTO,
@@ -43,7 +41,6 @@ def _dpo() -> list[ObjectiveSpec]:
         loss="mmalign_objectives.dpo:dpo_loss",
         config="mmalign_objectives.dpo:DiffusionDPOConfig",
         per="pair",
-        needs=SUMS + REFERENCE_SUMS,
         # Its beta is in units of a denoising error.
         log_prob_kinds=("surrogate",),
         equation="-logsigmoid(-beta / 2 ((e_pc - e_rc) - (e_pr - e_rr))), e: mean squared denoising error, -2 log-prob",
@@ -67,7 +64,6 @@ def _weighted() -> list[ObjectiveSpec]:
         loss="mmalign_objectives.smpo:smpo_loss",
         config="mmalign_objectives.smpo:SmPOConfig",
         per="pair",
-        needs=(*SUMS, *REFERENCE_SUMS, "chosen_ratings", "rejected_ratings"),
         over="ratings",
         equation="-logsigmoid(gamma (2 q - 1) beta (pc - rc - pr + rr)), q = sigmoid((R_c - R_r) / (max R - min R))",
         paper="Smoothed Preference Optimization via ReNoise Inversion (arXiv:2506.02698)",
@@ -79,7 +75,6 @@ def _weighted() -> list[ObjectiveSpec]:
         loss="mmalign_objectives.seppo:seppo_loss",
         config="mmalign_objectives.seppo:SePPOConfig",
         per="pair",
-        needs=SUMS + REFERENCE_SUMS,
         equation="-logsigmoid(beta ((pc - rc) - sign(pc - rc) (pr - rr))); indicator: 1(pc > rc) for the sign",
         paper="SePPO: Semi-Policy Preference Optimization for Diffusion Alignment (arXiv:2410.05255)",
     )
@@ -93,7 +88,6 @@ def _mapo() -> ObjectiveSpec:
         loss="mmalign_objectives.mapo:mapo_loss",
         config="mmalign_objectives.mapo:MaPOConfig",
         per="pair",
-        needs=SUMS,
         # It takes log-probs for denoising errors.
         log_prob_kinds=("surrogate",),
         equation=(
@@ -111,7 +105,6 @@ def _kto() -> ObjectiveSpec:
         loss="mmalign_objectives.diffusion_kto:diffusion_kto_loss",
         config="mmalign_objectives.diffusion_kto:DiffusionKTOConfig",
         per="response",
-        needs=("policy_sequence_logps", "reference_sequence_logps", "labels", "batch_reference_point"),
         over="labelled",
         # It takes log-probs for denoising errors.
         log_prob_kinds=("surrogate",),
@@ -121,14 +114,12 @@ def _kto() -> ObjectiveSpec:
 
 
 def _d3po() -> list[ObjectiveSpec]:
-    sides = ("policy_logps", "reference_logps", "step_mask")
     d3po = ObjectiveSpec(
         name="d3po",
         summary="DPO at every step of the trajectories of a pair, with clipped ratios to the reference.",
         loss="mmalign_objectives.d3po:d3po_loss",
         config="mmalign_objectives.d3po:D3POConfig",
         per="pair",
-        needs=tuple(f"{side}_{name}" for name in sides for side in ("chosen", "rejected")),
         # An importance ratio is one of probabilities; a ratio of bounds corrects nothing.
         log_prob_kinds=("exact",),
         equation="mean_t -logsigmoid(beta (clip(pc_t - rc_t) - clip(pr_t - rr_t))), ratios clipped to 1 -+ clip",
@@ -140,7 +131,6 @@ def _d3po() -> list[ObjectiveSpec]:
         summary="D3PO on all pairs of the responses sampled to a prompt, preferred by reward.",
         loss="mmalign_objectives.d3po:d3po_online_loss",
         per="prompt",
-        needs=(*sides, "composite_rewards", "prompt_index"),
         over="composite_rewards",
         equation=f"mean over R_c > R_r of {d3po.equation}",
     )

@@ -15,11 +15,6 @@ def list_distillation() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.adpa:dckd_loss",
             config="mmalign_objectives.adpa:DCKDConfig",
             per="pair",
-            needs=(
-                "policy_chosen_mean_logps",
-                "teacher_chosen_mean_forward_kl",
-                "teacher_rejected_mean_forward_kl",
-            ),
             log_prob_kinds=("exact",),
             equation="-pc / lc + kl_weight (mean_t KL(T, p) on chosen + mean_t KL(T, p) on rejected)",
             paper=paper,
@@ -30,11 +25,6 @@ def list_distillation() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.adpa:adpa_loss",
             config="mmalign_objectives.adpa:ADPAConfig",
             per="pair",
-            needs=(
-                "policy_chosen_mean_logps",
-                "dpo_teacher_rejected_mean_expected_logps",
-                "reference_teacher_rejected_mean_expected_logps",
-            ),
             log_prob_kinds=("exact",),
             equation="-pc / lc - gamma mean_t sum over v of p(v) beta (log dpo_teacher(v) - log reference_teacher(v))",
             paper=paper,

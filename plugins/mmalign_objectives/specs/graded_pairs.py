@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mmalign import ObjectiveSpec
-from mmalign_objectives.specs.needs import REFERENCE_SUMS, SUMS
 
 _copg_group = ObjectiveSpec(
     name="copg_group",
@@ -13,7 +12,6 @@ _copg_group = ObjectiveSpec(
     loss="mmalign_objectives.copg:copg_group_loss",
     config="mmalign_objectives.copg:CoPGConfig",
     per="prompt",
-    needs=("policy_sequence_logps", "reference_sequence_logps", "ratings", "prompt_index"),
     over="ratings",
     equation="-2 cov(R - beta / 2 d, d), d = p - r",
     paper="Contrastive Policy Gradient (arXiv:2406.19185)",
@@ -29,7 +27,6 @@ def list_graded_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.modpo:modpo_loss",
             config="mmalign_objectives.modpo:MODPOConfig",
             per="pair",
-            needs=(*SUMS, *REFERENCE_SUMS, "chosen_margin_rewards", "rejected_margin_rewards"),
             over="margin_rewards",
             equation="-logsigmoid((beta ((pc - rc) - (pr - rr)) - w (m_chosen - m_rejected)) / (1 - sum(w)))",
             paper="Beyond One-Preference-Fits-All Alignment: Multi-Objective DPO (arXiv:2310.03708)",
@@ -40,7 +37,6 @@ def list_graded_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.copg:copg_loss",
             config="mmalign_objectives.copg:CoPGConfig",
             per="pair",
-            needs=(*SUMS, *REFERENCE_SUMS, "chosen_ratings", "rejected_ratings"),
             over="ratings",
             equation="-(R_c - R_r - beta / 2 m) m, m = (pc - rc) - (pr - rr)",
             paper="Contrastive Policy Gradient (arXiv:2406.19185)",
@@ -49,8 +45,8 @@ def list_graded_pairs() -> list[ObjectiveSpec]:
         replace(
             _copg_group,
             name="copg_online",
+            names={"ratings": "composite_rewards"},
             summary="Contrastive policy gradient on sampled responses and their composite rewards.",
-            needs=("policy_sequence_logps", "reference_sequence_logps", "composite_rewards", "prompt_index"),
             over="composite_rewards",
         ),
         ObjectiveSpec(
@@ -59,7 +55,6 @@ def list_graded_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.irepo:irepo_loss",
             config="mmalign_objectives.irepo:IREPOConfig",
             per="pair",
-            needs=(*SUMS, *REFERENCE_SUMS, "preference_probabilities"),
             equation="(beta ((pc - rc) - (pr - rr)) - logit(p))^2",
             paper="iREPO: implicit Reward Pairwise Difference Empirical Preference Optimization (arXiv:2405.15230)",
         ),
@@ -69,7 +64,6 @@ def list_graded_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.step_apo:step_apo_loss",
             config="mmalign_objectives.step_apo:StepAPOConfig",
             per="pair",
-            needs=(*SUMS, *REFERENCE_SUMS, "chosen_next_values", "rejected_next_values"),
             over="next_values",
             equation="-logsigmoid(beta ((pc - rc) - (pr - rr)) - V_chosen + V_rejected)",
             paper="CPL: Critical Plan Step Learning Boosts LLM Generalization in Reasoning Tasks (arXiv:2409.08642)",
@@ -80,7 +74,6 @@ def list_graded_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.mcts_dpo:mcts_dpo_loss",
             config="mmalign_objectives.mcts_dpo:MCTSDPOConfig",
             per="pair",
-            needs=(*SUMS, *REFERENCE_SUMS, "chosen_visit_counts", "rejected_visit_counts"),
             over="visit_counts",
             equation="-(1 - a) logsigmoid(m) - a logsigmoid(-m), a = min(N_r / (max(1, N_c) + N_r), 1/2)",
             paper="Monte Carlo Tree Search Boosts Reasoning via Iterative Preference Learning (arXiv:2405.00451)",
@@ -91,7 +84,6 @@ def list_graded_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.upo:upo_loss",
             config="mmalign_objectives.upo:UPOConfig",
             per="pair",
-            needs=(*SUMS, *REFERENCE_SUMS, "policy_chosen_mean_logps", "chosen_label_smoothing"),
             equation="-(1 - a) logsigmoid(m) - a logsigmoid(-m) - nll_weight pc / |c|, "
             "m = beta ((pc - rc) - (pr - rr))",
             paper="Self-Evolutionary Large Language Models through Uncertainty-Enhanced Preference Optimization "
@@ -103,7 +95,6 @@ def list_graded_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.mapl:mapl_inter_loss",
             config="mmalign_objectives.mapl:MAPLConfig",
             per="prompt",
-            needs=(*SUMS, *REFERENCE_SUMS, "pair_strength", "chosen_prompt_index", "prompt_index"),
             over="ordered_pairs",
             equation="mean over s_i > s_j of -logsigmoid(beta (m_i - m_j)), m = (pc - rc) - (pr - rr)",
             paper="Multi-Level Aware Preference Learning (arXiv:2505.12845)",
@@ -114,7 +105,6 @@ def list_graded_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.bvpo:bvpo_loss",
             config="mmalign_objectives.bvpo:BVPOConfig",
             per="pair",
-            needs=(*SUMS, *REFERENCE_SUMS, "trace_pairs"),
             equation="-2 w logsigmoid(beta ((pc - rc) - (pr - rr))), w = a with a trace, 1 - a without",
             paper="From Noisy Traces to Stable Gradients (arXiv:2510.05095)",
         ),

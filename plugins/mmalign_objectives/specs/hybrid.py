@@ -18,7 +18,6 @@ def list_hybrid() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.sft:sft_loss",
             config="mmalign_objectives.sft:SFTConfig",
             per="step",
-            needs=("policy_logps",),
             over="imitated",
             equation="-policy_logps, where at most `gate` rollouts of the prompt are right",
             paper=_HPT,
@@ -29,7 +28,6 @@ def list_hybrid() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.hpt:hpt_reinforcement_loss",
             config="mmalign_objectives.hpt:HPTReinforcementConfig",
             per="step",
-            needs=("policy_logps", "behaviour_logps", "advantages", "step_mask"),
             over="reinforced",
             aggregation="constant",
             # An importance ratio is one of probabilities; a ratio of bounds corrects nothing.
@@ -46,7 +44,6 @@ def list_hybrid_quantities() -> list[QuantitySpec]:
         name="imitated_prompts",
         summary="True for all responses to a prompt of whose rollouts at most `gate` are right.",
         axes="N",
-        needs=("composite_rewards", "prompt_index"),
         stage="frozen",
         compute="mmalign_objectives.hpt:mark_imitated_prompts",
         paper=_HPT,
@@ -57,14 +54,12 @@ def list_hybrid_quantities() -> list[QuantitySpec]:
             prompts,
             name="imitated",
             summary="True for the stored targets of prompts that are imitated.",
-            needs=("imitated_prompts", "targets", "stored"),
             compute="mmalign_objectives.hpt:mark_imitated",
         ),
         replace(
             prompts,
             name="reinforced",
             summary="True for the rollouts of prompts that are not imitated.",
-            needs=("imitated_prompts", "sampled"),
             compute="mmalign_objectives.hpt:mark_reinforced",
         ),
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mmalign import ObjectiveSpec, QuantitySpec
-from mmalign_objectives.specs.needs import MEANS, REFERENCE_MEANS
 
 
 def list_list_quantities() -> list[QuantitySpec]:
@@ -15,7 +14,6 @@ def list_list_quantities() -> list[QuantitySpec]:
             name="grades",
             summary="Rating of a response, else its win rate in the ranking; NaN for unknown or nothing to compare.",
             axes="N",
-            needs=("ratings", "ranks", "prompt_index"),
             stage="data",
             compute="mmalign_objectives.grades:compute_grades",
         ),
@@ -23,7 +21,6 @@ def list_list_quantities() -> list[QuantitySpec]:
             name="graded",
             summary="True for responses with a grade.",
             axes="N",
-            needs=("grades",),
             stage="data",
             compute="mmalign_objectives.grades:mark_graded",
         ),
@@ -31,9 +28,9 @@ def list_list_quantities() -> list[QuantitySpec]:
             name="levels",
             summary="Preference level of a response, 1 for the best: its score `level`, else its rank; NaN if unknown.",
             axes="N",
-            needs=("ranks", "prompt_index"),
             stage="data",
             compute="mmalign_objectives.trpa:compute_levels",
+            needs=("ranks", "prompt_index"),
         ),
         *_item_quantities(),
         *_step_quantities(),
@@ -53,7 +50,6 @@ def _lipo() -> list[ObjectiveSpec]:
         loss="mmalign_objectives.lipo:lipo_lambda_loss",
         config="mmalign_objectives.lipo:LiPOConfig",
         per="prompt",
-        needs=("policy_sequence_logps", "reference_sequence_logps", "grades", "prompt_index"),
         over="graded",
         equation="sum over g_i > g_j of -delta_ij logsigmoid(s_i - s_j), delta: change of discounted gain by a swap",
         paper="LiPO: Listwise Preference Optimization through Learning-to-Rank (arXiv:2402.01878)",
@@ -100,7 +96,6 @@ def _pro() -> ObjectiveSpec:
         loss="mmalign_objectives.pro:pro_loss",
         config="mmalign_objectives.pro:PROConfig",
         per="prompt",
-        needs=("policy_sequence_logps", "policy_mean_logps", "grades", "prompt_index"),
         over="graded",
         equation=(
             "sum_k (log(exp(t_kk m_k) + sum over j > k of exp(t_kj m_j)) - t_kk m_k) - nll_weight (K - 1)^2 p_1, best "
@@ -117,7 +112,6 @@ def _nca() -> list[ObjectiveSpec]:
         loss="mmalign_objectives.nca_list:nca_list_loss",
         config="mmalign_objectives.nca_list:NCAListConfig",
         per="prompt",
-        needs=("policy_sequence_logps", "reference_sequence_logps", "grades", "prompt_index"),
         over="graded",
         equation="-sum_k (softmax(g / reward_temperature)_k logsigmoid(s_k) + logsigmoid(-s_k) / K)",
         paper="Noise Contrastive Alignment of Language Models with Explicit Rewards (arXiv:2402.05369)",
@@ -139,7 +133,6 @@ def _in_context_ranking() -> ObjectiveSpec:
         loss="mmalign_objectives.in_context_ranking:in_context_ranking_loss",
         config="mmalign_objectives.in_context_ranking:InContextRankingConfig",
         per="response",
-        needs=("policy_logps", "reference_logps", "item_index", "item_relevance"),
         over="ranked_items",
         equation=(
             "-mean_i (2^g_i - 1) / log2(1 + i) logsigmoid(-log mean_{j != i} exp(beta (d_j - d_i))), d: mean log-ratio"
@@ -153,9 +146,9 @@ def _item_quantities() -> list[QuantitySpec]:
         name="item_index",
         summary="Place in its response's list of the item that a step belongs to, from 1; 0 for none.",
         axes="NT",
-        needs=("step_mask", "prompt_index"),
         stage="data",
         compute="mmalign_objectives.in_context_ranking:compute_item_index",
+        needs=("step_mask", "prompt_index"),
     )
     return [
         index,
@@ -170,7 +163,7 @@ def _item_quantities() -> list[QuantitySpec]:
             name="ranked_items",
             summary="True for responses with at least two items.",
             axes="N",
-            needs=("item_index",),
+            needs=None,
             compute="mmalign_objectives.in_context_ranking:mark_ranked_items",
         ),
     ]
@@ -183,7 +176,6 @@ def _tpo_tree() -> ObjectiveSpec:
         loss="mmalign_objectives.tpo_tree:tpo_tree_loss",
         config="mmalign_objectives.tpo_tree:TPOTreeConfig",
         per="prompt",
-        needs=("policy_logps", "reference_logps", "step_index", "step_embeddings", "grades", "prompt_index"),
         over="graded",
         equation=(
             "sum over g_i > g_j of -delta_ij logsigmoid(beta sum_s (2 - cos(h_is, h_js)) (d_is - d_js)), d_is: "
@@ -199,15 +191,14 @@ def _step_quantities() -> list[QuantitySpec]:
             name="step_index",
             summary="Reasoning step of a token, from 1: spans of the score `steps`, else turns; 0 for none.",
             axes="NT",
-            needs=("step_mask", "prompt_index"),
             stage="data",
             compute="mmalign_objectives.reasoning_steps:compute_step_index",
+            needs=("step_mask", "prompt_index"),
         ),
         QuantitySpec(
             name="step_embeddings",
             summary="Mean state of the reference over every reasoning step.",
             axes="NSD",
-            needs=("reference_states", "step_index"),
             stage="frozen",
             compute="mmalign_objectives.reasoning_steps:average_states",
         ),
@@ -221,7 +212,6 @@ def _trpa() -> ObjectiveSpec:
         loss="mmalign_objectives.trpa:trpa_loss",
         config="mmalign_objectives.trpa:TRPAConfig",
         per="pair",
-        needs=(*MEANS, *REFERENCE_MEANS, "chosen_levels"),
         equation="-logsigmoid(k beta ((pc - rc) / lc - (pr - rr) / lr)), k = anisotropy on level 1, else 1",
         paper="Trust Region Preference Approximation (arXiv:2504.04524)",
     )

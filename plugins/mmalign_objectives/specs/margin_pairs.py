@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mmalign import ObjectiveSpec
-from mmalign_objectives.specs.needs import MEANS, REFERENCE_MEANS, REFERENCE_SUMS, SUMS
+from mmalign_objectives.specs.names import MEANS_FOR_SUMS
 
 
 def list_margin_pairs() -> list[ObjectiveSpec]:
@@ -15,8 +15,8 @@ def list_margin_pairs() -> list[ObjectiveSpec]:
             summary="DPO on mean log-probs: every log-ratio is divided by its own length.",
             loss="mmalign_objectives.dpo:dpo_loss",
             config="mmalign_objectives.dpo:LengthNormalisedDPOConfig",
+            names=MEANS_FOR_SUMS,
             per="pair",
-            needs=MEANS + REFERENCE_MEANS,
             equation="-logsigmoid(beta ((pc - rc) / lc - (pr - rr) / lr))",
             paper="TULU 3: Pushing Frontiers in Open Language Model Post-Training (arXiv:2411.15124)",
         ),
@@ -26,7 +26,6 @@ def list_margin_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.robust_dpo:robust_dpo_loss",
             config="mmalign_objectives.robust_dpo:RobustDPOConfig",
             per="pair",
-            needs=SUMS + REFERENCE_SUMS,
             equation="((eps - 1) logsigmoid(m) + eps logsigmoid(-m)) / (1 - 2 eps), m = beta ((pc - rc) - (pr - rr))",
             paper="Provably Robust DPO: Aligning Language Models with Noisy Feedback (arXiv:2403.00409)",
         ),
@@ -37,7 +36,6 @@ def list_margin_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.exo:exo_loss",
             config="mmalign_objectives.exo:EXOConfig",
             per="pair",
-            needs=SUMS + REFERENCE_SUMS,
             equation="KL([q, 1 - q], [1 - eps, eps]), q = sigmoid(beta ((pc - rc) - (pr - rr)))",
             paper="Towards Efficient Exact Optimization of Language Model Alignment (arXiv:2402.00856)",
         ),
@@ -47,7 +45,6 @@ def list_margin_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.discopop:discopop_loss",
             config="mmalign_objectives.discopop:DiscoPOPConfig",
             per="pair",
-            needs=SUMS + REFERENCE_SUMS,
             equation="(w - 1) logsigmoid(m) + w exp(-m), w = sigmoid(m / temperature), m = beta (pc - rc - pr + rr)",
             paper="Discovering Preference Optimization Algorithms with and for LLMs (arXiv:2406.08414)",
         ),
@@ -58,7 +55,6 @@ def list_margin_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.f_dpo:f_dpo_loss",
             config="mmalign_objectives.f_dpo:FDPOConfig",
             per="pair",
-            needs=SUMS + REFERENCE_SUMS,
             equation="-logsigmoid(beta (f'(exp(pc - rc)) - f'(exp(pr - rr))))",
             paper="Beyond Reverse KL: Generalizing Direct Preference Optimization (arXiv:2309.16240)",
         ),
@@ -68,7 +64,6 @@ def list_margin_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.dpo_gamma:dpo_gamma_loss",
             config="mmalign_objectives.dpo_gamma:DPOGammaConfig",
             per="pair",
-            needs=SUMS + REFERENCE_SUMS,
             equation="-logsigmoid(beta ((pc - pr) - gamma (rc - rr)))",
             paper="Preference Learning Algorithms Do Not Learn Preference Rankings (arXiv:2405.19534)",
         ),
@@ -78,7 +73,6 @@ def list_margin_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.flex_dpo:flex_dpo_loss",
             config="mmalign_objectives.flex_dpo:FlexDPOConfig",
             per="pair",
-            needs=SUMS + REFERENCE_SUMS,
             equation="-logsigmoid(beta_chosen (pc - rc) - beta_rejected (pr - rr))",
             paper="3D-Properties: Identifying Challenges in DPO and Charting a Path Forward (arXiv:2406.07327)",
         ),

@@ -17,7 +17,6 @@ def list_policy_gradients() -> list[ObjectiveSpec]:
         loss="mmalign_objectives.policy_gradient:policy_gradient_loss",
         config="mmalign_objectives.policy_gradient:PolicyGradientConfig",
         per="step",
-        needs=("policy_logps", "behaviour_logps", "advantages", "step_mask"),
         over="sampled",
         # An importance ratio is one of probabilities; a ratio of bounds corrects nothing.
         log_prob_kinds=("exact",),
@@ -104,7 +103,6 @@ def _without_clipping() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.score_function:score_function_loss",
             config="mmalign_objectives.score_function:ScoreFunctionConfig",
             per="step",
-            needs=("policy_logps", "advantages", "step_mask"),
             aggregation="sequence_sum",
             # The score function is that of a probability; a bound has another gradient.
             log_prob_kinds=("exact",),
@@ -117,7 +115,6 @@ def _without_clipping() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.reg_grpo:reg_grpo_loss",
             config="mmalign_objectives.reg_grpo:RegGRPOConfig",
             per="prompt",
-            needs=("policy_sequence_logps", "behaviour_sequence_logps", "composite_rewards", "prompt_index"),
             over="composite_rewards",
             # The regression on rewards is that of a log-ratio of probabilities.
             log_prob_kinds=("exact",),

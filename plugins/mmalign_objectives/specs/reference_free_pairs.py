@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mmalign import ObjectiveSpec
-from mmalign_objectives.specs.needs import MEANS, SUMS
 
 
 def list_reference_free_pairs() -> list[ObjectiveSpec]:
@@ -16,7 +15,6 @@ def list_reference_free_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.slic_hf:slic_hf_loss",
             config="mmalign_objectives.slic_hf:SLiCHFConfig",
             per="pair",
-            needs=SUMS,
             equation="max(0, delta - pc + pr) - nll_weight pc",
             paper="SLiC-HF: Sequence Likelihood Calibration with Human Feedback (arXiv:2305.10425)",
         ),
@@ -26,7 +24,6 @@ def list_reference_free_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.simpo:simpo_loss",
             config="mmalign_objectives.simpo:SimPOConfig",
             per="pair",
-            needs=MEANS,
             equation="-logsigmoid(beta (pc / lc - pr / lr) - gamma)",
             paper="SimPO: Simple Preference Optimization with a Reference-Free Reward (arXiv:2405.14734)",
         ),
@@ -36,7 +33,6 @@ def list_reference_free_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.orpo:orpo_loss",
             config="mmalign_objectives.orpo:ORPOConfig",
             per="pair",
-            needs=MEANS,
             # The odds are those of a probability, which a bound on a log-prob is not.
             log_prob_kinds=("exact",),
             equation="-pc / lc - odds_weight logsigmoid(log_odds(pc / lc) - log_odds(pr / lr))",
@@ -48,7 +44,6 @@ def list_reference_free_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.cpo:cpo_loss",
             config="mmalign_objectives.cpo:CPOConfig",
             per="pair",
-            needs=(*SUMS, "policy_chosen_mean_logps"),
             equation="-logsigmoid(beta (pc - pr)) - nll_weight pc / lc",
             paper="Contrastive Preference Optimization (arXiv:2401.08417)",
         ),
@@ -59,7 +54,6 @@ def list_reference_free_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.simpo:simpo_loss",
             config="mmalign_objectives.simpo:AlphaPOConfig",
             per="pair",
-            needs=MEANS,
             equation="-logsigmoid(f(pc / lc) - f(pr / lr) - gamma), f(u) = beta (1 - exp(-alpha u)) / alpha",
             paper="AlphaPO: Reward Shape Matters for LLM Alignment (arXiv:2501.03884)",
         ),
@@ -69,7 +63,6 @@ def list_reference_free_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.simpo:simpo_loss",
             config="mmalign_objectives.simpo:CPOSimPOConfig",
             per="pair",
-            needs=MEANS,
             equation="-logsigmoid(beta (pc / lc - pr / lr) - gamma) - nll_weight pc / lc",
             paper="Contrastive Preference Optimization (arXiv:2401.08417) with SimPO (arXiv:2405.14734)",
         ),
@@ -79,7 +72,6 @@ def list_reference_free_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.asft:asft_loss",
             config="mmalign_objectives.asft:ASFTConfig",
             per="pair",
-            needs=MEANS,
             # The odds are those of a probability, which a bound on a log-prob is not.
             log_prob_kinds=("exact",),
             equation="-pc / lc - odds_weight (logsigmoid(log_odds(pc / lc)) + logsigmoid(-log_odds(pr / lr)))",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mmalign import ObjectiveSpec
-from mmalign_objectives.specs.needs import MEANS, REFERENCE_MEANS, REFERENCE_SUMS, SUMS
+from mmalign_objectives.specs.names import SUMS_FOR_MEANS
 
 
 def list_reference_pairs() -> list[ObjectiveSpec]:
@@ -16,7 +16,6 @@ def list_reference_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.dpo:dpo_loss",
             config="mmalign_objectives.dpo:DPOConfig",
             per="pair",
-            needs=SUMS + REFERENCE_SUMS,
             equation="-logsigmoid(beta ((pc - rc) - (pr - rr)))",
             paper="Direct Preference Optimization: Your Language Model is Secretly a Reward Model (arXiv:2305.18290)",
         ),
@@ -26,7 +25,6 @@ def list_reference_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.dpo:dpo_loss",
             config="mmalign_objectives.dpo:CDPOConfig",
             per="pair",
-            needs=SUMS + REFERENCE_SUMS,
             equation="-(1 - eps) logsigmoid(m) - eps logsigmoid(-m), m = beta ((pc - rc) - (pr - rr))",
             paper="A note on DPO with noisy preferences (Mitchell, 2023)",
         ),
@@ -36,7 +34,6 @@ def list_reference_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.dpo:dpo_loss",
             config="mmalign_objectives.dpo:DPOConfig",
             per="pair",
-            needs=SUMS + REFERENCE_SUMS,
             equation="-logsigmoid(beta ((pc - rc) - (pr - rr))), p and r joint log-probs of prompt and response",
             paper="Comparing Bad Apples to Good Oranges: Joint Preference Optimization (arXiv:2404.00530)",
         ),
@@ -47,7 +44,6 @@ def list_reference_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.ipo:ipo_loss",
             config="mmalign_objectives.ipo:IPOConfig",
             per="pair",
-            needs=MEANS + REFERENCE_MEANS,
             equation="((pc - rc) / lc - (pr - rr) / lr - 1 / (2 tau))^2",
             paper=ipo_paper,
         ),
@@ -56,8 +52,8 @@ def list_reference_pairs() -> list[ObjectiveSpec]:
             summary="Regresses the margin of summed log-ratios on a fixed target, as printed in the paper.",
             loss="mmalign_objectives.ipo:ipo_loss",
             config="mmalign_objectives.ipo:IPOConfig",
+            names=SUMS_FOR_MEANS,
             per="pair",
-            needs=SUMS + REFERENCE_SUMS,
             equation="((pc - rc) - (pr - rr) - 1 / (2 tau))^2",
             paper=ipo_paper,
         ),
@@ -68,7 +64,6 @@ def list_reference_pairs() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.hinge:hinge_loss",
             config="mmalign_objectives.hinge:HingeConfig",
             per="pair",
-            needs=SUMS + REFERENCE_SUMS,
             equation="max(0, 1 - beta ((pc - rc) - (pr - rr)))",
             paper="Statistical Rejection Sampling Improves Preference Optimization (arXiv:2309.06657)",
         ),

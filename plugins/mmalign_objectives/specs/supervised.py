@@ -14,7 +14,6 @@ def list_supervised() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.sft:sft_loss",
             config="mmalign_objectives.sft:SFTConfig",
             per="step",
-            needs=("policy_logps",),
             over="targets",
             equation="-policy_logps",
         ),
@@ -25,7 +24,6 @@ def list_supervised() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.reward_model:reward_model_loss",
             config="mmalign_objectives.reward_model:RewardModelConfig",
             per="pair",
-            needs=("chosen_scores", "rejected_scores", "pair_strength"),
             equation="-logsigmoid((chosen - rejected - margin) / temperature) + centering (chosen + rejected)^2",
             paper="Training language models to follow instructions with human feedback (arXiv:2203.02155)",
         ),
@@ -35,7 +33,6 @@ def list_supervised() -> list[ObjectiveSpec]:
             loss="mmalign_objectives.oreo:oreo_loss",
             config="mmalign_objectives.oreo:OREOConfig",
             per="step",
-            needs=("policy_logps", "reference_logps", "values", "labels", "step_mask"),
             over="labelled",
             aggregation="sequence_mean",
             # Values and log-ratios add up to the outcome only if the log-ratios are those of probabilities.

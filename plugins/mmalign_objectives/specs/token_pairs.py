@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mmalign import ObjectiveSpec, QuantitySpec
-from mmalign_objectives.specs.needs import REFERENCE_SUMS, SUMS
 
 _TDPO = "Token-level Direct Preference Optimization (arXiv:2404.11999)"
 _SPARSEPO = "SparsePO: Controlling Preference Alignment of LLMs via Sparse Token Masks (arXiv:2410.05102)"
-_STEPS = ("policy_logps", "reference_logps", "reference_forward_kl")
 
 
 def list_token_pairs() -> list[ObjectiveSpec]:
@@ -20,12 +18,6 @@ def list_token_pairs() -> list[ObjectiveSpec]:
         loss="mmalign_objectives.tdpo:tdpo_loss",
         config="mmalign_objectives.tdpo:TDPO1Config",
         per="pair",
-        needs=(
-            *SUMS,
-            *REFERENCE_SUMS,
-            "reference_chosen_sequence_forward_kl",
-            "reference_rejected_sequence_forward_kl",
-        ),
         log_prob_kinds=("exact",),
         equation="-logsigmoid(beta ((pc - rc) - (pr - rr) - alpha (kr - kc))), k = sum_t KL(reference, policy)",
         paper=_TDPO,
@@ -47,7 +39,6 @@ def _list_masked() -> list[ObjectiveSpec]:
         loss="mmalign_objectives.sparsepo:sparsepo_loss",
         config="mmalign_objectives.sparsepo:SparsePOConfig",
         per="pair",
-        needs=(*_STEPS, "reward_mask", "divergence_mask", "step_mask", "pairs"),
         log_prob_kinds=("exact",),
         equation="-logsigmoid(beta (u(w) - u(l) - (k(l) - k(w)))) + sum of both (a |m_u|_1 + b |m_d|_1), "
         "u = sum_t m_u (p_t - r_t), k = sum_t m_d KL_t(reference, policy)",
@@ -60,7 +51,6 @@ def _list_masked() -> list[ObjectiveSpec]:
             name="sparsepo_common",
             summary="Token-level DPO under one learned sparse mask of steps, for rewards and divergences.",
             loss="mmalign_objectives.sparsepo:sparsepo_common_loss",
-            needs=(*_STEPS, "token_mask", "step_mask", "pairs"),
         ),
         replace(
             sparsepo,
@@ -69,7 +59,6 @@ def _list_masked() -> list[ObjectiveSpec]:
             summary="Token-level DPO under a mask that is read off the activations of the reference.",
             loss="mmalign_objectives.sparsepo:mapo_loss",
             config="mmalign_objectives.sparsepo:MaPOConfig",
-            needs=(*_STEPS, "activation_mask", "step_mask", "pairs"),
             equation="-logsigmoid(beta (u(w) - u(l) - (k(l) - k(w)))), u = sum_t m (p_t - r_t), "
             "k = sum_t m KL_t(reference, policy)",
         ),
@@ -84,7 +73,6 @@ def list_token_masks() -> list[QuantitySpec]:
         module="mmalign_objectives.token_masks:MaskHead",
         config="mmalign_objectives.token_masks:MaskConfig",
         axes="NT",
-        needs=("reference_layers", "step_mask"),
         paper=_SPARSEPO,
     )
     return [
@@ -96,7 +84,6 @@ def list_token_masks() -> list[QuantitySpec]:
             summary="Mean activation of the reference, rescaled to [0, 1] along the response.",
             compute="mmalign_objectives.token_masks:compute_activation_mask",
             axes="NT",
-            needs=("reference_activations", "step_mask"),
             stage="frozen",
             paper=_SPARSEPO,
         ),

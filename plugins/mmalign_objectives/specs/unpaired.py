@@ -15,7 +15,6 @@ def list_unpaired() -> list[ObjectiveSpec]:
         loss="mmalign_objectives.kto:kto_loss",
         config="mmalign_objectives.kto:KTOConfig",
         per="response",
-        needs=("policy_sequence_logps", "reference_sequence_logps", "labels", "kl_reference_point"),
         over="labelled",
         equation="weight (1 - sigmoid(+-beta (p - r - kl_reference_point))), + desirable, - undesirable",
         paper="KTO: Model Alignment as Prospect Theoretic Optimization (arXiv:2402.01306)",
@@ -25,7 +24,6 @@ def list_unpaired() -> list[ObjectiveSpec]:
         name="apo_zero_unpaired",
         summary="KTO with reference point 0: rewards of single labelled responses are judged by their sign.",
         loss="mmalign_objectives.kto:apo_zero_unpaired_loss",
-        needs=("policy_sequence_logps", "reference_sequence_logps", "labels"),
         equation="weight (1 - sigmoid(+-beta (p - r))), + desirable, - undesirable",
         paper="Anchored Preference Optimization and Contrastive Revisions (arXiv:2408.06266)",
     )
