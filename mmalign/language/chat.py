@@ -14,6 +14,7 @@ from jinja2 import TemplateError
 from mmalign.data.records import Message, Part, Record, Response
 from mmalign.errors import ConfigError, DataError
 from mmalign.language.notes import Notes
+from mmalign.language.stored_text import any_of, special_texts
 from mmalign.language.templates import KEY, ChatTemplate, check_arguments
 from mmalign.language.turns import Answer, Segment, Turn, TurnLocator, add_text, text_of, text_turn
 
@@ -90,7 +91,7 @@ class ChatFormat:
             )
         return text
 
-    def render_response(self, record: Record, response: Response, where: str) -> list[Segment]:
+    def render_response(self, record: Record, response: Response, prompt: str, where: str) -> list[Segment]:
         """Renders what follows the rendered prompt: assistant turns are scored, unless their `train` is 0.
 
         The end of a turn belongs to it. Turns after the last assistant turn are left out.
@@ -108,7 +109,7 @@ class ChatFormat:
         if not turns:
             return []
         trained = [message.train != 0 for message in response.messages]
-        answer = Answer(self.render_prompt(record, where), history, begun, turns, trained, where)
+        answer = Answer(prompt, history, begun, turns, trained, where)
         self._check_calls(answer, setting)
         return self._locator(setting).locate(answer)
 
@@ -163,10 +164,12 @@ class ChatFormat:
         def render(turns: Sequence[Turn], *, opened: bool) -> str:
             return self._open(turns, setting) if opened else self._plainly(turns, setting)
 
-        added = (token.content for token in self._tokenizer.added_tokens_decoder.values() if token.special)
-        special = {*self._tokenizer.all_special_tokens, *added}
         shows = _shows_reasoning(setting.template)
-        return TurnLocator(render, self.turn_end, sorted(special), setting.template, shows_reasoning=shows)
+        return TurnLocator(render, self.turn_end, self._special, setting.template, shows_reasoning=shows)
+
+    @cached_property
+    def _special(self) -> re.Pattern[str]:
+        return any_of(special_texts(self._tokenizer))
 
     # -- rendering
 

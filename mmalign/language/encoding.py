@@ -183,7 +183,7 @@ class LanguageEncoder:
     def _encode_response(self, record: Record, response: Response, read: _Reading) -> EncodedResponse:
         where = f"{_name(record)}, response {response.rid!r}"
         response = self._texts.clean_response(response, where)
-        segments = self._chat.render_response(record, response, where)
+        segments = self._chat.render_response(record, response, read.text, where)
         shared = read.size
         if _has_media(response.messages):
             shared = 0

@@ -13,7 +13,7 @@ from torch import nn
 
 from mmalign.errors import ConfigError
 from mmalign.language.adapter_folders import holds_adapter, merge_adapter, read_base
-from mmalign.language.gguf import cached_network, cached_tokenizer
+from mmalign.language.gguf import cached_network, cached_settings, cached_tokenizer
 from mmalign.quiet import quiet_loading
 
 Kind = Literal["text", "multimodal"]
@@ -162,10 +162,9 @@ def load_settings(source: ModelSource, key: str) -> Any:
     """
     from transformers import AutoConfig
 
-    file = {"gguf_file": source.gguf.name} if source.gguf else {}
-    place = str(source.gguf.parent) if source.gguf else source.place
     try:
-        return AutoConfig.from_pretrained(place, **file, **source.options)
+        place = str(cached_settings(source.gguf)) if source.gguf else source.place
+        return AutoConfig.from_pretrained(place, **source.options)
     except (OSError, ValueError) as error:
         raise _not_loadable(source, key, "configuration", error) from error
 

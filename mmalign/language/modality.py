@@ -18,13 +18,13 @@ from torch import Tensor
 
 from mmalign.compute.adapters import LoRAParameters, add_lora
 from mmalign.data.records import Record, Response
+from mmalign.decoding import Decoding
 from mmalign.errors import ConfigError
 from mmalign.language.chat import TEXT, ChatFormat
 from mmalign.language.encoding import LanguageEncoder, TokenLimits
 from mmalign.language.loading import Kind, build_skeleton, find_model, load_network, load_settings, load_tokenizer
 from mmalign.language.settings import find_context, find_vocabulary
 from mmalign.language.templates import ChatTemplate, choose_template, names_file, read_template
-from mmalign.parts import Decoding
 from mmalign.quiet import quiet_loading
 from mmalign.tokens.modality import TokenModality
 from mmalign.values import EncodedResponse, Model, Vocabulary

@@ -25,10 +25,9 @@ class StoredTexts:
     """
 
     def __init__(self, tokenizer: Any, end: Collection[str], placeholders: Collection[str], notes: Notes) -> None:
-        added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
-        self._special = _any_of({*tokenizer.all_special_tokens, *added} - set(placeholders))
-        self._placeholders = _any_of(placeholders)
-        self._end = _any_of(end)
+        self._special = any_of(special_texts(tokenizer) - set(placeholders))
+        self._placeholders = any_of(placeholders)
+        self._end = any_of(end)
         self._last = re.compile(rf"(?:{self._end.pattern})\s*\Z")
         self._notes = notes
 
@@ -93,5 +92,12 @@ def _cut_end(content: Sequence[Part], last: re.Pattern[str]) -> tuple[Part, ...]
     return (*before, final.model_copy(update={"text": cut}))
 
 
-def _any_of(texts: Collection[str]) -> re.Pattern[str]:
+def special_texts(tokenizer: Any) -> set[str]:
+    """Returns the texts of all special tokens."""
+    added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    return {*tokenizer.all_special_tokens, *added}
+
+
+def any_of(texts: Collection[str]) -> re.Pattern[str]:
+    """Returns a pattern that finds any of these texts, the longest first; nothing if there are none."""
     return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or r"(?!)")

@@ -79,17 +79,17 @@ class TurnLocator:
     Args:
         render: of one template with its arguments.
         turn_end: what the template puts after the content of a last turn.
-        special: texts of special tokens.
+        special: finds texts of special tokens.
         taken: text in which no marker may occur, beside what is rendered: the template.
         shows_reasoning: True if the template has a place for `reasoning_content`.
     """
 
     def __init__(
-        self, render: Render, turn_end: str, special: Sequence[str], taken: str, *, shows_reasoning: bool
+        self, render: Render, turn_end: str, special: re.Pattern[str], taken: str, *, shows_reasoning: bool
     ) -> None:
         self._render = render
         self._turn_end = turn_end
-        self._special = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)")
+        self._special = special
         self._taken = taken
         self._shows_reasoning = shows_reasoning
 
