@@ -1,6 +1,7 @@
 # Every target makes .venv if there is none and installs what it needs: `make quickstart` on a fresh machine is enough.
 #   make quickstart   align a small language model and print held-out metrics before and after
-#   make test         all tests;  make test-fast: without the slow ones
+#   make test         all tests but those that another one stands for, which make test-all adds;
+#   make test-fast    without the slow ones
 #   make bench        time mmalign against TRL in a few minutes;  make bench-all: every case and memory, hours on a CPU
 #   make check        what has to pass before a commit: lint and the fast tests
 
@@ -14,7 +15,7 @@ export OMP_WAIT_POLICY := passive
 export GOMP_SPINCOUNT := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-fast lint format check bench bench-all docs
+.PHONY: help install quickstart test test-all test-fast lint format check bench bench-all docs
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -35,6 +36,9 @@ quickstart: install
 # Two workers with one thread each: the tests' networks are too small for threads to pay.
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-all: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --exhaustive
 
 test-fast: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"

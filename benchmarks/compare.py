@@ -27,7 +27,7 @@ from typing import Any, get_args
 
 import psutil
 import torch
-from measuring import SYSTEMS, Case, Method
+from measuring import SYSTEMS, Case, Method, training_dtype
 from rows import Row, describe_machine, load_rows, merge_rows, save_rows, today, write_page
 from workloads import MIXES, ROOT
 
@@ -84,6 +84,7 @@ def measure(case: Case, script: str = "measure.py") -> dict[str, Any]:
 @lru_cache
 def measure_peak(dtype: str) -> float:
     """Measures the machine's matrix products, once for all rows of this dtype, in operations a second."""
+    _report(f"measuring matrix products in {dtype}, up to 10 s\n")
     done = _run_script("peak.py", dtype)
     done.check_returncode()
     return float(done.stdout)
@@ -133,13 +134,18 @@ def _own_seconds() -> float:
 
 def measure_row(case: Case, row: Row) -> None:
     """Measures a case once more and adds the result to its row."""
-    dtype = "bfloat16" if case.lora or torch.cuda.is_available() else "float32"
-    row["peak_operations"] = measure_peak(dtype)
+    dtype = torch.bfloat16 if torch.cuda.is_available() else training_dtype(lora=case.lora)
+    row["peak_operations"] = measure_peak(str(dtype).removeprefix("torch."))
     meter = LoadMeter()
+    _report(f"{case}: ")
     result = measure(case)
     row["load"] = max(row["load"], round(meter.read(), 2))
     row["errors" if "error" in result else "runs"].append(result)
-    sys.stdout.write(f"{case}: {result.get('seconds', 'failed')}\n")
+    _report(f"{result.get('seconds', 'failed')}\n")
+
+
+def _report(text: str) -> None:
+    sys.stdout.write(text)
     sys.stdout.flush()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from arithmetic import count_tokens
-from measuring import GROUP_SIZE, LEARNING_RATE, LORA_ALPHA, LORA_RANK, RESPONSE_STEPS, Case, Trace
+from measuring import GROUP_SIZE, LEARNING_RATE, LORA_ALPHA, LORA_RANK, RESPONSE_STEPS, Case, Trace, training_dtype
 from workloads import build_case_pairs, write_rows
 
 import mmalign
@@ -63,7 +63,7 @@ def build_config(case: Case, network: Path, tokenizer: Path, data: Path, output:
         "micro_batch_size": responses,
         "micro_batch_tokens": _bound_tokens(case),
         "learning_rate": LEARNING_RATE,
-        "dtype": "bfloat16" if case.lora else "float32",
+        "dtype": str(training_dtype(lora=case.lora)).removeprefix("torch."),
         "mixed_precision": "bf16" if torch.cuda.is_available() and not case.lora else "auto",
     }
     return {

@@ -23,6 +23,7 @@ from measuring import (
     Case,
     Trace,
     start_score_head,
+    training_dtype,
 )
 from peft import LoraConfig
 from transformers import (
@@ -96,7 +97,7 @@ def measure(case: Case, network: Path, tokenizer: Path, folder: Path) -> Trace:
 
 
 def _load(case: Case, network: Path, tokenise: Any) -> Any:
-    dtype = torch.bfloat16 if case.lora else torch.float32
+    dtype = training_dtype(lora=case.lora)
     if case.method != "reward_model":
         return AutoModelForCausalLM.from_pretrained(network, dtype=dtype)
     model = AutoModelForSequenceClassification.from_pretrained(network, num_labels=1, dtype=dtype)
@@ -117,7 +118,7 @@ def build_arguments(case: Case) -> dict[str, Any]:
         "report_to": "none",
         "save_strategy": "no",
         "train_sampling_strategy": "sequential",
-        "bf16": case.lora or torch.cuda.is_available(),
+        "bf16": torch.cuda.is_available() or training_dtype(lora=case.lora) == torch.bfloat16,
         "use_cpu": not torch.cuda.is_available(),
         "disable_tqdm": True,
     }

@@ -17,6 +17,8 @@ from typing import Literal
 import torch
 from arithmetic import Network, Step, count_operations
 
+from mmalign.hardware import choose_dtype, find_device
+
 Method = Literal["dpo", "kto", "reward_model", "grpo"]
 
 SYSTEMS = ("trl", "trl-tuned", "trl-precomputed", "trl-liger", "mmalign", "mmalign-one-pass", "mmalign-padded")
@@ -34,7 +36,8 @@ class Case:
     Attributes:
         method: what is trained for.
         mix: lengths of prompts and responses; a key of `workloads.MIXES`.
-        lora: a low-rank adapter on bfloat16 weights, or all weights in float32 (on CUDA in bfloat16 autocast).
+        lora: a low-rank adapter on weights in `training_dtype`, or all weights in float32 (on CUDA in bfloat16
+            autocast).
         system: one of `SYSTEMS`.
         steps: measured optimiser steps, after one warm-up step.
         prompts: prompts a step.
@@ -46,6 +49,11 @@ class Case:
     system: str
     steps: int
     prompts: int
+
+
+def training_dtype(*, lora: bool) -> torch.dtype:
+    """Returns the dtype of the frozen weights that mmalign itself would choose for a case on this machine."""
+    return choose_dtype("auto", find_device(), adapter=lora)
 
 
 @dataclass(frozen=True)

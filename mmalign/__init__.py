@@ -10,11 +10,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmalign.addresses import show_address as show_address
     from mmalign.api import check as check
     from mmalign.api import evaluate as evaluate
     from mmalign.api import load_run as load_run
     from mmalign.api import train as train
     from mmalign.caches.folders import cache_folder as cache_folder
+    from mmalign.caches.parameter_counts import remember_counts as remember_counts
     from mmalign.caches.tensor_store import TensorStore as TensorStore
     from mmalign.compute.adapters import LoRAParameters as LoRAParameters
     from mmalign.compute.adapters import add_lora as add_lora
@@ -22,9 +24,20 @@ if TYPE_CHECKING:
     from mmalign.compute.step_context import StepContext as StepContext
     from mmalign.config.run_config import RunConfig as RunConfig
     from mmalign.config.run_config import load_config as load_config
+    from mmalign.data.arrow import record_schema as record_schema
+    from mmalign.data.chat_messages import message_from_chat as message_from_chat
+    from mmalign.data.chat_messages import read_template_arguments as read_template_arguments
+    from mmalign.data.chat_messages import read_tools as read_tools
+    from mmalign.data.formats import FileFormat as FileFormat
+    from mmalign.data.formats import Layout as Layout
+    from mmalign.data.formats import RawRow as RawRow
+    from mmalign.data.formats import ReadOptions as ReadOptions
+    from mmalign.data.json_text import dump_json as dump_json
+    from mmalign.data.json_text import parse_json as parse_json
     from mmalign.data.records import Label as Label
     from mmalign.data.records import Media as Media
     from mmalign.data.records import Message as Message
+    from mmalign.data.records import Node as Node
     from mmalign.data.records import Note as Note
     from mmalign.data.records import Part as Part
     from mmalign.data.records import Record as Record
@@ -80,18 +93,23 @@ if TYPE_CHECKING:
     from mmalign.parts import Reward as Reward
     from mmalign.parts import Transform as Transform
     from mmalign.quiet import quiet_loading as quiet_loading
+    from mmalign.run_scorer import RunScorer as RunScorer
+    from mmalign.run_scorer import load_scorer as load_scorer
     from mmalign.specs import AdvantageSpec as AdvantageSpec
     from mmalign.specs import CollectorSpec as CollectorSpec
     from mmalign.specs import ConformanceSpec as ConformanceSpec
     from mmalign.specs import DecodingSpec as DecodingSpec
     from mmalign.specs import EngineSpec as EngineSpec
     from mmalign.specs import EvaluatorSpec as EvaluatorSpec
+    from mmalign.specs import FileFormatSpec as FileFormatSpec
+    from mmalign.specs import LayoutSpec as LayoutSpec
     from mmalign.specs import ModalitySpec as ModalitySpec
     from mmalign.specs import ObjectiveSpec as ObjectiveSpec
     from mmalign.specs import Parameters as Parameters
     from mmalign.specs import QuantitySpec as QuantitySpec
     from mmalign.specs import RewardSpec as RewardSpec
     from mmalign.specs import TransformSpec as TransformSpec
+    from mmalign.specs import Unbounded as Unbounded
     from mmalign.testing import build_tiny_text_model as build_tiny_text_model
     from mmalign.testing import try_part as try_part
     from mmalign.tokens.modality import TokenModality as TokenModality
@@ -105,14 +123,20 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 _EXPORTS = {
+    "addresses": ("show_address",),
     "api": ("check", "evaluate", "load_run", "train"),
     "caches.folders": ("cache_folder",),
+    "caches.parameter_counts": ("remember_counts",),
     "caches.tensor_store": ("TensorStore",),
     "compute.adapters": ("LoRAParameters", "add_lora"),
     "compute.batch": ("Batch",),
     "compute.step_context": ("StepContext",),
     "config.run_config": ("RunConfig", "load_config"),
-    "data.records": ("Label", "Media", "Message", "Note", "Part", "Record", "Response", "Score", "Variant"),
+    "data.arrow": ("record_schema",),
+    "data.chat_messages": ("message_from_chat", "read_template_arguments", "read_tools"),
+    "data.formats": ("FileFormat", "Layout", "RawRow", "ReadOptions"),
+    "data.json_text": ("dump_json", "parse_json"),
+    "data.records": ("Label", "Media", "Message", "Node", "Note", "Part", "Record", "Response", "Score", "Variant"),
     "decoding": ("Decoding",),
     "engine": ("Networks", "Policy"),
     "errors": (
@@ -149,6 +173,7 @@ _EXPORTS = {
         "Transform",
     ),
     "quiet": ("quiet_loading",),
+    "run_scorer": ("RunScorer", "load_scorer"),
     "specs": (
         "AdvantageSpec",
         "CollectorSpec",
@@ -156,12 +181,15 @@ _EXPORTS = {
         "DecodingSpec",
         "EngineSpec",
         "EvaluatorSpec",
+        "FileFormatSpec",
+        "LayoutSpec",
         "ModalitySpec",
         "ObjectiveSpec",
         "Parameters",
         "QuantitySpec",
         "RewardSpec",
         "TransformSpec",
+        "Unbounded",
     ),
     "testing": ("build_tiny_text_model", "try_part"),
     "tokens.modality": ("TokenModality",),

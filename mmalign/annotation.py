@@ -5,22 +5,39 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from math import isnan
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from mmalign.compute.policy import evaluation_mode
+from mmalign.compute.backend import Backend
+from mmalign.compute.policy import Policy, evaluation_mode
 from mmalign.data.records import Record, Score
 from mmalign.errors import ConfigError, DataError, suggest
+from mmalign.planning.assembly import Assembly
 from mmalign.planning.quantities import Provider
-from mmalign.run import Run
 
 logger = logging.getLogger(__name__)
 
 
+class ScoredRun(Protocol):
+    """What is needed of a run to compute with it."""
+
+    @property
+    def assembly(self) -> Assembly:
+        """Its parts and plan."""
+
+    @property
+    def backend(self) -> Backend:
+        """What computes quantities."""
+
+    @property
+    def policy(self) -> Policy:
+        """The trained module."""
+
+
 def score_records(
-    run: Run, records: Sequence[Record], quantity: str, *, name: str, passes: int = 1, chunk: int = 4
+    run: ScoredRun, records: Sequence[Record], quantity: str, *, name: str, passes: int = 1, chunk: int = 4
 ) -> Iterator[Record]:
     """Adds a quantity as a score of every response, or of the chosen response of every pair.
 
@@ -49,7 +66,7 @@ def score_records(
         logger.warning("all %d passes gave the same %s: the model has no dropout", passes, quantity)
 
 
-def _find(run: Run, quantity: str) -> Provider:
+def _find(run: ScoredRun, quantity: str) -> Provider:
     if run.assembly.online:
         raise ConfigError(f"{quantity}: a run that samples its responses computes nothing of stored ones")
     providers = {one.name: one for one in run.assembly.plan.providers if one.axes in ("N", "M")}
@@ -61,7 +78,7 @@ def _find(run: Run, quantity: str) -> Provider:
 
 
 @torch.no_grad()
-def _compute(run: Run, records: Sequence[Record], quantity: str, passes: int) -> list[Tensor]:
+def _compute(run: ScoredRun, records: Sequence[Record], quantity: str, passes: int) -> list[Tensor]:
     backend = run.backend
     with evaluation_mode(run.policy):
         batch = backend.prepare_step(backend.prepare(backend.encode(records, targets_only=False)), training=False)

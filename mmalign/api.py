@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
-from mmalign.config.run_config import Overrides, RunConfig, dump_config, read_config
-from mmalign.config.validation import validate
+from mmalign.config.reading import Overrides
+from mmalign.config.run_config import RunConfig, load_config
+from mmalign.distribution import is_main_process
 from mmalign.errors import CheckpointError, ConfigError
 from mmalign.evaluation import measure
-from mmalign.hardware import flushed_subnormals, kept_memory
+from mmalign.foreign import plugin_boundary
+from mmalign.hardware import choose_dtype, flushed_subnormals, kept_memory
+from mmalign.launch_requests import check_launch_requests
 from mmalign.loop import train as run_loop
-from mmalign.monitoring.sample_grids import SAMPLES
+from mmalign.masking import mask_logs
+from mmalign.monitoring.run_log import run_log
 from mmalign.planning.assembly import Assembly, assemble, load_registry_for
 from mmalign.planning.inspection import Inspection, inspect_run
+from mmalign.process_failures import fail_together
 from mmalign.results.checkpoint import find_latest, load_checkpoint
-from mmalign.results.export import MERGED, MODEL, export_run
-from mmalign.results.provenance import check_same_plugins, write_provenance
+from mmalign.results.comparison import read_run
+from mmalign.results.export import export_run
+from mmalign.results.loaded import describe_loaded
+from mmalign.results.model_folder import write_model_folder
+from mmalign.results.output_checks import check_disk
+from mmalign.results.provenance import check_same_plugins
+from mmalign.results.resuming import check_keys, check_same_model, go_on, is_complete, recall_results
+from mmalign.results.run_folder import CHECKPOINTS, CONFIG, check_folder, find_start, open_output
+from mmalign.results.run_lock import lock_folder
 from mmalign.run import Run
 from mmalign.startup import build_run
 
-CHECKPOINTS = "checkpoints"
-CONFIG = "config.yaml"
 
-
+@fail_together()
+@plugin_boundary()
 @flushed_subnormals()
 def train(
     config: str | Path | RunConfig,
@@ -32,6 +43,7 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    allow_changed: Sequence[str] = (),
     disabled: Sequence[str] = (),
 ) -> Run:
     """Trains and returns the finished run; its `before` and `after` hold the held-out metrics.
@@ -39,8 +51,11 @@ def train(
     Args:
         config: a YAML file, or a configuration made in code.
         overrides: `{"train.steps": 10}` or `["train.steps=10"]`, for a file only.
-        resume: go on from the newest checkpoint in the output folder, if there is one.
+        resume: go on from the newest checkpoint in the output folder, if there is one. A run that is finished is left
+            as it is.
         overwrite: start anew although the output folder holds a run.
+        allow_changed: keys that may differ from those of the checkpoint though they shaped the steps that are done;
+            they are noted in `run.json`.
         disabled: plugins to leave out.
 
     Raises:
@@ -48,23 +63,40 @@ def train(
     """
     assembly = load_assembly(config, overrides, disabled=disabled)
     output = Path(assembly.config.output)
-    latest = _find_start(output, resume=resume, overwrite=overwrite)
+    check_folder(output)
+    with lock_folder(output) if is_main_process() else nullcontext():
+        return _train(assembly, find_start(output, resume=resume, overwrite=overwrite), allow_changed)
+
+
+def _train(assembly: Assembly, latest: Path | None, allow_changed: Sequence[str]) -> Run:
+    output = Path(assembly.config.output)
     restored = load_checkpoint(latest) if latest else None
+    if restored:
+        # What the keys alone tell, before a model is loaded.
+        check_keys(restored, assembly, allow_changed)
     left_out = restored.state.get("left_out", {}) if restored else None
     run = build_run(assembly, output, resumed_step=restored.step if restored else None, left_out=left_out)
     check_same_plugins(run)
+    if run.accelerator.is_main_process:
+        run.loaded = describe_loaded(run)
     if restored:
-        run.restore(restored.tensors, restored.state)
-    _open_output(run, anew=restored is None)
-    run.hooks.on_run_configured(run=run)
-    with kept_memory(run.accelerator.device):
-        run_loop(run)
-    if not run.interrupted:
-        export_run(run)
-    run.log.close()
+        go_on(run, restored, allow_changed)
+        if is_complete(run):
+            recall_results(run)
+            return run
+    check_disk(run.config, sum(one.numel() for one in run.trainable().values()))
+    open_output(run, anew=restored is None)
+    with run_log(run.output, writes=run.accelerator.is_main_process, anew=restored is None):
+        run.hooks.on_run_configured(run=run)
+        with kept_memory(run.accelerator.device):
+            run_loop(run)
+        if not run.interrupted:
+            export_run(run)
+        run.log.close()
     return run
 
 
+@plugin_boundary()
 def check(config: str | Path | RunConfig, overrides: Overrides = (), *, disabled: Sequence[str] = ()) -> Inspection:
     """Validates everything that can be validated without training or loading a model of any size.
 
@@ -81,15 +113,18 @@ def load_assembly(
     config: str | Path | RunConfig, overrides: Overrides = (), *, disabled: Sequence[str] = ()
 ) -> Assembly:
     """Reads and checks a configuration, loads plugins and binds the parts; loads no weights."""
+    mask_logs()
     if isinstance(config, RunConfig):
         if overrides:
             raise ConfigError("overrides: only a configuration file can be overridden; change the RunConfig itself")
+        check_launch_requests(config)
         return assemble(config, load_registry_for(config.model_dump(), disabled))
-    raw = read_config(config, overrides)
-    registry = load_registry_for(raw, disabled)
-    return assemble(validate(RunConfig, raw, "", str(config)), registry, str(config))
+    checked = load_config(config, overrides)
+    check_launch_requests(checked)
+    return assemble(checked, load_registry_for(checked.model_dump(), disabled), str(config))
 
 
+@plugin_boundary()
 def load_run(path: str | Path, overrides: Overrides = (), *, disabled: Sequence[str] = ()) -> Run:
     """Builds a run to generate or evaluate with; nothing is written.
 
@@ -108,10 +143,12 @@ def load_run(path: str | Path, overrides: Overrides = (), *, disabled: Sequence[
         raise CheckpointError(f"{folder}: holds no checkpoint; give the configuration file to use the start model")
     checkpoint = load_checkpoint(latest)
     run = build_run(load_assembly(folder / CONFIG, overrides, disabled=disabled), folder, training=False)
+    check_same_model(run, checkpoint.state)
     run.restore_weights(checkpoint.tensors, checkpoint.state)
     return run
 
 
+@plugin_boundary()
 def evaluate(path: str | Path, overrides: Overrides = (), *, disabled: Sequence[str] = ()) -> dict[str, float]:
     """Computes the held-out metrics of a run's folder or of a configuration's start model."""
     run = load_run(path, overrides, disabled=disabled)
@@ -120,50 +157,35 @@ def evaluate(path: str | Path, overrides: Overrides = (), *, disabled: Sequence[
     return measure(run)[0]
 
 
-def _find_start(output: Path, *, resume: bool, overwrite: bool) -> Path | None:
-    """Finds the checkpoint to go on from, or None to start anew.
+def export(
+    path: str | Path,
+    output: str | Path,
+    *,
+    merged: bool = False,
+    dtype: str = "auto",
+    disabled: Sequence[str] = (),
+) -> None:
+    """Writes the model of a run's newest checkpoint to a new folder, with tokenizer or scheduler and model card.
+
+    Args:
+        path: the folder of a run.
+        merged: the whole network with adapters merged into it, in float32, then rounded once to `dtype`.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto`, what the run keeps its network in. An adapter is written as
+            it was trained.
 
     Raises:
-        ConfigError: the output folder is in use, and nothing says what to do with it.
-        CheckpointError: see `_find_checkpoint`.
+        ConfigError: `path` is no run, the output exists, or this modality has no merged export.
+        CheckpointError: the run has no checkpoint.
     """
-    if resume and overwrite:
-        raise ConfigError("resume and overwrite exclude each other")
-    if output.exists() and not output.is_dir():
-        raise ConfigError(f"output: {output} is a file; give a folder")
-    if not output.is_dir() or not any(output.iterdir()):
-        return None
-    if not (output / CONFIG).is_file():
-        raise ConfigError(f"output: {output} holds files that are not of a run; choose another folder")
-    if resume:
-        return _find_checkpoint(output / CHECKPOINTS)
-    if not overwrite:
-        raise ConfigError(f"output: {output} holds a run; go on with --resume, replace it with --overwrite")
-    return None
+    record = read_run(Path(path))
+    if Path(output).exists():
+        raise ConfigError(f"--output: {output} exists; give another folder, or remove it")
+    precise = {"train.dtype": "float32", "train.mixed_precision": "no"} if merged else {}
+    run = load_run(path, precise, disabled=disabled)
+    adapter = run.assembly.modality.adapter
+    wanted = str(record.config["train.dtype"]) if dtype == "auto" else dtype
+    rounded = choose_dtype(wanted, run.accelerator.device, adapter=adapter) if merged else None
+    write_model_folder(run, record, Path(output), merged=merged, dtype=rounded)
 
 
-def _find_checkpoint(root: Path) -> Path | None:
-    """Finds the newest checkpoint; None if the run was killed before its first one.
-
-    Raises:
-        CheckpointError: there are only damaged ones, which starting anew would remove.
-    """
-    latest = find_latest(root)
-    if latest is None and any(".tmp-" not in path.name for path in root.glob("step-*")):
-        raise CheckpointError(f"{root}: every checkpoint is damaged; start anew with --overwrite")
-    return latest
-
-
-def _open_output(run: Run, *, anew: bool) -> None:
-    """Writes what the run is; only now, with everything loaded, an older run may go."""
-    if not run.accelerator.is_main_process:
-        return
-    run.output.mkdir(parents=True, exist_ok=True)
-    if anew:
-        for stale in (CHECKPOINTS, MODEL, MERGED, SAMPLES):
-            shutil.rmtree(run.output / stale, ignore_errors=True)
-    (run.output / CONFIG).write_text(dump_config(run.config), encoding="utf-8")
-    write_provenance(run)
-
-
-__all__ = ["check", "evaluate", "load_assembly", "load_run", "train"]
+__all__ = ["check", "evaluate", "export", "load_assembly", "load_run", "train"]

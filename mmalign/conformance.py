@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,6 +37,7 @@ class CaseResult:
         max_rel_err: the largest |got - expected| / max(1, |expected|); NaN if they cannot be compared, None if nothing
             was computed.
         detail: why it is not `passed`; empty if it is.
+        part: which piece of a method it is about, the hyper-parameter `part`; empty where the case has none.
     """
 
     id: str
@@ -44,6 +45,7 @@ class CaseResult:
     status: Status
     max_rel_err: float | None = None
     detail: str = ""
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class _Case:
     hparams: Mapping[str, Any]
     expected: Any
     tolerance: float
+
+
+def golden_files() -> list[Path]:
+    """Lists the golden-vector files that come with mmalign, by name; `golden/README.md` says what is in them."""
+    return sorted((Path(__file__).parent / "golden").glob("*.json"))
 
 
 def run_conformance(path: Path, registry: Registry, *, tolerance: float | None = None) -> list[CaseResult]:
@@ -68,7 +75,9 @@ def run_conformance(path: Path, registry: Registry, *, tolerance: float | None =
         DataError: the file is not one of golden vectors; the message names the place.
     """
     specs = [entry.spec for entry in registry.entries("conformance")]
-    return [_run_case(case, specs, tolerance) for case in _load_cases(path)]
+    return [
+        replace(_run_case(case, specs, tolerance), part=str(case.hparams.get("part", ""))) for case in _load_cases(path)
+    ]
 
 
 def _run_case(case: _Case, specs: Sequence[ConformanceSpec], tolerance: float | None) -> CaseResult:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from accelerate.utils import gather_object
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmalign.errors import DataError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 SumOverProcesses = Callable[[Tensor], Tensor]
 """Adds a tensor up over all processes; every process gets the sum."""
 
 Item = TypeVar("Item")
+
+_BUCKET = 1 << 24
+"""Elements of gradients that travel together."""
+
+
+def is_main_process() -> bool:
+    """Returns whether this process writes for all, by what its launcher has said; usable before anything is loaded."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def count_and_mean(values: Tensor, sum_over_processes: SumOverProcesses) -> tuple[float, float]:
@@ -36,6 +48,43 @@ def take_share(items: Sequence[Item], rank: int, processes: int, where: str) -> 
     if len(items) < processes:
         raise DataError(f"{where}: {len(items)} records cannot be shared by {processes} processes; give more")
     return list(items[rank::processes])
+
+
+def find_largest(values: Sequence[float], accelerator: Accelerator) -> list[float]:
+    """Returns for each value the largest of all processes; every process gets the same, so that they decide alike."""
+    if accelerator.num_processes == 1:
+        return list(values)
+    own = torch.tensor(values, dtype=torch.float32, device=accelerator.device)
+    everyone = accelerator.gather(own).reshape(accelerator.num_processes, len(values))
+    return [float(value) for value in everyone.amax(dim=0)]
+
+
+def sum_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerator) -> None:
+    """Adds the gradients of all processes up, in place; a parameter that no process has used stays without one."""
+    if accelerator.num_processes == 1:
+        return
+    used = [float(one.grad is not None) for one in parameters]
+    for parts in _buckets(
+        [one for one, any_used in zip(parameters, find_largest(used, accelerator), strict=True) if any_used]
+    ):
+        grads = [torch.zeros_like(one) if one.grad is None else one.grad for one in parts]
+        total = accelerator.reduce(torch.cat([grad.reshape(-1) for grad in grads]), "sum")
+        for one, grad in zip(parts, total.split([one.numel() for one in parts]), strict=True):
+            one.grad = grad.view_as(one)
+
+
+def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """Cuts parameters into groups of one dtype and about `_BUCKET` elements: few calls, little memory beside."""
+    group: list[nn.Parameter] = []
+    size = 0
+    for one in parameters:
+        if group and (one.dtype != group[0].dtype or size + one.numel() > _BUCKET):
+            yield group
+            group, size = [], 0
+        group.append(one)
+        size += one.numel()
+    if group:
+        yield group
 
 
 def gather_shares(items: Sequence[Item]) -> list[list[Item]]:

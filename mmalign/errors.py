@@ -10,9 +10,14 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from mmalign.masking import mask_text
+
 
 class MmalignError(Exception):
-    """A mistake that the user can mend; `str(error)` is the whole message."""
+    """A mistake that the user can mend; `str(error)` is the whole message, with secrets masked."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(mask_text(str(message)))
 
 
 class ConfigError(MmalignError):
@@ -41,6 +46,10 @@ class CheckpointError(MmalignError):
 
 class TrainingError(MmalignError):
     """A run that had to stop: the message names the likely cause."""
+
+
+class OtherProcessError(TrainingError):
+    """Another process of the run failed, and has said why; the message names it."""
 
 
 class ErrorList:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -12,11 +13,15 @@ from mmalign.compute.batch import Batch
 from mmalign.compute.policy import evaluation_mode
 from mmalign.data.records import Record, Response
 from mmalign.distribution import take_share
+from mmalign.losses.objectives import Objective
 from mmalign.losses.weighting import weighted_loss
 from mmalign.monitoring.metrics import MetricSums
 from mmalign.monitoring.sample_grids import write_grid
+from mmalign.monitoring.sentinels import describe_elements
 from mmalign.parts import EvaluationContext
 from mmalign.run import Run
+
+logger = logging.getLogger(__name__)
 
 Example = tuple[str, str]
 
@@ -34,6 +39,8 @@ def evaluate(run: Run) -> dict[str, float]:
     if run.step == 0:
         run.before, run.examples_before = metrics, examples
     run.after, run.examples_after = metrics, examples
+    for prompt, response in examples:
+        logger.info("example at step %d: prompt: %s\nresponse: %s", run.step, prompt, response)
     images = [row for evaluator in run.assembly.evaluators.values() for row in evaluator.images]
     if images and run.accelerator.is_main_process:
         write_grid(run, images)
@@ -65,19 +72,39 @@ def _measure_objectives(run: Run) -> dict[str, float]:
     backend = run.backend
     with evaluation_mode(run.policy):
         batch = backend.prepare_step(_held_out_batch(run), training=False)
-        totals = [backend.sum_over_processes(objective.totals(batch)) for objective in run.objectives]
-        sums = backend.micro_batch_size.fit(
-            len(batch), lambda size: _add_metrics(run, batch.micro_batches(size), totals)
-        )
-    return sums.compute(backend.sum_over_processes) | backend.measurement_means(batch)
+        totals = [(one, backend.sum_over_processes(one.totals(batch))) for one in run.objectives]
+        covered = [(objective, total) for objective, total in totals if total[0]]
+        metrics = backend.measurement_means(batch)
+        if covered:
+            sums = backend.micro_batch_size.fit(
+                len(batch), lambda size: _add_metrics(run, batch.micro_batches(size), covered)
+            )
+            metrics = sums.compute(backend.sum_over_processes) | metrics
+    if len(covered) < len(totals):
+        metrics.pop("loss", None)  # a sum of some of the terms is not the loss of training
+        _tell_uncovered(run, [objective for objective, total in totals if not total[0]])
+    return metrics
 
 
 @torch.no_grad()
-def _add_metrics(run: Run, parts: Sequence[Batch], totals: Sequence[Tensor]) -> MetricSums:
+def _add_metrics(run: Run, parts: Sequence[Batch], covered: Sequence[tuple[Objective, Tensor]]) -> MetricSums:
     sums = MetricSums()
+    objectives, totals = [one for one, _ in covered], [total for _, total in covered]
     for part in parts:
-        weighted_loss(run.objectives, run.backend.policy_values(part), totals, sums)
+        weighted_loss(objectives, run.backend.policy_values(part), totals, sums)
     return sums
+
+
+def _tell_uncovered(run: Run, objectives: Sequence[Objective]) -> None:
+    """Says once which objectives have nothing to measure among the held-out records; a mean of nothing is no 0."""
+    for objective in objectives:
+        run.learning.tell(
+            f"uncovered {objective.spec.name}",
+            "data.eval: objective %r is not measured: it is about %s, and the %d held-out records have none",
+            objective.spec.name,
+            describe_elements(objective.spec),
+            len(run.held_out),
+        )
 
 
 def _held_out_batch(run: Run) -> Batch:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
@@ -64,6 +65,13 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     except OSError:
         return False
     return any(flag in flags for flag in _CPU_FLAGS)
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Returns the bytes that tensors take on an accelerator, or this process in the machine's memory."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return int(psutil.Process().memory_info().rss)
 
 
 @contextmanager

@@ -1,10 +1,14 @@
-"""Ctrl-C and SIGTERM ask a run to stop after the current round; a second signal stops it at once."""
+"""Ctrl-C and SIGTERM ask a run to stop after the current round; a second signal stops it at once.
+
+Of several processes one may get the signal: at the end of a round they agree on it, see `mmalign.loop`.
+"""
 
 from __future__ import annotations
 
 import logging
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -12,17 +16,28 @@ logger = logging.getLogger(__name__)
 
 
 class Interruption:
-    """A context in which SIGINT and SIGTERM set `requested` instead of raising.
+    """A context in which SIGINT and SIGTERM are noted instead of raising.
+
+    Args:
+        patience: seconds after the first signal in which further ones say nothing new: a launcher passes on to every
+            process the Ctrl-C that the terminal has sent to it already.
 
     Attributes:
-        requested: True once a signal has come.
+        signal: number of the first signal; 0 until one has come.
     """
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
-        self.requested = False
+    def __init__(self, patience: float = 0.0) -> None:
+        self.signal = 0
+        self._patience = patience
+        self._since = 0.0
         self._previous: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """True once a signal has come."""
+        return self.signal != 0
 
     def __enter__(self) -> Interruption:
         # Python delivers signals to the main thread only, and only it may install handlers.
@@ -38,6 +53,8 @@ class Interruption:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
+            if time.monotonic() - self._since < self._patience:
+                return
             raise KeyboardInterrupt
-        self.requested = True
+        self.signal, self._since = number, time.monotonic()
         logger.warning("stopping after this round and saving; a second Ctrl-C stops at once and saves nothing")

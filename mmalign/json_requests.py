@@ -3,6 +3,10 @@
 Too many requests (429), server errors (5xx), time-outs, lost connections and answers that are no JSON (a proxy's page)
 are tried again, after a pause that doubles each time and is shortened by chance, so that many clients do not come back
 together. Other failures would only repeat.
+
+A redirect is followed if it keeps the request and the server (307 or 308 to the same host and port, or from http to
+https of one host); any other is a failure that names where it points to, since neither texts nor keys go to a server
+that the configuration does not name.
 """
 
 from __future__ import annotations
@@ -16,10 +20,13 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
+from mmalign.addresses import show_address
 from mmalign.errors import ConfigError
+from mmalign.masking import remember_secret
 from mmalign.specs import Parameters
 
 if TYPE_CHECKING:
@@ -31,10 +38,19 @@ LONGEST_PAUSE = 60.0
 _SHOWN = 120  # characters of an answer that a message quotes
 
 
+_REDIRECTS = 5
+
+
 def _check_url(url: str) -> str:
-    if not re.match(r"https?://[^/]", url):
-        raise ValueError(f"expected http://... or https://..., got {url!r}")
-    if "@" in url.split("/")[2]:
+    try:
+        parts = urlsplit(url)
+        # `port` raises for what is no port.
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError as error:
+        raise ValueError(f"no address, {error}: {show_address(url)!r}") from None
+    if not usable or re.search(r"[\s\x00-\x1f\x7f\\]", url):
+        raise ValueError(f"expected http://... or https://..., got {show_address(url)!r}")
+    if "@" in parts.netloc:
         raise ValueError("holds a password, which would be written to the run's folder; use api_key_env")
     return url
 
@@ -58,7 +74,13 @@ class RequestConfig(Parameters):
 
 
 class RequestFailed(Exception):
-    """A request without a usable answer."""
+    """A request without a usable answer.
+
+    Attributes:
+        status: HTTP status of the answer; None if there was none, or if it was not the status that was wrong.
+    """
+
+    status: int | None = None
 
 
 class JsonPoster:
@@ -127,7 +149,9 @@ class JsonPoster:
             if attempt < self.requests.retries:
                 chosen = self.requests.backoff * 2**attempt * self._random.uniform(0.5, 1.0)
                 await asyncio.sleep(min(max(chosen, pause), LONGEST_PAUSE))
-        return RequestFailed(f"{answer} (tried {self.requests.retries + 1} times)")
+        failure = RequestFailed(f"{answer} (tried {self.requests.retries + 1} times)")
+        failure.status = answer.status
+        return failure
 
     async def _try(self, client: httpx2.AsyncClient, payload: Mapping[str, Any]) -> tuple[Any, float | None]:
         """Makes one request: (answer or exception, None), or (exception, shortest pause in seconds) to try again."""
@@ -136,17 +160,40 @@ class JsonPoster:
         await self._wait_for_turn()
         try:
             # In ASCII: half a surrogate pair, which models do write, has no UTF-8.
-            response = await asyncio.wait_for(client.post(self.url, content=json.dumps(payload)), self.requests.timeout)
+            response = await asyncio.wait_for(self._send(client, json.dumps(payload)), self.requests.timeout)
         except (asyncio.TimeoutError, httpx2.TimeoutException):
             return RequestFailed(f"no answer within {self.requests.timeout:g} s"), 0.0
-        except httpx2.RequestError as error:
+        except (httpx2.InvalidURL, UnicodeError, ValueError) as error:
+            return RequestFailed(f"{show_address(self.url)!r} is no address: {error}"), None
+        except (httpx2.RequestError, OSError) as error:
             return RequestFailed(f"no connection: {type(error).__name__}: {error}"), 0.0
         if response.is_success:
             answer = self._decode(response)
             return answer, 0.0 if isinstance(answer, RequestFailed) else None
-        failure = RequestFailed(f"HTTP {response.status_code}: {self._quote(response)}")
+        failure = RequestFailed(f"HTTP {response.status_code}: {self._explain(response)}")
+        failure.status = response.status_code
         again = response.status_code in (408, 429) or response.is_server_error
         return failure, _asked_pause(response) if again else None
+
+    async def _send(self, client: httpx2.AsyncClient, content: str) -> httpx2.Response:
+        """Posts, and follows redirects that keep request and server."""
+        import httpx2
+
+        url = httpx2.URL(self.url)
+        response = await client.post(url, content=content)
+        for _ in range(_REDIRECTS):
+            target = _redirect_target(response, url)
+            if target is None or response.status_code not in (307, 308) or not _is_same_server(url, target):
+                break
+            url = target
+            response = await client.post(url, content=content)
+        return response
+
+    def _explain(self, response: httpx2.Response) -> str:
+        target = _redirect_target(response, response.url)
+        if target is None:
+            return self._quote(response)
+        return f"the server points to {show_address(self._hide(str(target)))}; set the address to it if you trust it"
 
     async def _wait_for_turn(self) -> None:
         if self.requests.per_second is None:
@@ -156,18 +203,20 @@ class JsonPoster:
         await asyncio.sleep(start - time.monotonic())
 
     def _decode(self, response: httpx2.Response) -> Any:
+        content = response.content
         try:
-            return json.loads(self._read(response))
-        except ValueError:
+            # JSON says by its first bytes how it is encoded; what the header says is often wrong.
+            return json.loads(self._hide(content.decode(json.detect_encoding(content))))
+        except (ValueError, RecursionError):
             return RequestFailed(f"expected JSON, got {self._quote(response)}")
 
     def _quote(self, response: httpx2.Response) -> str:
-        text = " ".join(self._read(response).split())
+        text = " ".join(self._hide(response.text).split())
         return repr(text[:_SHOWN]) if text else "nothing"
 
-    def _read(self, response: httpx2.Response) -> str:
-        """The text of an answer without the key: some servers send it back, and no log may hold it."""
-        return response.text.replace(self._key, "***") if self._key else response.text
+    def _hide(self, text: str) -> str:
+        """Takes the key out of what a server says: some send it back, and no log may hold it."""
+        return text.replace(self._key, "***") if self._key else text
 
 
 def read_key(variable: str | None, where: str) -> str | None:
@@ -177,7 +226,19 @@ def read_key(variable: str | None, where: str) -> str | None:
     key = os.environ.get(variable)
     if not key:
         raise ConfigError(f"{where}.api_key_env: the environment variable {variable!r} is not set")
+    remember_secret(key)
     return key
+
+
+def _redirect_target(response: httpx2.Response, url: httpx2.URL) -> httpx2.URL | None:
+    return url.join(response.headers["Location"]) if response.has_redirect_location else None
+
+
+def _is_same_server(url: httpx2.URL, other: httpx2.URL) -> bool:
+    if url.host != other.host:
+        return False
+    upgraded = (url.scheme, other.scheme) == ("http", "https") and url.port is None and other.port is None
+    return upgraded or (url.scheme, url.port) == (other.scheme, other.port)
 
 
 def _asked_pause(response: httpx2.Response) -> float:

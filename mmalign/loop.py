@@ -11,11 +11,11 @@ A round is what the source hands over at a time: offline one batch, online one c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 from torch import Tensor
 
 from mmalign.compute.batch import Batch
+from mmalign.distribution import find_largest, sum_gradients
 from mmalign.errors import MediaError, TrainingError
 from mmalign.evaluation import evaluate
 from mmalign.interruption import Interruption
@@ -31,28 +31,48 @@ from mmalign.monitoring.sentinels import (
     check_same_start,
 )
 from mmalign.optimisation import learning_rate, set_learning_rate
-from mmalign.results.checkpoint import save_checkpoint
+from mmalign.results.checkpoint import SaveClock, save_checkpoint
 from mmalign.rounds import begin_round, iter_minibatches
 from mmalign.run import Run
 
+_PATIENCE = 5.0
+"""Seconds in which a launcher may pass on a signal that has come already."""
+
 
 def train(run: Run) -> None:
-    """Trains until the last step, or until Ctrl-C, and leaves a checkpoint."""
+    """Trains until the last step, or until Ctrl-C or SIGTERM, and leaves a checkpoint."""
+    saved = run.step if run.step else -1
     if run.step == 0:
         evaluate(run)
-    quiet = not run.accelerator.is_main_process
-    with Progress(run.total_steps, start=run.step, quiet=quiet) as progress, Interruption() as interruption:
-        while not run.finished and not interruption.requested:
-            before = run.step
-            _run_round(run, progress)
-            if _passed(before, run, run.config.evaluation.every):
-                evaluate(run)
-            if _passed(before, run, run.config.checkpoint.every):
+    processes, quiet = run.accelerator.num_processes, not run.accelerator.is_main_process
+    clock = SaveClock(run.config.checkpoint.every_minutes)
+    with Progress(run.total_steps, start=run.step, quiet=quiet, device=run.accelerator.device) as progress:
+        progress.show_held_out(run.step, run.after)
+        with Interruption(patience=_PATIENCE if processes > 1 else 0.0) as interruption:
+            while not run.finished and not run.stop_signal:
+                before = run.step
+                _run_round(run, progress)
+                if _passed(before, run, run.config.evaluation.every):
+                    progress.show_held_out(run.step, evaluate(run))
+                due = _agree(run, interruption, clock)
+                if _passed(before, run, run.config.checkpoint.every) or due:
+                    save(run)
+                    clock.restart()
+                    saved = run.step
+            if saved != run.step and (run.interrupted or run.config.checkpoint.at_end):
                 save(run)
-        run.interrupted = not run.finished
-    save(run)
+    run.learning.finish()
     if run.finished:
         evaluate(run)
+
+
+def _agree(run: Run, interruption: Interruption, clock: SaveClock) -> bool:
+    """Lets all processes know what one has met: a signal, memory that ran out. Returns whether to save by the clock."""
+    size = run.backend.micro_batch_size
+    signal, due, smallest = find_largest([interruption.signal, clock.due, -size.value], run.accelerator)
+    run.stop_signal = int(signal)
+    size.lower(-int(smallest))
+    return bool(due) and not run.finished
 
 
 def save(run: Run) -> None:
@@ -77,6 +97,7 @@ def _run_round(run: Run, progress: Progress) -> None:
         step_metrics = metrics | optimiser_step(run, minibatch, fresh=index == 0)
         run.step += 1
         run.backend.follow_policy(run.step)
+        run.learning.see_step(step_metrics, run.backend.reward_names)
         run.log.write(run.step, "train", step_metrics, skip=run.step % run.config.train.log_every != 0)
         run.hooks.on_step_ended(run=run, metrics=step_metrics)
         progress.advance(run.step, step_metrics, responses=len(minibatch) * processes)
@@ -112,6 +133,7 @@ def optimiser_step(run: Run, batch: Batch, *, fresh: bool = False) -> dict[str, 
     rate = learning_rate(run.config.train, run.step, run.total_steps)
     set_learning_rate(run.optimiser, rate)
     sums = accumulate_gradients(run, batch, fresh=fresh)
+    sum_gradients(list(run.trainable().values()), run.accelerator)
     norm = _clip(run)
     run.optimiser.step()
     run.optimiser.zero_grad(set_to_none=True)
@@ -120,11 +142,14 @@ def optimiser_step(run: Run, batch: Batch, *, fresh: bool = False) -> dict[str, 
 
 
 def accumulate_gradients(run: Run, batch: Batch, *, fresh: bool = False) -> MetricSums:
-    """Adds up the gradient of the mean loss over the global batch, micro-batch by micro-batch.
+    """Adds up this process's share of the gradient of the mean loss over the global batch, by micro-batches.
 
-    Where memory runs out, all starts again with smaller micro-batches; see `mmalign.compute.memory`.
+    Where memory runs out, all starts again with smaller micro-batches; see `mmalign.compute.memory`. No process waits
+    for another one in here, so each may do so on its own.
     """
     batch = run.backend.prepare_step(batch)
+    whole = run.accelerator.num_processes == 1
+    run.learning.see_batch(batch, run.assembly.plan.comparing if run.step == 0 else {}, whole=whole)
     totals = [run.backend.sum_over_processes(objective.totals(batch)) for objective in run.objectives]
     if run.step == 0:
         varying = run.assembly.varying
@@ -142,9 +167,12 @@ def accumulate_gradients(run: Run, batch: Batch, *, fresh: bool = False) -> Metr
 def _add_gradients(run: Run, parts: Sequence[Batch], totals: Sequence[Tensor], *, fresh: bool) -> MetricSums:
     sums = MetricSums()
     for index, part in enumerate(parts):
-        last = index == len(parts) - 1
-        with nullcontext() if last else run.accelerator.no_sync(run.backend.policy):
+        # Gradients are summed over processes at the end, by `sum_gradients`.
+        with run.accelerator.no_sync(run.backend.policy):
             values = run.backend.policy_values(part)
+            if index == 0:
+                rate = learning_rate(run.config.train, run.step, run.total_steps)
+                run.learning.see_logps(values, run.step, rate)
             if fresh and index == 0:
                 check_same_start(values, run.step)
             if fresh and run.assembly.samples_policy:
@@ -154,8 +182,8 @@ def _add_gradients(run: Run, parts: Sequence[Batch], totals: Sequence[Tensor], *
             loss = weighted_loss(run.objectives, values, totals, sums)
             check_differentiable(loss, run.objectives)
             check_finite(loss, values)
-            # Distributed wrappers average gradients over processes; the weights already sum to one over all of them.
-            run.accelerator.backward(loss * run.accelerator.num_processes)
+            # The weights of the losses sum to one over all processes, so their gradients are added up, not averaged.
+            run.accelerator.backward(loss)
     return sums
 
 

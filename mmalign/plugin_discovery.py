@@ -6,22 +6,20 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import inspect
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
-from types import CodeType, ModuleType
 from typing import Any
 
 import pluggy
 
 from mmalign import hookspecs
 from mmalign.errors import ConfigError, PluginError, suggest
+from mmalign.plugin_files import import_file
 
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith(("register_", "on_")))
 
@@ -79,7 +77,7 @@ class Candidate:
 
     def load(self) -> Any:
         """Imports the plugin; whatever its code raises passes through."""
-        return self.entry_point.load() if self.entry_point else _import_file(self.name, Path(self.file))
+        return self.entry_point.load() if self.entry_point else import_file(self.name, Path(self.file))
 
     def missing_module(self, error: BaseException | None) -> str:
         """Names the package whose absence stopped the import; empty if it was something else."""
@@ -151,41 +149,3 @@ def _check_implementations(caller: pluggy.HookCaller) -> None:
             )
         if caller.name.startswith("register_") and (implementation.wrapper or implementation.hookwrapper):
             raise PluginError(f"{caller.name!r} is a wrapper; what other plugins register cannot be changed")
-
-
-class _PluginFileLoader(SourceFileLoader):
-    """Marks the modules that come from plugin files, and never takes them from stale byte code."""
-
-    def get_code(self, fullname: str) -> CodeType:
-        """Compiles the source as it is now; byte code is checked against its time in whole seconds only."""
-        return self.source_to_code(self.get_data(self.path), self.path)
-
-
-def _import_file(name: str, path: Path) -> ModuleType:
-    """Imports a file under its stem, so that its specs can name their targets as `stem:attribute`.
-
-    The file is read anew each time: in a notebook it may have been edited since.
-    """
-    _check_not_hiding(name, path)
-    loader = _PluginFileLoader(name, str(path))
-    module = importlib.util.module_from_spec(ModuleSpec(name, loader, origin=str(path)))
-    module.__file__ = str(path)
-    sys.modules[name] = module
-    try:
-        loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def _check_not_hiding(name: str, path: Path) -> None:
-    if name in sys.modules:
-        if isinstance(getattr(sys.modules[name].__spec__, "loader", None), _PluginFileLoader):
-            return
-        other = getattr(sys.modules[name], "__file__", None) or "built in"
-    else:
-        found = importlib.util.find_spec(name)
-        other = (found.origin or "a folder") if found else str(path)
-    if Path(other).resolve() != path:
-        raise PluginError(f"its name hides the module {name!r} ({other}); rename the file")

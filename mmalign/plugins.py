@@ -22,6 +22,7 @@ from typing import Any, Literal
 from mmalign.errors import ConfigError, PluginError, suggest
 from mmalign.hookspecs import API_VERSION
 from mmalign.plugin_discovery import Candidate, check_hooks, find_installed, new_manager, plugin_code
+from mmalign.plugin_files import forget_neighbours
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +126,8 @@ def load_plugins(
     if strict is None:
         strict = os.environ.get("MMALIGN_STRICT_PLUGINS", "") not in ("", "0")
     plugin_set = PluginSet(strict=strict)
+    if files:
+        forget_neighbours()
     candidates = [*find_installed(), *map(Candidate.from_file, files)]
     switched_off = _find_switched_off(candidates, disabled)
     _check_clashes([one for one in candidates if one.name not in switched_off])

@@ -19,13 +19,14 @@ from mmalign.compute.backend import Backend
 from mmalign.compute.batch import Batch
 from mmalign.compute.policy import Policy
 from mmalign.config.run_config import RunConfig
-from mmalign.config.validation import validate
 from mmalign.data.records import Record
 from mmalign.data.sources import Source
 from mmalign.data.stream import RecordStream
 from mmalign.errors import CheckpointError
 from mmalign.losses.objectives import Objective
+from mmalign.masking import mask_values
 from mmalign.media.checks import MediaSkips
+from mmalign.monitoring.learning import LearningWatch
 from mmalign.monitoring.metrics_log import MetricsLog
 from mmalign.planning.assembly import Assembly
 from mmalign.references.reference import MovingReference
@@ -57,10 +58,13 @@ class Run:
         examples_before: (prompt, response) rows of the first evaluation.
         examples_after: (prompt, response) rows of the latest evaluation.
         held_out_batch: the held-out records with what is computed once for them; filled in at the first evaluation.
-        interrupted: True if a signal ended the run early.
+        loaded: digests of what was loaded, see `mmalign.results.loaded`; on the main process, once it trains.
+        changes: what has changed since the run began, where it was resumed: step, key, old and new value.
+        stop_signal: number of the signal that ended the run early; 0 if none did.
         left_out: ids of records, by split, that were left out for their media when the run began.
         skips: by split, what happens to records whose images cannot be read while the run goes on.
         truncation_told: True once the log has said that responses are cut.
+        learning: watches for steps that change nothing, or too much.
     """
 
     assembly: Assembly
@@ -84,8 +88,11 @@ class Run:
     held_out_batch: Batch | None = None
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
     skips: Mapping[str, MediaSkips] = field(default_factory=dict)
-    interrupted: bool = False
+    loaded: dict[str, Any] = field(default_factory=dict)
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    stop_signal: int = 0
     truncation_told: bool = False
+    learning: LearningWatch = field(default_factory=LearningWatch)
 
     @property
     def config(self) -> RunConfig:
@@ -109,6 +116,11 @@ class Run:
         return [(prompt, old, new) for (prompt, old), (_, new) in pairs]
 
     @property
+    def interrupted(self) -> bool:
+        """True if a signal ended the run early."""
+        return self.stop_signal != 0 and not self.finished
+
+    @property
     def finished(self) -> bool:
         """True when no step is left."""
         return self.step >= self.total_steps
@@ -125,8 +137,10 @@ class Run:
             "position": self.stream.position,
             "before": self.before,
             "examples_before": self.examples_before,
-            "config": self.config.model_dump(mode="json"),
+            "config": mask_values(self.config.model_dump(mode="json")),
             "data": self.source.fingerprint,
+            "loaded": self.loaded,
+            "changes": self.changes,
             "left_out": {split: list(ids) for split, ids in self.left_out.items()},
             "rewards": self.assembly.scorer.composition.state() if self.assembly.scorer else None,
             "reference_cache": next((i for one in self.backend.caches if (i := one.identity()) is not None), None),
@@ -149,18 +163,11 @@ class Run:
         return {"policy": weights, "optimiser": moments, **anchor}
 
     def restore(self, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
-        """Puts a checkpoint back.
+        """Puts a checkpoint back, which `mmalign.results.resuming` has compared with this run.
 
         Raises:
-            CheckpointError: it belongs to another model, other data or another objective.
+            CheckpointError: its tensors do not fit the model.
         """
-        parts = ("objective", "quantities", "collector", "rewards", "composition", "advantage", "decoding", "teachers")
-        anchor = [f"reference.{key}" for key in ("strategy", "decay", "every", "momentum", "keep")]
-        # What decides which records come next; the content of the files is in the fingerprint.
-        order = [f"data.train.{key}" for key in ("limit", "shuffle", "columns", "transforms")]
-        self._check_same(state, (*parts, *anchor, *order, "train.seed", "train.optimiser"))
-        if self.source.fingerprint != state["data"]:
-            raise CheckpointError(f"{self.output}: the training data have changed since the checkpoint was written")
         self.restore_weights(tensors, state)
         self._restore_moments(tensors["optimiser"])
         for cache in self.backend.caches[:1]:
@@ -177,12 +184,12 @@ class Run:
         """Puts back what generating and evaluating need of a checkpoint; data, rewards and decoding may be others.
 
         Raises:
-            CheckpointError: it belongs to another model.
+            CheckpointError: its tensors do not fit the model.
         """
-        self._check_same(state, ("modality",))
         missing = set(self.trainable()) - set(tensors["policy"])
         if missing:
             raise CheckpointError(f"the checkpoint lacks trained weights of this model, e.g. {sorted(missing)[0]!r}")
+        _check_shapes(tensors["policy"], self.policy.state_dict())
         self.policy.load_state_dict(dict(tensors["policy"]), strict=False)
         if isinstance(self.backend.reference, MovingReference):
             self.backend.reference.restore(tensors.get("reference", {}))
@@ -193,22 +200,12 @@ class Run:
         by_name = self.trainable()
         for entry, value in moments.items():
             name, _, key = entry.rpartition("|")
+            if name not in by_name:
+                raise CheckpointError(f"the checkpoint has trained {name!r}, which this model does not train")
             parameter = by_name[name]
             # A step counter stays on the CPU.
             device = value.device if key == "step" else parameter.device
             self.optimiser.state[parameter][key] = value.to(device)
-
-    def _check_same(self, state: Mapping[str, Any], keys: Sequence[str]) -> None:
-        mine = self.config.model_dump(mode="json")
-        # Keys that came after the checkpoint had their default.
-        stored = validate(RunConfig, state["config"], "", f"{self.output}: the checkpoint").model_dump(mode="json")
-        for key in keys:
-            then, now = _look_up(stored, key), _look_up(mine, key)
-            if then != now:
-                raise CheckpointError(
-                    f"{self.output}: the checkpoint was trained with another `{key}`: {then}; "
-                    "continue with the same configuration, or start in another output folder"
-                )
 
     def _plugin_states(self) -> dict[str, Any]:
         states = {}
@@ -219,8 +216,10 @@ class Run:
         return states
 
 
-def _look_up(config: Mapping[str, Any], key: str) -> Any:
-    value: Any = config
-    for part in key.split("."):
-        value = value[part]
-    return value
+def _check_shapes(stored: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    for name, value in stored.items():
+        if name in own and own[name].shape != value.shape:
+            raise CheckpointError(
+                f"the checkpoint's {name!r} is {tuple(value.shape)}, that of this model {tuple(own[name].shape)}; "
+                "the model is not the one that was trained"
+            )

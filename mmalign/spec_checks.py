@@ -8,7 +8,16 @@ from typing import Any, get_args, get_type_hints
 from mmalign.binding import read_binding
 from mmalign.errors import PluginError, suggest
 from mmalign.forward_plan import Divergence, Output
-from mmalign.specs import AdvantageSpec, ModalitySpec, ObjectiveSpec, QuantitySpec, Spec
+from mmalign.specs import (
+    AdvantageSpec,
+    FileFormatSpec,
+    FormatSpec,
+    LayoutSpec,
+    ModalitySpec,
+    ObjectiveSpec,
+    QuantitySpec,
+    Spec,
+)
 
 _CHOICES = {
     "per": get_args(get_type_hints(ObjectiveSpec)["per"]),
@@ -17,6 +26,7 @@ _CHOICES = {
     "aggregation": ("step_mean", "sequence_mean", "sequence_sum", "constant"),
 }
 _PROVIDED = (*(one.value for one in Output), *(one.value for one in Divergence))
+_IMPORT_STRINGS = ("config", "target", "loss", "function", "compute", "module")
 _FIRST_AXES = ("N", "M", "P")
 """What the first axis of a quantity may be; a scalar has none."""
 
@@ -37,14 +47,20 @@ def check_spec(spec: Spec, hook: str) -> None:
         _check_choice(spec, hook, attribute, getattr(spec, attribute, known[0]), known)
     for kind in getattr(spec, "log_prob_kinds", ()):
         _check_choice(spec, hook, "log_prob_kinds", kind, _CHOICES["log_prob_kind"])
-    if isinstance(spec, QuantitySpec):
-        _check_quantity(spec, hook)
-    if isinstance(spec, ModalitySpec):
-        for output in spec.provides:
-            _check_choice(spec, hook, "provides", output, _PROVIDED)
+    _check_kind(spec, hook)
     _check_import_strings(spec, hook)
     if isinstance(spec, (ObjectiveSpec, AdvantageSpec, QuantitySpec)):
         _check_names(spec, hook)
+
+
+def _check_kind(spec: Spec, hook: str) -> None:
+    if isinstance(spec, QuantitySpec):
+        _check_quantity(spec, hook)
+    elif isinstance(spec, FormatSpec):
+        _check_format(spec, hook)
+    elif isinstance(spec, ModalitySpec):
+        for output in spec.provides:
+            _check_choice(spec, hook, "provides", output, _PROVIDED)
 
 
 def _check_choice(spec: Spec, hook: str, attribute: str, value: Any, known: Collection[str]) -> None:
@@ -64,8 +80,17 @@ def _check_quantity(spec: QuantitySpec, hook: str) -> None:
         )
 
 
+def _check_format(spec: FormatSpec, hook: str) -> None:
+    if not isinstance(spec, FileFormatSpec | LayoutSpec):
+        raise PluginError(f"{hook}: {spec.name!r} is a FormatSpec; expected a FileFormatSpec or a LayoutSpec")
+    names = (spec.suffixes,) if isinstance(spec, FileFormatSpec) else (spec.optional, *spec.columns)
+    attribute = "suffixes" if isinstance(spec, FileFormatSpec) else "columns"
+    if not all(isinstance(one, tuple) and all(isinstance(name, str) for name in one) for one in names):
+        raise PluginError(f"{hook}: {attribute} of {spec.name!r} are {names!r}; expected tuples of names")
+
+
 def _check_import_strings(spec: Spec, hook: str) -> None:
-    for attribute in ("config", "target", "loss", "function", "compute", "module"):
+    for attribute in _IMPORT_STRINGS:
         value = getattr(spec, attribute, "a:b")
         if isinstance(spec, QuantitySpec) and value == "":
             continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -15,13 +16,23 @@ from pydantic import BaseModel, ConfigDict
 LogProbKind = Literal["exact", "surrogate"]
 
 
+@dataclass(frozen=True)
+class Unbounded:
+    """Says of a number in a config model why every finite one is right: `Annotated[float, Unbounded("a score")]`."""
+
+    reason: str
+
+
 class Parameters(BaseModel):
     """Base of every part's config model: unknown keys are errors, values do not change, docstrings are help.
 
     The fields are the keyword arguments of the part: `target(**fields)`; the part itself never sees this object.
+    Numbers are finite, and have bounds (`Field(ge=0, le=1)`) or say why they have none (`Unbounded`).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +101,8 @@ class QuantitySpec(Spec):
             gets, floats in float32: outputs of the policy's pass (`policy_hidden`, `policy_logps`, ...), other trained
             quantities, and what is known before the pass (`reference_layers`, `step_mask`, ...). A function that builds
             a module will do if `names` says what the parameters of `forward` get.
+        min_prompts: prompts that a global batch must have for it to be more than a constant; runs with fewer are
+            refused.
     """
 
     kind: ClassVar[str] = "quantity"
@@ -99,6 +112,7 @@ class QuantitySpec(Spec):
     stage: Literal["data", "companion", "frozen", "step", "policy"] = "policy"
     compute: str = ""
     module: str = ""
+    min_prompts: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,12 +165,15 @@ class AdvantageSpec(Spec):
     Attributes:
         names: parameter to quantity, where a parameter has another name than what it gets.
         needs: as for `ObjectiveSpec`.
+        min_group: responses to a prompt that it must have for advantages other than 0; a collector that samples fewer
+            is refused.
     """
 
     kind: ClassVar[str] = "advantage"
     function: str
     names: Mapping[str, str] = field(default_factory=dict)
     equation: str = ""
+    min_group: int = 1
     needs: tuple[str, ...] | None = None
 
 
@@ -215,6 +232,52 @@ class EvaluatorSpec(TargetSpec):
     """An `Evaluator` subclass."""
 
     kind: ClassVar[str] = "evaluator"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormatSpec(TargetSpec):
+    """A form of data: a `FileFormatSpec` or a `LayoutSpec`.
+
+    Attributes:
+        writes: True if `mmalign data convert` can write it.
+    """
+
+    kind: ClassVar[str] = "format"
+    writes: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileFormatSpec(FormatSpec):
+    """How a file becomes rows: a `FileFormat` subclass.
+
+    Attributes:
+        suffixes: ends of the names of such files, e.g. `(".csv", ".csv.gz")`; the longest that fits counts.
+        source: what it reads: a `file`, a `folder` that its `accepts` says yes to, or a name on the `hub`.
+    """
+
+    suffixes: tuple[str, ...] = ()
+    source: Literal["file", "folder", "hub"] = "file"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayoutSpec(FormatSpec):
+    """How a row becomes a record: a `Layout` subclass.
+
+    Attributes:
+        columns: the sets of columns that tell the layout; a row that has one of them whole is of this layout, unless a
+            larger set of another one is there.
+        optional: other columns that it reads; `id` is read everywhere.
+        whole: True if it is given all columns and refuses those that it does not know; else these go to `meta`.
+    """
+
+    columns: tuple[tuple[str, ...], ...]
+    optional: tuple[str, ...] = ()
+    whole: bool = False
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """All columns that it reads."""
+        return frozenset({"id", *self.optional, *(name for names in self.columns for name in names)})
 
 
 @dataclass(frozen=True)

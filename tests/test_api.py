@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from importlib.metadata import version
@@ -33,8 +34,8 @@ Tables = Callable[[Run], list[float]]
 
 
 def test_offline_training_improves_what_it_trains_on(toy_config: Build, write_config: WriteConfig) -> None:
-    run = train(write_config(toy_config(train={"steps": 20, "batch_size": 5, "learning_rate": 0.05})))
-    assert run.finished and run.step == 20
+    run = train(write_config(toy_config(train={"steps": 40, "batch_size": 5, "learning_rate": 0.05})))
+    assert run.finished and run.step == 40
     assert run.before["loss"] == pytest.approx(0.693147, abs=1e-5)
     assert run.before["reward_margins"] == 0.0
     assert run.after["loss"] < 0.5 and run.after["reward_accuracies"] == 1.0
@@ -123,6 +124,10 @@ def test_the_run_says_what_it_was_made_with(offline: Path) -> None:
     plugins = {plugin["name"]: plugin for plugin in document["plugins"]}
     assert plugins["objectives"]["distribution"] == "mmalign"
     assert len(plugins["toy_plugin"]["sha256"]) == 64
+    assert (
+        document["data"].pop("eval")
+        == hashlib.sha256("".join(one.to_json() for one in run.held_out).encode()).hexdigest()
+    )
     assert document["data"] == {"train": run.source.fingerprint, "quarantined": 0}
     assert "2305.18290" in document["papers"]["dpo"]
 
@@ -183,7 +188,9 @@ def test_a_loaded_run_may_sample_and_score_otherwise_than_it_was_trained(
     loaded = load_run(run.output, overrides)
     assert tables(loaded) == tables(run)
     assert loaded.backend.reward_names == ("zeros",)
-    with pytest.raises(CheckpointError, match="another `modality`"):
+    with pytest.raises(
+        CheckpointError, match=r'belongs to another model:\n  modality: {"name": "toy", .*now {"name": "toy_bound"'
+    ):
         load_run(run.output, {**overrides, "modality.name": "toy_bound"})
 
 

@@ -1,7 +1,7 @@
 """Rows of bytes by key, in one SQLite file that many runs and processes may use at the same time.
 
 The row that was stored first wins. Every row carries a digest of its key and value: a damaged one is dropped, counted
-and can be stored again; a file that is no database any more is replaced.
+and can be stored again; a file that is no database any more, or whose table has other columns, is replaced.
 """
 
 from __future__ import annotations
@@ -25,6 +25,13 @@ _TIMEOUT = 60.0
 
 _CHUNK = 500
 """Keys in one query; SQLite takes at least 999 parameters."""
+
+
+_COLUMNS = ("key", "value", "digest")
+
+
+class _OtherTable(Exception):
+    """The file is a database, but not of rows as they are stored here."""
 
 
 class RowStore:
@@ -80,20 +87,23 @@ class RowStore:
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
             return self._connect(work)
+        except _OtherTable as error:
+            logger.warning("%s is of another version and starts anew: %s", self.file, error)
         except sqlite3.OperationalError:
             raise  # locked, full, or not to be opened: nothing is wrong with what is stored
         except sqlite3.DatabaseError as error:
             logger.warning("%s is damaged and starts anew: %s", self.file, error)
-            self.damaged += 1
-            for part in (self.file, self.file.with_name(f"{self.file.name}-journal")):
-                part.unlink(missing_ok=True)
-            return self._connect(work)
+        self.damaged += 1
+        for part in (self.file, self.file.with_name(f"{self.file.name}-journal")):
+            part.unlink(missing_ok=True)
+        return self._connect(work)
 
     def _connect(self, work: Callable[[sqlite3.Connection], T]) -> T:
         # Not write-ahead logging: it needs shared memory, which homes on a network have not.
         with closing(sqlite3.connect(self.file, timeout=_TIMEOUT, isolation_level=None)) as connection:
             if _version(connection) == 0:
                 _create(connection)
+            _check_columns(connection)
             return work(connection)
 
     def _select(self, connection: sqlite3.Connection, keys: Collection[bytes]) -> dict[bytes, bytes]:
@@ -113,9 +123,17 @@ def _version(connection: sqlite3.Connection) -> int:
 def _create(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     if _version(connection) == 0:  # no other process was faster
-        connection.execute("CREATE TABLE rows (key BLOB PRIMARY KEY, value BLOB NOT NULL, digest BLOB NOT NULL)")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, value BLOB NOT NULL, digest BLOB NOT NULL)"
+        )
         connection.execute(f"PRAGMA user_version = {1 + secrets.randbelow(2**31 - 1)}")
     connection.execute("COMMIT")
+
+
+def _check_columns(connection: sqlite3.Connection) -> None:
+    columns = tuple(row[1] for row in connection.execute("PRAGMA table_info(rows)"))
+    if columns != _COLUMNS:
+        raise _OtherTable(f"expected the columns {', '.join(_COLUMNS)}, got {', '.join(columns) or 'no table'}")
 
 
 def _iter_rows(connection: sqlite3.Connection, keys: Collection[bytes]) -> Iterator[tuple[bytes, tuple[bytes, bytes]]]:

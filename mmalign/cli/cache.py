@@ -10,6 +10,8 @@ import typer
 from mmalign.caches.folders import cache_root, clear_cache, iter_cache_entries, iter_cache_folders, measure_cache
 from mmalign.caches.row_store import RowStore
 from mmalign.errors import ConfigError, suggest
+from mmalign.shown_text import dump_json
+from mmalign.terminal import write_line
 
 app = typer.Typer(
     help="Show and clear what is kept between runs.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -21,14 +23,12 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON instea
     """Print kind, entries and size of everything that is kept."""
     rows = [(folder.name, count_entries(folder), measure_cache(folder)) for folder in iter_cache_folders()]
     if as_json:
-        import json
-
         kinds = {name: {"entries": entries, "bytes": size} for name, entries, size in rows}
-        typer.echo(json.dumps({"folder": str(cache_root()), "kinds": kinds}, indent=1))
+        write_line(dump_json({"folder": str(cache_root()), "kinds": kinds}))
         return
-    typer.echo(f"{cache_root()}" if rows else f"{cache_root()}: nothing is kept")
+    write_line(f"{cache_root()}" if rows else f"{cache_root()}: nothing is kept")
     for name, entries, size in rows:
-        typer.echo(f"{name:20} {entries:>10,} entries {size / 2**20:>12,.1f} MiB")
+        write_line(f"{name:20} {entries:>10,} entries {size / 2**20:>12,.1f} MiB")
 
 
 @app.command()
@@ -45,9 +45,9 @@ def clear(
     for name in dict.fromkeys(kind or folders):
         size = measure_cache(folders[name])
         clear_cache(folders[name])
-        typer.echo(f"removed {name}, {size / 2**20:,.1f} MiB")
+        write_line(f"removed {name}, {size / 2**20:,.1f} MiB")
     if not folders:
-        typer.echo(f"{cache_root()}: nothing is kept")
+        write_line(f"{cache_root()}: nothing is kept")
 
 
 def count_entries(folder: Path) -> int:

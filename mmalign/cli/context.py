@@ -11,6 +11,17 @@ if TYPE_CHECKING:
     from mmalign.registry import Registry
 
 _disabled: ContextVar[tuple[str, ...]] = ContextVar("disabled_plugins", default=())
+_debug: ContextVar[bool] = ContextVar("debug", default=False)
+
+
+def set_debug(wanted: bool) -> None:
+    """Remembers whether `--debug` was given."""
+    _debug.set(wanted)
+
+
+def debug_wanted() -> bool:
+    """Returns whether errors are shown with their traceback."""
+    return _debug.get()
 
 
 def set_disabled_plugins(names: Sequence[str]) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 import yaml
 from pydantic import ValidationError
-from rich.console import Console
 from rich.progress import track
 
 from mmalign.cli.context import disabled_plugins
@@ -17,6 +16,7 @@ from mmalign.cli.train import Overrides, RunOrConfig
 from mmalign.config.components import Component
 from mmalign.data.records import Record
 from mmalign.errors import ConfigError, MediaError
+from mmalign.terminal import message_console, output_console, show_text, write_line
 
 if TYPE_CHECKING:
     from mmalign.data.sources import DataSection
@@ -67,13 +67,13 @@ def generate(  # noqa: PLR0913 (one argument is one option)
     if output is None:
         _show(samples)
     else:
-        counts = write_samples(track(samples, "sampling", total=len(prompts), console=Console(stderr=True)), output)
+        counts = write_samples(track(samples, "sampling", total=len(prompts), console=message_console()), output)
         for folder, written in sorted(counts.items()):
-            typer.echo(f"{output}: {written} {folder.rpartition('_')[2]} in {folder}")
+            write_line(f"{output}: {written} {folder.rpartition('_')[2]} in {folder}")
     if not drawn.empty:
         place = sheet or (output.with_name(f"{output.stem}_sheet.png") if output else Path(_SHEET))
         drawn.save(place)
-        typer.echo(f"contact sheet: {place}")
+        write_line(f"contact sheet: {place}")
 
 
 def _build_collector(run: Run, text: str, count: int) -> Collector:
@@ -136,11 +136,11 @@ def _rewards(record: Record) -> dict[str, float]:
 def _show(samples: Iterable[Sampled]) -> None:
     from mmalign.media.outputs import describe_output
 
-    console = Console()
+    console = output_console()
     for record, outputs in samples:
         rewards = _rewards(record)
-        console.print(record.prompt_text, style="bold", markup=False, highlight=False, soft_wrap=True)
+        console.print(show_text(record.prompt_text, "bold"), soft_wrap=True)
         for response in record.responses:
             note = f"[{rewards[response.rid]:+.3f}] " if response.rid in rewards else ""
             shown = describe_output(outputs[response.rid]) or response.text
-            console.print(f"  {note}{shown}", markup=False, highlight=False, soft_wrap=True)
+            console.print(show_text(f"  {note}{shown}"), soft_wrap=True)

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, Group
+from rich.console import Group
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from mmalign.binding import read_binding
 from mmalign.cli.context import current_registry
-from mmalign.config.validation import ParameterRow, load_config_model, parameters_table
+from mmalign.cli.keys import find_keys, nearby_keys, render_keys
+from mmalign.config.parameters import ParameterRow, parameters_table
+from mmalign.config.validation import load_config_model
 from mmalign.errors import ConfigError, PluginError, suggest
+from mmalign.plugin_check import BrokenString, find_broken
+from mmalign.plugins import PluginInfo
 from mmalign.registry import KINDS, Entry, Registry
+from mmalign.shown_text import dump_json
 from mmalign.specs import AdvantageSpec, ObjectiveSpec, QuantitySpec
+from mmalign.terminal import add_row, output_console, show_text, write_line
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -36,12 +41,26 @@ _ABSENT = {
     "golden vectors": "none official",
 }
 """What stands where an objective has nothing of the sort."""
+_UNUSABLE = ("broken", "incompatible")
 _STYLES = {"ok": "green", "disabled": "dim", "unavailable": "yellow", "broken": "red", "incompatible": "red"}
 
 
-def plugins(as_json: AsJson = False) -> None:
-    """List the installed plugins: name, distribution, version, status, and what each provides."""
-    infos = current_registry().plugin_set.infos
+def plugins(
+    as_json: AsJson = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Import everything that the plugins name; takes longer.")
+    ] = False,
+) -> None:
+    """List the installed plugins: name, distribution, version, status, and what each provides.
+
+    Exit code 2 with `--check` if a plugin cannot be used, or names something that is not there.
+    """
+    registry = current_registry()
+    broken = find_broken(registry, load=check)
+    infos = [_with_broken(info, broken) for info in registry.plugin_set.infos]
+    problems = [f"plugin {info.name!r} is {info.status}: {info.error}" for info in infos if info.status in _UNUSABLE]
+    if check and problems:
+        raise PluginError("\n".join(problems))
     if as_json:
         _print_json([info.to_dict() for info in infos])
         return
@@ -50,9 +69,12 @@ def plugins(as_json: AsJson = False) -> None:
         provided = [f"{_plural(kind)}: {', '.join(names)}" for kind, names in info.provides.items()]
         what = "\n".join([*provided, info.error] if info.error else provided)
         table.add_row(
-            Text(info.name), Text(info.origin), Text(info.status, style=_STYLES[info.status]), Text(what or "observer")
+            show_text(info.name),
+            show_text(info.origin),
+            Text(info.status, style=_STYLES[info.status]),
+            show_text(what or "observer"),
         )
-    Console().print(table)
+    output_console().print(table)
 
 
 def list_parts(
@@ -65,7 +87,7 @@ def list_parts(
     if as_json:
         _print_json([_part_to_dict(entry) for one in kinds for entry in registry.entries(one)])
         return
-    console = Console()
+    console = output_console()
     for one in kinds:
         entries = registry.entries(one)
         if entries or kind:
@@ -73,21 +95,25 @@ def list_parts(
 
 
 def explain(
-    name: Annotated[str, typer.Argument(help="A part, e.g. dpo.")],
+    name: Annotated[str, typer.Argument(help="A part, e.g. dpo, or a key of configurations, e.g. train.")],
     kind: Annotated[str, typer.Option(help="The kind, if several kinds have a part of this name.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Explain a part: equation, needs, parameters with their defaults, paper."""
+    """Explain a part: equation, needs, parameters with their defaults, paper; or keys of a configuration."""
     kinds = [_parse_kind(kind)] if kind else list(KINDS)
     registry = current_registry()
-    entries = _find_parts(registry, name, kinds)
+    keys = [] if kind else find_keys(name)
+    entries = _find_parts(registry, name, kinds, known_keys=bool(keys))
     if as_json:
-        _print_json([_explanation_to_dict(entry) | _limits(entry, registry) for entry in entries])
+        explained = [_explanation_to_dict(entry) | _limits(entry, registry) for entry in entries]
+        _print_json(explained + [{"kind": "key", **row._asdict()} for row in keys])
         return
+    if keys:
+        output_console().print(render_keys(keys))
     for entry in entries:
         if name in entry.spec.aliases:
-            Console().print(Text(f"{name} is an alias of {entry.spec.name}, another name of the same part."))
-        Console().print(_render_explanation(entry, _limits(entry, registry)))
+            output_console().print(Text(f"{name} is an alias of {entry.spec.name}, another name of the same part."))
+        output_console().print(_render_explanation(entry, _limits(entry, registry)))
 
 
 def schema(
@@ -102,9 +128,15 @@ def schema(
         _print_json(document)
     else:
         try:
-            output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+            output.write_text(dump_json(document) + "\n", encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"--output: cannot write {str(output)!r}: {error.strerror}") from None
+
+
+def _with_broken(info: PluginInfo, broken: Sequence[BrokenString]) -> PluginInfo:
+    """Marks a plugin as broken that names what is not there."""
+    own = [f"{one.part}: {one.error}" for one in broken if one.plugin == info.name]
+    return replace(info, status="broken", error="\n".join(own)) if own and info.status == "ok" else info
 
 
 # -- looking up -----------------------------------------------------------------------------------------------------
@@ -117,11 +149,14 @@ def _parse_kind(text: str) -> str:
     raise ConfigError(f"unknown kind {text!r}{suggest(text, PLURALS.values())}")
 
 
-def _find_parts(registry: Registry, name: str, kinds: Sequence[str]) -> list[Entry[Any]]:
+def _find_parts(registry: Registry, name: str, kinds: Sequence[str], *, known_keys: bool) -> list[Entry[Any]]:
     entries = [entry for kind in kinds for entry in registry.entries(kind)]
     found = [entry for entry in entries if name in (entry.spec.name, *entry.spec.aliases)]
-    if not found:
+    if not found and not known_keys:
+        if "." in name:
+            raise ConfigError(f"unknown key {name!r}{suggest(name, nearby_keys(name))}")
         known = [known for entry in entries for known in (entry.spec.name, *entry.spec.aliases)]
+        known += nearby_keys("") if kinds == list(KINDS) else []
         raise ConfigError(f"unknown part {name!r}{suggest(name, known)}")
     return found
 
@@ -200,10 +235,10 @@ def _new_table(*columns: str, title: str = "") -> Table:
 def _parts_table(kind: str, entries: Sequence[Entry[Any]]) -> Table:
     table = _new_table(_plural(kind), "plugin", "")
     for entry in entries:
-        summary = Text(entry.spec.summary)
+        summary = show_text(entry.spec.summary)
         if entry.unavailable:
             summary.append(f"\nunavailable: {entry.unavailable}", style="yellow")
-        table.add_row(Text(entry.spec.name), Text(entry.plugin.name), summary)
+        table.add_row(show_text(entry.spec.name), show_text(entry.plugin.name), summary)
     return table
 
 
@@ -216,14 +251,16 @@ def _render_explanation(entry: Entry[Any], limits: Mapping[str, Sequence[str]]) 
         means_something = name != "aggregation" or getattr(spec, "per", "") == "step"
         if value and means_something:
             text = value if isinstance(value, str) else ", ".join(value)
-            facts.add_row(Text(name.replace("_", " "), style="bold"), Text(text))
+            facts.add_row(Text(name.replace("_", " "), style="bold"), show_text(text))
     for name, values in limits.items():
         facts.add_row(Text(name, style="bold"), Text(", ".join(values) or _ABSENT[name]))
     facts.add_row(Text("plugin", style="bold"), Text(f"{entry.plugin.name} ({entry.plugin.origin})"))
     if entry.unavailable:
         facts.add_row(Text("unavailable", style="yellow"), Text(entry.unavailable))
     heading = Text(spec.name, style="bold").append(f" ({spec.kind})", style="default")
-    return Group(heading, Text(spec.summary), Padding(facts, (1, 0)), _render_parameters(_parameters(entry)), Text())
+    return Group(
+        heading, show_text(spec.summary), Padding(facts, (1, 0)), _render_parameters(_parameters(entry)), Text()
+    )
 
 
 def _render_parameters(parameters: list[ParameterRow] | str) -> Table | Text:
@@ -233,9 +270,9 @@ def _render_parameters(parameters: list[ParameterRow] | str) -> Table | Text:
         return Text("no parameters")
     table = _new_table("parameter", "type", "default", "")
     for row in parameters:
-        table.add_row(*map(Text, row))
+        add_row(table, *row)
     return table
 
 
 def _print_json(document: Any) -> None:
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    write_line(dump_json(document))

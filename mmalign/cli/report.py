@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from mmalign.monitoring.progress import before_after_table, examples_table
 from mmalign.planning.assembly import Assembly
 from mmalign.planning.inspection import DataStatistics, Inspection
 from mmalign.run import Run
+from mmalign.terminal import add_row, new_table, show_text
 
 
 def print_result(run: Run, console: Console) -> None:
     """Prints the held-out metrics before and after training, examples side by side, and where everything is."""
     if run.interrupted:
         console.print(
-            f"stopped after step {run.step} of {run.total_steps}; everything is saved, continue with --resume",
-            markup=False,
+            f"stopped after step {run.step} of {run.total_steps}; everything is saved, continue with --resume"
         )
         return
     if run.after:
         console.print(before_after_table(run.before, run.after))
     if run.examples:
         console.print(examples_table(run.examples))
-    console.print(f"{run.step} steps; model, checkpoints and metrics are in {run.output}", markup=False)
-
-
-def wide_console() -> Console:
-    """Builds a console that does not squeeze tables into 80 columns where nobody looks at a terminal."""
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
+    console.print(show_text(f"{run.step} steps; model, checkpoints and metrics are in {run.output}"))
 
 
 def print_inspection(inspection: Inspection, console: Console) -> None:
@@ -38,8 +31,8 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     console.print(_parts_table(inspection))
     console.print(_quantities_table(inspection))
     console.print(_data_table(inspection))
-    for line in _size_lines(inspection):
-        console.print(line, markup=False, highlight=False)
+    for line in (*_size_lines(inspection), *(f"note: {note}" for note in inspection.notes)):
+        console.print(show_text(line))
 
 
 def _parts_table(inspection: Inspection) -> Table:
@@ -53,18 +46,16 @@ def _parts_table(inspection: Inspection) -> Table:
     components += [("decoding", config.decoding)]
     for kind, component in components:
         plugin = assembly.registry.find(kind, component.name, kind).plugin
-        table.add_row(kind, escape(component.name), escape(f"{plugin.distribution} {plugin.version}"))
+        add_row(table, kind, component.name, f"{plugin.distribution} {plugin.version}")
     return table
 
 
 def _quantities_table(inspection: Inspection) -> Table:
-    table = Table(title="quantities, in the order in which they are computed")
-    for name in ("quantity", "axes", "stage", "from", "supplied by"):
-        table.add_column(name, overflow="fold")
+    title = "quantities, in the order in which they are computed"
+    table = new_table("quantity", "axes", "stage", "from", "supplied by", title=title)
     for provider in inspection.assembly.plan.providers:
         axes = f"[{', '.join(provider.axes)}]"
-        cells = (provider.name, axes, provider.stage, ", ".join(provider.needs), provider.origin)
-        table.add_row(*(escape(cell) for cell in cells))
+        add_row(table, provider.name, axes, provider.stage, ", ".join(provider.needs), provider.origin)
     return table
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import track
 
 from mmalign.cli.context import disabled_plugins
 from mmalign.cli.train import Overrides, RunOrConfig
+from mmalign.terminal import message_console
 
 
 def score(
@@ -34,4 +34,4 @@ def score(
     loaded = api.load_run(run, overrides or (), disabled=disabled_plugins())
     set_seed(loaded.config.train.seed)
     scored = score_records(loaded, records, quantity, name=name or quantity, passes=passes)
-    write_records(track(scored, "scoring", total=len(records), console=Console(stderr=True)), output)
+    write_records(track(scored, "scoring", total=len(records), console=message_console()), output)

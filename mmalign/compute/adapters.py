@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast, runtime_checkable
 
 from pydantic import Field, model_validator
 
@@ -45,7 +45,7 @@ class LoRAParameters(Parameters):
     """`auto`: linear layers of attention and MLP blocks; `all-linear`: all but the output layer; or layer names."""
     last_layers: int | None = Field(default=None, ge=1)
     """Adapt this many blocks at the end only: nothing is back-propagated through those before."""
-    layers: tuple[int, ...] | None = None
+    layers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     """Adapt these blocks only, counted from 0."""
 
     @model_validator(mode="after")

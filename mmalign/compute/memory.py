@@ -28,17 +28,18 @@ _ALLOCATOR_MESSAGES = ("out of memory", "can't allocate memory", "not enough mem
 class MicroBatchSize:
     """Responses per forward pass; it halves when memory runs out and stays halved for the rest of the run.
 
+    Every process has its own; at the end of a round they agree on the smallest, see `mmalign.loop`. Nothing that is
+    computed with it waits for another process.
+
     Args:
         value: at most this many responses go through the network at the same time.
-        processes: processes of the run.
 
     Attributes:
         value: the present size.
     """
 
-    def __init__(self, value: int, processes: int = 1) -> None:
+    def __init__(self, value: int) -> None:
         self.value = value
-        self._processes = processes
 
     def fit(self, count: int, compute: Callable[[int], Result], reset: Callable[[], object] | None = None) -> Result:
         """Calls `compute(size)`; again with half the size, from the same random state, while memory runs out.
@@ -49,7 +50,7 @@ class MicroBatchSize:
             reset: undoes what an unfinished `compute` may have left, e.g. half of a gradient.
 
         Raises:
-            TrainingError: memory runs out with a single response, or on one of several processes.
+            TrainingError: memory runs out with a single response.
         """
         restore = _save_random_state()
         while True:
@@ -65,6 +66,12 @@ class MicroBatchSize:
             clear_device_cache(garbage_collection=True)
             restore()
 
+    def lower(self, value: int) -> None:
+        """Goes on with a smaller size that another process has come to."""
+        if value < self.value:
+            logger.warning("another process ran out of memory; going on with micro-batches of %d responses", value)
+            self.value = value
+
     def _halve(self, count: int, cause: BaseException) -> None:
         tried = min(self.value, count)
         if tried <= 1:
@@ -73,12 +80,6 @@ class MicroBatchSize:
                 "train.gradient_checkpointing: true or train.dtype: bfloat16, train an adapter, or take a smaller model"
             ) from cause
         half = tried // 2
-        if self._processes > 1:
-            # The others are at some collective call by now and cannot be told to start the step again.
-            raise TrainingError(
-                f"out of memory with micro-batches of {tried} responses; {self._processes} processes cannot redo a "
-                f"step together, so set train.micro_batch_size: {half} (the result is the same)"
-            ) from cause
         self.value = half
         logger.warning(
             "out of memory with micro-batches of %d responses; going on with %d, which changes no result; "

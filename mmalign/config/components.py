@@ -7,18 +7,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from math import inf
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from mmalign.specs import Parameters
+from mmalign.specs import Parameters, Unbounded
+
+Weight = Annotated[float, Unbounded("a negative one turns the part around")]
+Score = Annotated[float, Unbounded("in the units of the reward")]
 
 
 class Component(BaseModel):
     """A named part and its parameters."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
     name: str
+    """Which part: `mmalign list` shows all; the other keys are the part's own."""
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -26,22 +31,28 @@ class Component(BaseModel):
         return dict(self.model_extra or {})
 
 
+def place(key: str, index: int, components: Sequence[Component]) -> str:
+    """The key path of a component; the only one of its list may stand in the file without a list."""
+    return key if len(components) == 1 else f"{key}[{index}]"
+
+
 class WeightedComponent(Component):
     """A part of a sum."""
 
-    weight: float = 1.0
+    weight: Weight = 1.0
+    """Factor of the part in the sum."""
 
 
 class Constraint(Parameters):
     """A bound on a reward's mean score that a Lagrange multiplier holds; give `at_least` or `at_most`."""
 
-    at_least: float | None = Field(default=None, allow_inf_nan=False)
+    at_least: Score | None = None
     """Lowest mean score that is wanted, in the reward's own units."""
-    at_most: float | None = Field(default=None, allow_inf_nan=False)
+    at_most: Score | None = None
     """Highest mean score that is wanted, in the reward's own units."""
-    multiplier_rate: float = Field(default=0.05, gt=0, allow_inf_nan=False)
+    multiplier_rate: float = Field(default=0.05, gt=0)
     """How much a round that misses the bound by 1 adds to the multiplier."""
-    initial_multiplier: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    initial_multiplier: float = Field(default=0.0, ge=0)
     """The multiplier at the start."""
 
     @model_validator(mode="after")
@@ -54,13 +65,15 @@ class Constraint(Parameters):
 class Shaping(BaseModel):
     """What becomes of scores: threshold, then normalise, then clip, then weight or constraint."""
 
-    weight: float = 1.0
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    weight: Weight = 1.0
     """Factor in the sum; 0 for scores that are only reported."""
-    threshold: float | None = Field(default=None, allow_inf_nan=False)
+    threshold: Score | None = None
     """Scores become 1 where they are at least this, else 0."""
     normalise: Literal["running"] | None = None
     """`running`: in training, scores are divided by their running deviation after taking off their running mean."""
-    clip: tuple[float, float] | None = None
+    clip: tuple[Score, Score] | None = None
     """Lowest and highest score that count; with `normalise`, in standard deviations."""
     constraint: Constraint | None = None
     """A bound on the mean score, in place of a weight."""
@@ -68,8 +81,8 @@ class Shaping(BaseModel):
     @field_validator("clip")
     @classmethod
     def _check_clip(cls, clip: tuple[float, float] | None) -> tuple[float, float] | None:
-        if clip is not None and not clip[0] < clip[1]:
-            raise ValueError(f"expected [low, high] with low below high, got {list(clip)}")
+        if clip is not None and not -inf < clip[0] < clip[1] < inf:
+            raise ValueError(f"expected [low, high] with low below high, both finite, got {list(clip)}")
         return clip
 
     @model_validator(mode="after")
@@ -106,6 +119,9 @@ class DimensionConfig(Shaping, Parameters):
 class RewardComponent(Shaping, WeightedComponent):
     """A reward and what becomes of its scores: threshold, then normalise, then clip, then weight or constraint."""
 
+    label: str | Annotated[int, Field(ge=0)] | None = None
+    """Name of this reward in metrics, reports and messages; for a reward with a parameter `label` of its own (as
+    `classifier`), that parameter."""
     cache: bool = False
     """Keep scores for later calls; only for rewards that give equal samples equal scores, always."""
     dimensions: dict[str, DimensionConfig] = Field(default_factory=dict)

@@ -7,20 +7,19 @@ checked against the plugin's own model in `mmalign.planning.assembly`. An unknow
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, field_validator, model_validator
 
 from mmalign.config.components import Component, CompositionConfig, RewardComponent, WeightedComponent
+from mmalign.config.reading import Overrides, read_config
 from mmalign.config.sections import CheckpointConfig, EvaluationConfig, ReferenceConfig, TrainConfig
 from mmalign.config.validation import one_or_many, validate
 from mmalign.data.sources import DataSection
-from mmalign.errors import ConfigError
+from mmalign.masking import mask_values
 from mmalign.specs import Parameters
 
 COMPONENT_KINDS = {
@@ -109,9 +108,6 @@ class RunConfig(Parameters):
         return self
 
 
-Overrides = Mapping[str, Any] | Sequence[str]
-
-
 def load_config(path: str | Path, overrides: Overrides = ()) -> RunConfig:
     """Reads and checks a run configuration.
 
@@ -126,63 +122,10 @@ def load_config(path: str | Path, overrides: Overrides = ()) -> RunConfig:
     return validate(RunConfig, read_config(path, overrides), "", str(path))
 
 
-def read_config(path: str | Path, overrides: Overrides = ()) -> dict[str, Any]:
-    """Reads a YAML mapping and applies overrides, without checking keys."""
-    try:
-        config = OmegaConf.load(path)
-        if not OmegaConf.is_dict(config):
-            raise ConfigError(f"{path}: expected a mapping of keys to values at the top level")
-        for key, value in _iter_overrides(overrides):
-            OmegaConf.update(config, key, value, merge=_changes_keys(config, key, value), force_add=True)
-        return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file{_nearest_file(Path(path))}") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not a text file in UTF-8") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    except (OmegaConfBaseException, ValueError, TypeError, IndexError) as error:
-        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
-
-
-def _changes_keys(config: Any, key: str, value: Any) -> bool:
-    # The parameters of the component that was there must not stay behind with a new one.
-    return isinstance(value, Mapping) and "name" not in value and OmegaConf.is_dict(OmegaConf.select(config, key))
-
-
-def _iter_overrides(overrides: Overrides) -> list[tuple[str, Any]]:
-    if isinstance(overrides, Mapping):
-        return list(overrides.items())
-    pairs = []
-    for override in overrides:
-        key, separator, value = override.partition("=")
-        if not separator or not key:
-            raise ConfigError(f"override {override!r}: expected key.path=value, e.g. train.learning_rate=1e-5")
-        pairs.append((key, _parse_value(value)))
-    return pairs
-
-
-def _parse_value(text: str) -> Any:
-    try:
-        return cast(Mapping[str, Any], OmegaConf.to_container(OmegaConf.create(f"value: {text}")))["value"]
-    except yaml.YAMLError:
-        return text
-
-
-def _nearest_file(path: Path) -> str:
-    import difflib
-
-    names = [entry.name for entry in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, names, n=1)
-    return f"; did you mean {str(path.parent / close[0])!r}?" if close else ""
-
-
 def dump_config(config: RunConfig) -> str:
-    """Writes the configuration as YAML that loads to the same configuration."""
+    """Writes the configuration as YAML that loads to the same configuration, but for secrets, which are masked."""
     # Not yaml.safe_dump: by its rules a text such as 1e-5 needs no quotes, by those of the reader it is a number.
-    return OmegaConf.to_yaml(OmegaConf.create(_escape(config.model_dump(mode="json"))))
+    return OmegaConf.to_yaml(OmegaConf.create(_escape(mask_values(config.model_dump(mode="json")))))
 
 
 def _escape(value: Any) -> Any:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from mmalign.config.components import Component
 from mmalign.config.validation import one_or_many
 from mmalign.specs import Parameters
+
+DecayRate = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainConfig(Parameters):
@@ -33,18 +35,18 @@ class TrainConfig(Parameters):
     optimiser: Literal["adamw", "adafactor"] = "adamw"
     """adafactor: second moments of rows and columns alone, for full training where AdamW's do not fit; its rate is
     `learning_rate`, whatever the size of the weights."""
-    learning_rate: float = Field(default=1e-5, gt=0)
+    learning_rate: float = Field(default=1e-5, gt=0, le=100)
     """Peak learning rate."""
-    head_learning_rate: float | None = Field(default=None, gt=0)
+    head_learning_rate: float | None = Field(default=None, gt=0, le=100)
     """Peak learning rate of what is trained beside the network: score and value heads, trained quantities; default
     `learning_rate`."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Decay of the learning rate after the warm-up, to zero at the last step."""
     warmup_steps: int = Field(default=0, ge=0)
     """Steps of linear warm-up."""
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, le=1e4)
     """Decoupled weight decay on matrices."""
-    adam_betas: tuple[float, float] = (0.9, 0.999)
+    adam_betas: tuple[DecayRate, DecayRate] = (0.9, 0.999)
     """adamw: decay rates of its moments."""
     max_grad_norm: float | None = Field(default=1.0, gt=0)
     """Gradients are clipped to this global norm; null switches clipping off."""
@@ -111,8 +113,12 @@ class EvaluationConfig(Parameters):
 class CheckpointConfig(Parameters):
     """What is saved, and when."""
 
+    every_minutes: float = Field(default=10.0, ge=0, allow_inf_nan=False)
+    """Minutes between checkpoints, the first one counted from the start; 0 for none by the time."""
     every: int = Field(default=0, ge=0)
-    """Steps between checkpoints; 0 saves at the end and on Ctrl-C only."""
+    """Steps between checkpoints; 0 for none by steps."""
+    at_end: bool = True
+    """Also one after the last step; Ctrl-C and SIGTERM always leave one."""
     keep: int = Field(default=2, ge=1)
     """Newest checkpoints that are kept."""
     merged: bool = False

@@ -7,14 +7,13 @@
 from __future__ import annotations
 
 import re
-import types
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar, Union, cast, get_args, get_origin
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from mmalign.config.parameters import format_value, nested_models
 from mmalign.errors import ConfigError, PluginError, suggest
 from mmalign.specs import Spec
 
@@ -50,18 +49,16 @@ _BOUNDS = {
 }
 
 
+_LARGEST = 1e30
+"""Numbers from here on, and whole ones beyond 64 bits, are slips of the pen: no arithmetic of a run holds them."""
+
+
+_UNWRITABLE = re.compile(r"[\x00\ud800-\udfff]")
+
+
 def one_or_many(value: Any) -> Any:
     """Lets a single mapping stand where a list of them is expected; a pydantic validator of mode `before`."""
     return [value] if isinstance(value, Mapping) else value
-
-
-class ParameterRow(NamedTuple):
-    """One line of a part's parameters, as `mmalign explain` shows it; `default` is `required` if there is none."""
-
-    name: str
-    type: str
-    default: str
-    help: str
 
 
 def validate(model_class: type[ModelT], data: Mapping[str, Any], where: str, source: str = "") -> ModelT:
@@ -80,8 +77,10 @@ def validate(model_class: type[ModelT], data: Mapping[str, Any], where: str, sou
         problems = _describe_all(error.errors(include_url=False), model_class, data)
     else:
         problems = {
-            location: [f"expected a number, got {_format_value(got)}"] for location, got in _find_booleans(model, data)
+            location: [f"expected a number, got {format_value(got)}"] for location, got in _find_booleans(model, data)
         }
+    for location, got, expected in _find_unusable(data):
+        problems.setdefault(location, [f"expected {expected}, got {format_value(got)}"])
     if problems:
         raise ConfigError("\n".join(_format_problems(problems, where, source)))
     return model
@@ -109,31 +108,6 @@ def load_config_model(spec: Spec) -> type[BaseModel]:
     return model_class
 
 
-def parameters_table(model_class: type[BaseModel], prefix: str = "") -> list[ParameterRow]:
-    """Lists the fields of a model, those of nested models under dotted names."""
-    rows = []
-    for name, field in model_class.model_fields.items():
-        default = "required" if field.is_required() else _format_value(field.get_default(call_default_factory=True))
-        rows.append(
-            ParameterRow(prefix + name, format_type(field), default, " ".join((field.description or "").split()))
-        )
-        for nested in _nested_models(field.annotation):
-            rows += parameters_table(nested, f"{prefix}{name}.")
-    return rows
-
-
-def format_type(field: FieldInfo) -> str:
-    """Writes a field's type and bounds, e.g. `float > 0` or `'linear' | 'cosine'`."""
-    symbols = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-    bounds = [
-        f"{symbol} {getattr(rule, attribute)}"
-        for rule in field.metadata
-        for attribute, symbol in symbols.items()
-        if getattr(rule, attribute, None) is not None
-    ]
-    return " ".join([_format_annotation(field.annotation), ", ".join(bounds)]).strip()
-
-
 # -- errors ---------------------------------------------------------------------------------------------------------
 
 
@@ -147,7 +121,9 @@ def _describe_all(
         message = _describe(error, model_class, location)
         if message not in problems.setdefault(location, []):
             problems[location].append(message)
-    return problems
+    # A list is called too short, too, when what it holds is wrong.
+    short = [one for one in problems if any(other[: len(one)] == one and other != one for other in problems)]
+    return {one: messages for one, messages in problems.items() if one not in short}
 
 
 def _format_problems(problems: Mapping[Location, Sequence[str]], where: str, source: str) -> Iterator[str]:
@@ -189,10 +165,10 @@ def _describe(error: ErrorDetails, model_class: type[BaseModel], location: Locat
     if kind == "missing":
         return "missing; this key has no default"
     if kind in _BOUNDS and isinstance(got, bool):
-        return f"expected a number, got {_format_value(got)}"
+        return f"expected a number, got {format_value(got)}"
     if kind in _BOUNDS:
         words, key = _BOUNDS[kind]
-        return f"must be {words} {context[key]}, got {_format_value(got)}"
+        return f"must be {words} {context[key]}, got {format_value(got)}"
     if kind in ("literal_error", "enum"):
         return _describe_choice(got, str(context["expected"]))
     if kind in ("too_short", "too_long"):
@@ -200,16 +176,16 @@ def _describe(error: ErrorDetails, model_class: type[BaseModel], location: Locat
         return f"expected {words} {context[key]} item(s), got {context['actual_length']}"
     expected = next((words for prefix, words in _EXPECTED.items() if kind.startswith(prefix)), "")
     if expected and kind.endswith(("_type", "_parsing", "_from_float", "number", "_required", "_size", "_unicode")):
-        return f"expected {expected}, got {_format_value(got)}"
+        return f"expected {expected}, got {format_value(got)}"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    return message if kind == "value_error" else f"{message[:1].lower()}{message[1:]}, got {_format_value(got)}"
+    return message if kind == "value_error" else f"{message[:1].lower()}{message[1:]}, got {format_value(got)}"
 
 
 def _describe_choice(got: Any, expected: str) -> str:
     choices = re.findall(r"'([^']*)'", expected)
     if isinstance(got, str) and choices:
         return f"unknown value {got!r}{suggest(got, choices)}"
-    return f"expected {expected}, got {_format_value(got)}"
+    return f"expected {expected}, got {format_value(got)}"
 
 
 def _known_keys(model_class: type[BaseModel], location: Location) -> list[str]:
@@ -218,7 +194,7 @@ def _known_keys(model_class: type[BaseModel], location: Location) -> list[str]:
         if isinstance(part, str):
             fields = [model.model_fields[part] for model in models if part in model.model_fields]
             # Another part of a location is a key of a mapping, whose values are of the models that were found.
-            models = [nested for field in fields for nested in _nested_models(field.annotation)] or models
+            models = [nested for field in fields for nested in nested_models(field.annotation)] or models
     return [name for model in models for name in model.model_fields]
 
 
@@ -242,38 +218,17 @@ def _find_boolean(value: Any, got: Any, location: Location) -> Iterator[tuple[Lo
             yield from _find_boolean(value[key], got[key], (*location, key))
 
 
-# -- types ----------------------------------------------------------------------------------------------------------
-
-
-def _nested_models(annotation: Any) -> list[type[BaseModel]]:
-    """Lists the models in a type such as `tuple[Component, ...] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in _nested_models(part)]
-
-
-def _format_annotation(annotation: Any) -> str:
-    origin, parts = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return " | ".join(repr(part) for part in parts)
-    if origin in (Union, types.UnionType):
-        return " | ".join(_format_annotation(part) for part in parts)
-    if parts:
-        inner = ", ".join("..." if part is Ellipsis else _format_annotation(part) for part in parts)
-        return f"{_type_name(origin)}[{inner}]"
-    return _type_name(annotation)
-
-
-def _type_name(annotation: Any) -> str:
-    return "None" if annotation is types.NoneType else cast(str, getattr(annotation, "__name__", str(annotation)))
-
-
-def _format_value(value: Any) -> str:
-    """Writes a value as YAML has it, cut to a line."""
-    words: dict[Any, str] = {None: "null", True: "true", False: "false"}
-    if value is None or isinstance(value, bool):
-        return words[value]
-    if isinstance(value, BaseModel):
-        value = value.model_dump()
-    text = repr(list(value) if isinstance(value, (tuple, set, frozenset)) else value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def _find_unusable(data: Any, location: Location = ()) -> Iterator[tuple[Location, Any, str]]:
+    """Finds values that no run can use, also where the part that takes them does not look; yields what is expected."""
+    if isinstance(data, float) and not abs(data) < _LARGEST:
+        yield location, data, f"a finite number below {_LARGEST:.0e}"
+    elif isinstance(data, int) and not isinstance(data, bool) and not -(2**63) <= data < 2**63:
+        yield location, data, "a whole number of at most 64 bits"
+    elif isinstance(data, str) and _UNWRITABLE.search(data):
+        yield location, data, "text without null characters and halves of surrogate pairs"
+    elif isinstance(data, Mapping):
+        for key, value in data.items():
+            yield from _find_unusable(value, (*location, key))
+    elif isinstance(data, (list, tuple)):
+        for index, value in enumerate(data):
+            yield from _find_unusable(value, (*location, index))

@@ -14,13 +14,15 @@ from mmalign.data.records import Media, Message, Part, Record
 from mmalign.errors import MediaError
 from mmalign.media.images import read_header
 from mmalign.modality import Modality
+from mmalign.shown_text import show_controls
+from mmalign.terminal import show_text
 
 _TRAINED, _CONTEXT, _HEADING = "bold green", "dim", "bold"
 
 
 def print_record(record: Record, modality: Modality | None, console: Console) -> None:
     """Prints every response with its prompt; without a modality, or responses, the messages."""
-    console.rule(Text(record.id))
+    console.rule(show_text(record.id, lines=False))
     if modality is None or not record.responses:
         media = {one.mid: one for one in record.media}
         _print_messages("prompt", record.prompt, media, console)
@@ -29,7 +31,8 @@ def print_record(record: Record, modality: Modality | None, console: Console) ->
         return
     for response, encoded in zip(record.responses, modality.encode(record), strict=True):
         cut = f", {encoded.truncated} cut off" if encoded.truncated else ""
-        _print(Text(f"{response.rid} ({encoded.steps} of {encoded.size} positions trained on{cut})", _HEADING), console)
+        heading = f"{response.rid} ({encoded.steps} of {encoded.size} positions trained on{cut})"
+        _print(show_text(heading, _HEADING, lines=False), console)
         _print(paint(modality.render(encoded), marks=console.color_system is None), console)
 
 
@@ -38,16 +41,20 @@ def paint(pieces: Iterable[tuple[str, bool]], *, marks: bool = False) -> Text:
     text = Text()
     for piece, trained in pieces:
         shown = f"⟦{piece}⟧" if trained and marks else piece
-        text.append(_show_controls(shown), _TRAINED if trained else _CONTEXT)
+        text.append(show_controls(shown), _TRAINED if trained else _CONTEXT)
     return text
 
 
 def _print_messages(heading: str, messages: Sequence[Message], media: Mapping[str, Media], console: Console) -> None:
     for message in messages:
         speaker = f"{message.role} {message.name}" if message.name else message.role
-        line = Text(f"{heading} {speaker}: ", _HEADING)
+        line = show_text(f"{heading} {speaker}: ", _HEADING, lines=False)
+        if message.reasoning_content:
+            line.append(show_controls(f"({message.reasoning_content}) "), _CONTEXT)
         for part in message.content:
-            line.append(_show_controls(part.text or "" if part.type == "text" else _describe(part, media)), "")
+            line.append(show_controls(part.text or "" if part.type == "text" else _describe(part, media)), "")
+        for call in message.tool_calls:
+            line.append(show_controls(f"{call.function.name}({call.function.arguments})"), _CONTEXT)
         _print(line, console)
 
 
@@ -65,8 +72,3 @@ def _describe(part: Part, media: Mapping[str, Media]) -> str:
 
 def _print(text: Text, console: Console) -> None:
     console.print(text, soft_wrap=True, highlight=False)
-
-
-def _show_controls(text: str) -> str:
-    # Data must not steer the terminal: ␛ for escape and so on, but line breaks and tabs stay.
-    return "".join(chr(0x2400 + ord(char)) if ord(char) < 32 and char not in "\n\t" else char for char in text)

@@ -26,13 +26,18 @@ def cached_tokenizer(file: Path) -> Path:
     return _cached(file, "tokenizer", lambda target: _convert_tokenizer(file, target))
 
 
+def cached_settings(file: Path) -> Path:
+    """Returns a folder with the configuration of a GGUF file's network, converting it if that was not done before."""
+    return _cached(file, "configuration", lambda target: _convert_settings(file, target))
+
+
 def cached_network(file: Path, dtype: torch.dtype) -> Path:
     """Returns a folder with the dequantised weights of a GGUF file in `dtype`, as safetensors."""
     return _cached(file, str(dtype).removeprefix("torch."), lambda target: _convert_network(file, dtype, target))
 
 
 def _cached(file: Path, part: str, convert: Callable[[Path], None]) -> Path:
-    folder = cache_folder("gguf") / f"{file.stem}-{_digest(file)[:16]}"
+    folder = cache_folder("gguf") / f"{file.stem}-{file_digest(file)[:16]}"
     target = folder / part
     if target.is_dir():
         return target
@@ -53,7 +58,8 @@ def _cached(file: Path, part: str, convert: Callable[[Path], None]) -> Path:
 
 
 @lru_cache(maxsize=8)
-def _digest(file: Path) -> str:
+def file_digest(file: Path) -> str:
+    """Returns the SHA-256 of a file's content."""
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while block := stream.read(1 << 22):
@@ -65,6 +71,12 @@ def _convert_tokenizer(file: Path, target: Path) -> None:
     from transformers import AutoTokenizer
 
     AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(target)
+
+
+def _convert_settings(file: Path, target: Path) -> None:
+    from transformers import AutoConfig
+
+    AutoConfig.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(target)
 
 
 def _convert_network(file: Path, dtype: torch.dtype, target: Path) -> None:

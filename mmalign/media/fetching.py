@@ -6,25 +6,23 @@ import base64
 import binascii
 import difflib
 import hashlib
-import time
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import IO, TYPE_CHECKING
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
+from mmalign.addresses import show_address
 from mmalign.errors import MediaError
+from mmalign.media.web import fetch
 
 if TYPE_CHECKING:
-    import httpx2
-
     from mmalign.data.record_rows import Media
     from mmalign.media.images import MediaLimits
 
 _SHOWN = 40  # characters of a long URI that a message quotes
 _LISTED = 10_000  # files of a folder that are looked through for a similar name
-_REDIRECTS = 5
 _WEB = ("http", "https")
 
 
@@ -50,7 +48,12 @@ def open_bytes(media: Media, limits: MediaLimits) -> IO[bytes]:
     if media.uri.startswith("data:"):
         return BytesIO(_decode_data(media.uri, limits))
     if "://" in media.uri:
-        return BytesIO(_fetch(media.uri, limits))
+        if not is_web_address(media.uri):
+            scheme = media.uri.partition("://")[0]
+            raise MediaError(f"{scheme[:_SHOWN]}:// is not read; expected a path, a data: URI, http:// or https://")
+        content = fetch(media.uri, limits)
+        _check_size(len(content), limits)
+        return BytesIO(content)
     return _open_file(Path(media.uri), limits)
 
 
@@ -61,17 +64,14 @@ def has_scheme(uri: str) -> bool:
 
 def is_web_address(uri: str) -> bool:
     """Tells whether a URI is of http or https."""
-    return urlsplit(uri).scheme in _WEB
+    return uri.partition("://")[0].lower() in _WEB
 
 
 def show_uri(uri: str) -> str:
     """Words a URI for messages: without what may be secret in an address, and not the content of a `data:` URI."""
     if uri.startswith("data:"):
         return uri if len(uri) <= _SHOWN else f"{uri[:_SHOWN]}... ({len(uri)} characters)"
-    if has_scheme(uri):
-        parts = urlsplit(uri)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    return uri
+    return show_address(uri) if has_scheme(uri) else uri
 
 
 def _check_size(size: int, limits: MediaLimits) -> None:
@@ -119,34 +119,3 @@ def _decode_data(uri: str, limits: MediaLimits) -> bytes:
             raise MediaError("a data: URI that is not base64") from None
     _check_size(len(content), limits)
     return content
-
-
-def _fetch(url: str, limits: MediaLimits) -> bytes:
-    if not is_web_address(url):
-        raise MediaError(f"{urlsplit(url).scheme}:// is not read; expected a path, a data: URI, http:// or https://")
-    if not limits.remote:
-        raise MediaError("on another machine; save it beside the data, or set data.allow_remote_media: true")
-    import httpx2
-
-    try:
-        with httpx2.Client(timeout=limits.timeout, follow_redirects=True, max_redirects=_REDIRECTS) as client:
-            # A compressed answer could unpack to more than the limit before it is counted.
-            with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
-                return _receive(response, limits)
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-        raise MediaError(f"cannot be fetched: {type(error).__name__}: {error}") from None
-
-
-def _receive(response: httpx2.Response, limits: MediaLimits) -> bytes:
-    deadline = time.monotonic() + limits.timeout
-    if not response.is_success:
-        raise MediaError(f"cannot be fetched: HTTP {response.status_code}")
-    content = bytearray()
-    for chunk in response.iter_raw():
-        content += chunk
-        if len(content) > limits.size:
-            break
-        if time.monotonic() > deadline:
-            raise MediaError(f"cannot be fetched: not done within {limits.timeout:g} s")
-    _check_size(len(content), limits)
-    return bytes(content)

@@ -47,6 +47,7 @@ class MediaLimits:
         remote: True if http and https may be fetched.
         timeout: seconds that fetching one file may take.
         samples: of a sound, over all channels.
+        private_hosts: hosts with a private or loopback address that may be fetched from, by the name in the address.
     """
 
     pixels: int = 64_000_000
@@ -54,6 +55,7 @@ class MediaLimits:
     remote: bool = False
     timeout: float = 30.0
     samples: int = 250_000_000
+    private_hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

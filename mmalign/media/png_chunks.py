@@ -26,7 +26,7 @@ def tidy_png(file: IO[bytes], *, pixels: bool) -> BytesIO:
         file: at its beginning.
         pixels: False to leave them out, which is enough to read the header.
     """
-    before = [file.read(len(SIGNATURE))]
+    before: list[bytes] = [file.read(len(SIGNATURE))]
     behind: list[bytes] = []
     while len(head := file.read(8)) == 8:
         size, name = struct.unpack(">L4s", head)

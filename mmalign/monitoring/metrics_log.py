@@ -6,6 +6,7 @@ is `null`, and `"non_finite": {"loss": "nan"}` says what it was. `time` is in se
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -14,9 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from mmalign.errors import ConfigError, suggest
 
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
 FILE = "metrics.jsonl"
 
 _PACKAGES = {"comet_ml": "comet-ml"}
+_MODULES = {"tensorboard": "torch.utils.tensorboard"}
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -35,6 +34,9 @@ def check_trackers(names: Sequence[str]) -> None:
     Raises:
         ConfigError: names the key, the nearest tracker, or the command that installs the package.
     """
+    # Not at the top: it imports torch, and the log can be read without.
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
     known = [str(name) for name in LOGGER_TYPE_TO_CLASS]
     available = {str(name) for name in get_available_trackers()}
     for index, name in enumerate(names):
@@ -43,6 +45,15 @@ def check_trackers(names: Sequence[str]) -> None:
         if name not in available:
             command = f"pip install {_PACKAGES.get(name, name)}"
             raise ConfigError(f"trackers.{index}: {name!r} is not installed; install it with `{command}`")
+        _try_import(name, f"trackers.{index}")
+
+
+def _try_import(name: str, key: str) -> None:
+    """Imports a tracker's package: one that is there may still be broken, which a run would meet at its first step."""
+    try:
+        importlib.import_module(_MODULES.get(name, name))
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ConfigError(f"{key}: {name!r} cannot be imported: {type(error).__name__}: {error}") from None
 
 
 class MetricsLog:
@@ -99,6 +110,8 @@ class MetricsLog:
 
     def write_image(self, step: int, name: str, image: Image) -> None:
         """Shows a PIL image in those trackers that take some; the main process calls it, after `write`."""
+        import numpy as np
+
         for tracker in self._accelerator.trackers if self._accelerator is not None and self._trackers else ():
             if tracker.name == "tensorboard":
                 pixels = np.asarray(image.convert("RGB"))[None]  # [1, H, W, 3]

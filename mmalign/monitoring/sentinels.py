@@ -11,6 +11,7 @@ from mmalign.compute.batch import Batch
 from mmalign.errors import DataError, TrainingError
 from mmalign.losses.objectives import Objective
 from mmalign.monitoring.sampler_gap import sampler_gaps
+from mmalign.specs import ObjectiveSpec
 
 MAX_START_GAP = 0.1
 """Nats per step by which two scorings of the same steps may differ: bfloat16 gives about 0.02, a mistake gives 1."""
@@ -51,6 +52,11 @@ def check_same_sampler(values: Mapping[str, Tensor]) -> None:
             )
 
 
+def describe_elements(spec: ObjectiveSpec) -> str:
+    """Says in words what an objective is about."""
+    return _ELEMENTS.get(spec.over) or _ELEMENTS[spec.per]
+
+
 def check_covered(objectives: Sequence[Objective], totals: Sequence[Tensor], batch: Batch) -> None:
     """Checks that every objective finds something to train on in the first batch.
 
@@ -59,7 +65,7 @@ def check_covered(objectives: Sequence[Objective], totals: Sequence[Tensor], bat
     """
     for objective, total in zip(objectives, totals, strict=True):
         if not total[0]:
-            wanted = _ELEMENTS.get(objective.spec.over) or _ELEMENTS[objective.spec.per]
+            wanted = describe_elements(objective.spec)
             example = f", e.g. {batch.records[0].id!r}" if batch.records else ""
             raise DataError(
                 f"data.train: objective {objective.spec.name!r} trains on {wanted}, but the first "

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from mmalign.binding import read_binding
-from mmalign.config.components import Component, RewardComponent
+from mmalign.config.components import Component, RewardComponent, place
 from mmalign.config.run_config import RunConfig
 from mmalign.decoding import Decoding
 from mmalign.errors import ConfigError, PluginError, suggest
@@ -19,8 +20,10 @@ from mmalign.parts import Collector, Engine, Evaluator, Reward, Transform
 from mmalign.planning.checks import (
     check_consulted,
     check_exports,
+    check_group,
     check_log_prob_kind,
     check_online,
+    check_prompts,
     check_reference,
     check_sampled_network,
     check_temperature,
@@ -28,11 +31,14 @@ from mmalign.planning.checks import (
 )
 from mmalign.planning.components import check_components
 from mmalign.planning.overlap import check_overlap
-from mmalign.planning.plan import BoundAdvantage, Builder, place, plan_run
+from mmalign.planning.plan import BoundAdvantage, Builder, plan_run
 from mmalign.planning.quantities import Plan
 from mmalign.registry import Registry, load_object
+from mmalign.rewards.global_state import preserved_state
 from mmalign.rewards.scorer import BoundReward, RewardScorer
 from mmalign.specs import AdvantageSpec, ModalitySpec, ObjectiveSpec, Spec, TargetSpec
+
+_LABEL = re.compile(r"[^\W\d_][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,7 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
     advantage = _bind_advantage(builder, config)
     check_online(config, builder.prefix)
     plan = plan_run(builder, objectives, modality_spec, advantage, config)
+    check_prompts(config, plan, builder.prefix)
     axes = {provider.name: provider.axes for provider in plan.providers}
     objectives = tuple(bind_axes(objective, axes) for objective in objectives)
     modality = builder.build("modality", config.modality, "modality")
@@ -134,6 +141,7 @@ def assemble(config: RunConfig, registry: Registry, source: str = "") -> Assembl
         teachers=_build_teachers(builder, config, modality, plan),
     )
     check_sampled_network(assembly, builder.prefix)
+    check_group(assembly, builder.prefix)
     if config.train.overlap_parts > 1:
         check_overlap(assembly, f"{builder.prefix}train.overlap_parts")
     return assembly
@@ -178,30 +186,51 @@ def _bind_advantage(builder: Builder, config: RunConfig) -> BoundAdvantage | Non
     spec = cast(AdvantageSpec, spec)
     plugin = builder.plugin_of("advantage", config.advantage)
     binding = read_binding(spec, plugin)
-    return BoundAdvantage(spec.name, load_object(spec.function), binding.inputs, parameters)
+    return BoundAdvantage(spec.name, load_object(spec.function), binding.inputs, parameters, spec.min_group)
 
 
 def _build_scorer(builder: Builder, config: RunConfig) -> RewardScorer | None:
     rewards = [
-        BoundReward(component, _build_reward(builder, component, place("rewards", index, config.rewards)))
+        _build_reward(builder, component, place("rewards", index, config.rewards))
         for index, component in enumerate(config.rewards)
     ]
+    _check_labels(builder, rewards)
     return RewardScorer(rewards, config.composition) if rewards else None
 
 
-def _build_reward(builder: Builder, component: RewardComponent, where: str) -> Reward:
-    spec, parameters = builder.bind("reward", component, where)
-    reserved = sorted(parameters.keys() & RewardComponent.model_fields.keys())
+def _build_reward(builder: Builder, component: RewardComponent, where: str) -> BoundReward:
+    spec = builder.find("reward", component, where)
+    more: dict[str, Any] = {}
+    if "label" in load_object(spec.config).model_fields:  # the reward's own parameter, not its name
+        more = {} if component.label is None else {"label": component.label}
+        component = component.model_copy(update={"label": None})
+    spec, parameters = builder.bind("reward", component, where, **more)
+    reserved = sorted(parameters.keys() & RewardComponent.model_fields.keys() - {"label"})
     if reserved:
         raise PluginError(f"reward {spec.name!r} has a parameter {reserved[0]!r}, a key that all rewards have")
-    reward: Reward = load_object(cast(TargetSpec, spec).target)(**parameters)
+    with preserved_state():  # the file of a function is run here
+        reward: Reward = load_object(cast(TargetSpec, spec).target)(**parameters)
     key = builder.prefix + where
     _check_dimensions(spec, reward.dimensions, component, key)
     if component.cache and not reward.deterministic:
         raise ConfigError(
             f"{key}.cache: reward {spec.name!r} is not declared deterministic, so its scores may not be kept"
         )
-    return reward
+    return BoundReward(component, reward)
+
+
+def _check_labels(builder: Builder, rewards: Sequence[BoundReward]) -> None:
+    taken: dict[str, str] = {}
+    for index, bound in enumerate(rewards):
+        label = bound.component.label
+        where = place("rewards", index, [one.component for one in rewards])
+        if label is not None and not _LABEL.fullmatch(str(label)):
+            expected = "expected letters, digits, _, - and ., beginning with a letter"
+            raise ConfigError(f"{builder.prefix}{where}.label: got {label!r}; {expected}")
+        if label in (*taken, "unscored"):
+            other = taken.get(str(label), "the metric reward/unscored")
+            raise ConfigError(f"{builder.prefix}{where}.label: {label!r} is the name of {other}, too; choose another")
+        taken[str(label or bound.component.name)] = where
 
 
 def _check_dimensions(spec: Spec, dimensions: Sequence[str], component: RewardComponent, where: str) -> None:

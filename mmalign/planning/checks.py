@@ -41,6 +41,28 @@ def check_online(config: RunConfig, prefix: str) -> None:
         )
 
 
+def check_group(assembly: Assembly, prefix: str) -> None:
+    """Advantages relative to the other responses to a prompt need others."""
+    size = assembly.collector.independent_group if assembly.collector else None
+    advantage, component = assembly.advantage, assembly.config.collector
+    if advantage is not None and component is not None and size is not None and size < advantage.min_group:
+        raise ConfigError(
+            f"{prefix}collector.group_size: {component.name!r} samples {size} response to a prompt, but advantage "
+            f"{advantage.name!r} compares the responses to a prompt with each other, so it would always be 0; expected "
+            f"at least {advantage.min_group}"
+        )
+
+
+def check_prompts(config: RunConfig, plan: Plan, prefix: str) -> None:
+    """Quantities that compare prompts with each other need several in a global batch."""
+    for name, least in plan.comparing.items():
+        if config.train.batch_size < least:
+            raise ConfigError(
+                f"{prefix}train.batch_size: got {config.train.batch_size}, but {name!r} compares the prompts of a "
+                f"global batch with each other, so with one prompt it would never change; expected at least {least}"
+            )
+
+
 def check_consulted(config: RunConfig, modality: Modality, prefix: str) -> None:
     """A network that the modality asks for must be there."""
     for name in sorted(modality.consults - {"policy", "reference"} - config.teachers.keys()):

@@ -6,14 +6,11 @@ seen when they are joined.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 from mmalign.binding import ENGINE_PARAMETERS, check_keywords, owner_of, read_binding, read_keywords
-from mmalign.config.components import Component
-from mmalign.config.run_config import COMPONENT_KINDS, RunConfig
+from mmalign.config.run_config import RunConfig
 from mmalign.errors import ErrorList
-from mmalign.planning.plan import Builder, place
+from mmalign.planning.early_checks import iter_components
+from mmalign.planning.plan import Builder
 from mmalign.signatures import as_builder, read_signature
 from mmalign.specs import AdvantageSpec, ModalitySpec, ObjectiveSpec, QuantitySpec, Spec, TargetSpec
 
@@ -31,18 +28,6 @@ def check_components(builder: Builder, config: RunConfig) -> None:
             spec, parameters = builder.bind(kind, component, where)
             check_parameters(spec, set(parameters), builder.plugin_of(kind, component))
     errors.raise_all()
-
-
-def iter_components(config: RunConfig) -> Iterator[tuple[str, Component, str]]:
-    """Yields the kind of every part that a configuration names, its component and its key path."""
-    for path, kind in COMPONENT_KINDS.items():
-        found: Any = config
-        for key in path.split("."):
-            found = getattr(found, key, None)
-        components = found if isinstance(found, (list, tuple)) else () if found is None else (found,)
-        for index, component in enumerate(components):
-            known = component if isinstance(component, Component) else Component.model_validate(component)
-            yield kind, known, f"{path}[{index}]" if kind == "transform" else place(path, index, components)
 
 
 def check_parameters(spec: Spec, fields: set[str], plugin: str) -> None:

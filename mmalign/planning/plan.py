@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from mmalign.binding import check_keywords, needs_of, owner_of, read_keywords
-from mmalign.config.components import Component
+from mmalign.config.components import Component, place
 from mmalign.config.run_config import RunConfig
 from mmalign.config.validation import validate_parameters
 from mmalign.errors import ConfigError
@@ -30,6 +30,7 @@ class BoundAdvantage:
     function: Any
     inputs: Mapping[str, str]
     parameters: Mapping[str, Any]
+    min_group: int = 1
 
     def estimate(self, values: Mapping[str, Tensor]) -> Tensor:
         """Computes advantages [N] or [N, T] from quantities by name."""
@@ -62,23 +63,18 @@ class Builder:
         """Names the plugin that offers the part that a component names."""
         return self.registry.find(kind, component.name, kind).plugin.name
 
-    def bind(self, kind: str, component: Component, where: str) -> tuple[Spec, dict[str, Any]]:
-        """Finds the spec, and validates the parameters by its config model."""
+    def bind(self, kind: str, component: Component, where: str, **more: Any) -> tuple[Spec, dict[str, Any]]:
+        """Finds the spec, and validates the parameters, and `more` of them, by its config model."""
         spec = self.find(kind, component, where)
         if spec.paper:
             self.papers[spec.name] = spec.paper
-        parameters = validate_parameters(spec, component.parameters, where, self.source)
+        parameters = validate_parameters(spec, component.parameters | more, where, self.source)
         return spec, {name: getattr(parameters, name) for name in type(parameters).model_fields}
 
     def build(self, kind: str, component: Component, where: str) -> Any:
         """Builds the part that a component names."""
         spec, parameters = self.bind(kind, component, where)
         return load_object(cast(TargetSpec, spec).target)(**parameters)
-
-
-def place(key: str, index: int, components: Sequence[Component]) -> str:
-    """The key path of a component; the only one of its list may stand in the file without a list."""
-    return key if len(components) == 1 else f"{key}[{index}]"
 
 
 def plan_run(

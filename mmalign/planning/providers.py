@@ -55,4 +55,14 @@ def rollout_providers(reward_names: Sequence[str], *, stored: bool = False) -> l
 
 def plugin_provider(spec: QuantitySpec, origin: str) -> Provider:
     """Provider of a quantity that a plugin registered."""
-    return Provider(spec.name, spec.axes, spec.stage, (), spec.compute, origin, module=spec.module, spec=spec)
+    return Provider(
+        spec.name,
+        spec.axes,
+        spec.stage,
+        (),
+        spec.compute,
+        origin,
+        module=spec.module,
+        spec=spec,
+        min_prompts=spec.min_prompts,
+    )

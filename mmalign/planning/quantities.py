@@ -62,6 +62,7 @@ class Provider:
         inputs: which quantity each parameter of the function, or of the module's `forward`, gets.
         given: parameters of the function that the engine fills with something else, e.g. `context`.
         spec: what a plugin announced; `inputs`, `given` and `needs` are read from it once the quantity is needed.
+        min_prompts: see `QuantitySpec`.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Provider:
     inputs: Mapping[str, str] = field(default_factory=dict)
     given: tuple[str, ...] = ()
     spec: QuantitySpec | None = None
+    min_prompts: int = 1
 
     @property
     def part(self) -> str:
@@ -141,6 +143,11 @@ class Plan:
             if match := _DIVERGENCE.fullmatch(name):
                 divergences.setdefault(match[1], []).append(Divergence(match[2]))
         return ForwardPlan.of(*outputs, **divergences)
+
+    @property
+    def comparing(self) -> dict[str, int]:
+        """Quantities that compare prompts of a global batch with each other, and how many prompts they need."""
+        return {one.name: one.min_prompts for one in self.providers if one.min_prompts > 1}
 
     @property
     def needs_reference(self) -> bool:

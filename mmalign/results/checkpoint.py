@@ -16,6 +16,7 @@ import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,27 @@ class Checkpoint:
     step: int
     tensors: dict[str, dict[str, Tensor]]
     state: dict[str, Any]
+
+
+class SaveClock:
+    """Says when the next checkpoint is due by the time.
+
+    Args:
+        minutes: from one checkpoint, or the start, to the next; 0 for none.
+    """
+
+    def __init__(self, minutes: float) -> None:
+        self._seconds = 60 * minutes
+        self._last = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """True once the time is over."""
+        return self._seconds > 0 and time.monotonic() - self._last >= self._seconds
+
+    def restart(self) -> None:
+        """Begins anew, after a checkpoint."""
+        self._last = time.monotonic()
 
 
 def save_checkpoint(
@@ -219,7 +241,21 @@ def _remove(path: Path) -> None:
 
 def _remove_leftovers(root: Path) -> None:
     for path in root.glob("step-*.tmp-*"):
-        shutil.rmtree(path)
+        if not _is_written(path.name.rpartition("-")[2]):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_written(owner: str) -> bool:
+    """Returns whether another process that lives is writing a partial folder, which is named by its pid."""
+    if not owner.isdigit() or int(owner) == os.getpid():
+        return False
+    try:
+        os.kill(int(owner), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _iter_newest_first(root: Path) -> Iterator[tuple[int, Path]]:

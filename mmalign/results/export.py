@@ -13,10 +13,12 @@ from mmalign.config.run_config import dump_config
 from mmalign.monitoring.sample_grids import copy_grids
 from mmalign.plugins import provenance
 from mmalign.results.report import ModelCard, write_model_card
+from mmalign.results.writing import replace_text
 from mmalign.run import Run
 
 MODEL = "model"
 MERGED = "merged"
+RESULTS = "results.json"
 
 
 def export_run(run: Run) -> None:
@@ -46,11 +48,12 @@ def _write_folder(folder: Path, write: Callable[[Path], None]) -> None:
 
 def _write_model(run: Run, folder: Path) -> None:
     run.assembly.modality.save(run.model, str(folder))
-    _save_heads(run, folder)
-    _write_card(run, folder)
+    save_heads(run, folder)
+    write_card(run, folder, adapter=run.assembly.modality.adapter)
 
 
-def _save_heads(run: Run, folder: Path) -> None:
+def save_heads(run: Run, folder: Path) -> None:
+    """Writes the heads that were trained beside the network, if there are any, to `heads.safetensors`."""
     if len(run.policy.heads):
         tensors = {name: value.detach().cpu().contiguous() for name, value in run.policy.heads.state_dict().items()}
         save_file(tensors, folder / "heads.safetensors")
@@ -60,21 +63,24 @@ def _write_results(run: Run) -> None:
     rows = [{"prompt": prompt, "before": old, "after": new} for prompt, old, new in run.examples]
     results = {"steps": run.step, "before": run.before, "after": run.after, "examples": rows}
     text = json.dumps(results, indent=2, ensure_ascii=False)
-    (run.output / "results.json").write_text(f"{text}\n", encoding="utf-8")
+    replace_text(run.output / RESULTS, f"{text}\n")
 
 
-def _write_card(run: Run, folder: Path) -> None:
+def write_card(run: Run, folder: Path, *, adapter: bool) -> None:
+    """Writes the model card of an adapter or of a whole network."""
     card = ModelCard(
         base_model=run.model.name,
         objective=[objective.spec.name for objective in run.objectives],
         config=dump_config(run.config),
         steps=run.step,
-        adapter=run.assembly.modality.adapter,
+        adapter=adapter,
         plugins={item["name"]: item["version"] for item in provenance(run.assembly.registry.plugin_set)},
         before=run.before,
         after=run.after,
         examples=run.examples,
         grids=copy_grids(run, folder),
         papers=run.assembly.papers,
+        changes=run.changes,
+        notes=run.assembly.modality.notes(),
     )
     write_model_card(folder, card)

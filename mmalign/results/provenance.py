@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from accelerate.utils import gather_object
 
-from mmalign.caches.fingerprints import hash_tensors
+from mmalign.data.records import Record
 from mmalign.errors import PluginError
+from mmalign.masking import mask_values
 from mmalign.plugins import provenance
+from mmalign.results.writing import replace_text
 from mmalign.run import Run
 from mmalign.versions import installed_versions
 
 
 def write_provenance(run: Run) -> None:
     """Writes `run.json` into the run's folder."""
-    text = json.dumps(collect_provenance(run), indent=2, ensure_ascii=False)
-    Path(run.output, "run.json").write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(mask_values(collect_provenance(run)), indent=2, ensure_ascii=False)
+    replace_text(run.output / "run.json", text + "\n")
 
 
 def collect_provenance(run: Run) -> dict[str, Any]:
@@ -29,14 +32,27 @@ def collect_provenance(run: Run) -> dict[str, Any]:
         "plugins": provenance(run.assembly.registry.plugin_set),
         "seed": run.config.train.seed,
         "model": run.model.name,
-        "teachers": {name: hash_tensors(teacher.weights()) for name, teacher in run.backend.teachers.items()},
-        "encoding": run.assembly.modality.fingerprint(),
+        "teachers": run.loaded.get("teachers", {}),
+        "encoding": run.loaded.get("encoding"),
+        "loaded": run.loaded,
+        "changes": run.changes,
         "rewards": list(run.backend.reward_names),
-        "data": {"train": run.source.fingerprint, "quarantined": run.source.quarantined},
+        "data": {
+            "train": run.source.fingerprint,
+            "eval": _hash_records(run.held_out),
+            "quarantined": run.source.quarantined,
+        },
         "processes": run.accelerator.num_processes,
         "device": str(run.accelerator.device),
         "papers": dict(run.assembly.papers),
     }
+
+
+def _hash_records(records: Sequence[Record]) -> str:
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(record.to_json().encode("utf-8", errors="surrogatepass"))
+    return digest.hexdigest()
 
 
 def check_same_plugins(run: Run) -> None:

@@ -6,13 +6,16 @@ Responses and names are foreign text: they are fenced or escaped, so that no mod
 from __future__ import annotations
 
 import html
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from mmalign.masking import mask_text
 from mmalign.monitoring.progress import format_change
 
 FILE = "README.md"
@@ -37,6 +40,8 @@ class ModelCard:
         examples: (prompt, response before, response after).
         grids: (title, path in the folder) of pictures of held-out samples.
         papers: what the parts implement: title and identifier, by part name.
+        changes: what was changed while the run went: `step`, `key`, `old` and `new` value.
+        notes: what the modality tells of the model and of the records that were encoded.
     """
 
     base_model: str
@@ -50,13 +55,15 @@ class ModelCard:
     examples: Sequence[tuple[str, str, str]] = ()
     grids: Sequence[tuple[str, str]] = ()
     papers: Mapping[str, str] = field(default_factory=dict)
+    changes: Sequence[Mapping[str, Any]] = ()
+    notes: Sequence[str] = ()
 
 
 def write_model_card(directory: Path, card: ModelCard) -> Path:
-    """Writes `README.md`, in the format of the Hugging Face hub, and returns its path."""
+    """Writes `README.md`, in the format of the Hugging Face hub and with secrets masked, and returns its path."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / FILE
-    path.write_text(render_model_card(card), encoding="utf-8")
+    path.write_text(mask_text(render_model_card(card)), encoding="utf-8")
     return path
 
 
@@ -69,6 +76,7 @@ def render_model_card(card: ModelCard) -> str:
         _render_examples(card),
         _render_grids(card),
         _render_loading(card),
+        _render_notes(card),
         _render_training(card),
         _render_papers(card),
     )
@@ -125,10 +133,21 @@ def _render_loading(card: ModelCard) -> str:
     return f"## Loading\n\nThis folder holds an adapter of the base model.\n\n{_fence(code, 'python')}"
 
 
+def _render_notes(card: ModelCard) -> str:
+    return "\n".join(["## Notes", "", *(f"- {_escape(note)}" for note in card.notes)]) if card.notes else ""
+
+
 def _render_training(card: ModelCard) -> str:
     versions = ", ".join(f"{_code(name)} {_escape(version)}" for name, version in card.plugins.items())
     plugins = f"Plugins: {versions}.\n\n" if versions else ""
-    return f"## Training\n\n{plugins}{_fence(card.config.rstrip(), 'yaml')}"
+    changes = "\n".join(_render_change(change) for change in card.changes)
+    history = f"The run was resumed with other settings; before, they were:\n\n{changes}\n\n" if changes else ""
+    return f"## Training\n\n{plugins}{history}{_fence(card.config.rstrip(), 'yaml')}"
+
+
+def _render_change(change: Mapping[str, Any]) -> str:
+    old = json.dumps(change["old"], ensure_ascii=False)
+    return f"- {_code(change['key'])} up to step {change['step']}: {_code(old)}"
 
 
 def _render_papers(card: ModelCard) -> str:

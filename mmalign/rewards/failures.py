@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from math import isnan
 
 from mmalign.errors import TrainingError
+from mmalign.foreign import describe_error
 
 logger = logging.getLogger(__name__)
 
@@ -54,5 +55,5 @@ class FailureCount:
 
 
 def describe(error: Exception) -> str:
-    """Writes an exception in one line."""
-    return f"{type(error).__name__}: {error}"
+    """Writes an exception in one line, with the last line of its author's files that ran."""
+    return describe_error(error, None, error.__traceback__)

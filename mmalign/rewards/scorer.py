@@ -25,6 +25,7 @@ from mmalign.names import distinct_names
 from mmalign.parts import Reward
 from mmalign.rewards.composition import Composition
 from mmalign.rewards.failures import FailureCount, Outcome, Scores
+from mmalign.rewards.global_state import preserved_state
 from mmalign.rewards.keys import content_key
 from mmalign.rewards.scoring import Key, ScoreCache, score_distinct
 from mmalign.values import Generated, Rollout, Sample
@@ -56,14 +57,15 @@ class RewardScorer:
     """Scores samples with rewards of K dimensions in all.
 
     Attributes:
-        names: of the K columns: a reward's name, or `NAME/DIMENSION`; of rewards of one name the later get `_2`, ...
+        names: of the K columns: a reward's label or name, or `NAME/DIMENSION`; of rewards of one name the later get
+            `_2`, ...
         composition: makes one reward of the columns.
         bound: the rewards in the order of the configuration.
     """
 
     def __init__(self, rewards: Sequence[BoundReward], form: CompositionConfig | None = None) -> None:
         self.bound = tuple(rewards)
-        names = distinct_names([bound.component.name for bound in rewards])
+        names = distinct_names([str(bound.component.label or bound.component.name) for bound in rewards])
         self._rewards = [NamedReward(name, bound) for name, bound in zip(names, rewards, strict=True)]
         self.names = tuple(column for reward in self._rewards for column in reward.columns)
         shapings = [bound.component.shaping(one) for bound in rewards for one in bound.reward.dimensions or ("",)]
@@ -116,9 +118,14 @@ class NamedReward:
         self._cache = ScoreCache() if bound.component.cache else None
         self.failures = FailureCount(name, dimensions)
 
-    def score(self, samples: Mapping[Key, Sample]) -> dict[Key, Outcome]:
-        """Scores distinct samples."""
-        return score_distinct(self.name, self._reward, samples, self._cache)
+    def score(self, samples: Mapping[Key, Sample], *, alone: bool = True) -> dict[Key, Outcome]:
+        """Scores distinct samples; what the reward switches for the whole process is switched back.
+
+        Args:
+            alone: False if another thread of the run is at work, which may draw random numbers.
+        """
+        with preserved_state(generators=alone):
+            return score_distinct(self.name, self._reward, samples, self._cache)
 
 
 class Scoring:
@@ -147,7 +154,7 @@ class Scoring:
         """Scores samples that `add` returned with those rewards that may run in the background."""
         for reward, outcomes in zip(self._rewards, self._outcomes, strict=True):
             if reward.background:
-                outcomes |= reward.score(samples)
+                outcomes |= reward.score(samples, alone=False)
 
     def finish(self) -> Tensor:
         """Scores what is left and counts failures; returns [N, K] of all parts, see `RewardScorer.score`."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from math import isinf, isnan
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from itertools import islice
+from math import isnan
 from numbers import Real
 from typing import Any
 
@@ -17,6 +19,9 @@ Key = bytes | int
 
 CACHE_SIZE = 1_000_000
 """Scores that a cache keeps, about 100 MB; then the oldest go."""
+
+
+_LARGEST = 3.4e38
 
 
 class ScoreCache:
@@ -68,7 +73,7 @@ def score_each(name: str, reward: Reward, samples: Sequence[Sample]) -> list[Out
 
 def _attempt(name: str, reward: Reward, samples: Sequence[Sample]) -> list[Outcome] | Exception:
     try:
-        values = reward.score(samples)
+        values = _materialise(reward.score(samples), len(samples))
     except MmalignError:
         raise  # a wrong configuration fails on every sample alike, and its message is the user's
     # A reward is foreign code that sees text nobody foresaw: whatever it raises costs one sample, not the run.
@@ -77,12 +82,22 @@ def _attempt(name: str, reward: Reward, samples: Sequence[Sample]) -> list[Outco
     return _check_scores(name, reward.dimensions, values, len(samples))
 
 
-def _check_scores(name: str, dimensions: Sequence[str], values: Any, count: int) -> list[Outcome]:
-    scores = values.tolist() if hasattr(values, "tolist") else values
+def _materialise(values: Any, count: int) -> Any:
+    """Makes lists of arrays, tensors and generators, and numbers of those that hold one; leaves all else as it is."""
+    if hasattr(values, "tolist"):
+        return values.tolist()
+    if isinstance(values, Iterator):
+        values = list(islice(values, count + 1))  # one that never ends is one too long
+    if not isinstance(values, (list, tuple)):
+        return values
+    return [one.tolist() if hasattr(one, "tolist") else one for one in values]
+
+
+def _check_scores(name: str, dimensions: Sequence[str], scores: Any, count: int) -> list[Outcome]:
     wanted = f"{len(dimensions)} numbers each" if dimensions else "numbers"
     if not isinstance(scores, Sequence) or isinstance(scores, str):
         expected = f"{count} lists of {wanted}" if dimensions else f"a list of {count} {wanted}"
-        raise TrainingError(f"rewards.{name}: expected {expected}, got {type(values).__name__}")
+        raise TrainingError(f"rewards.{name}: expected {expected}, got {type(scores).__name__}")
     if len(scores) != count:
         raise TrainingError(f"rewards.{name}: expected {count} scores, one a sample, got {len(scores)}")
     rows = enumerate(scores)
@@ -94,12 +109,16 @@ def _check_score(name: str, dimensions: Sequence[str], position: int, score: Any
     if len(row) != max(1, len(dimensions)):
         expected = f"expected {len(dimensions)} numbers: {', '.join(dimensions)}"
         raise TrainingError(f"rewards.{name}: score {position} is {score!r}; {expected}")
-    if not all(isinstance(one, Real) and not isinf(one) for one in row):
+    try:
+        numbers = tuple(float(one) for one in row if isinstance(one, (Real, Decimal)))
+    except OverflowError:
+        numbers = ()
+    # The scores of a run are float32.
+    if len(numbers) != len(row) or any(abs(one) > _LARGEST for one in numbers):
         expected = "expected a finite number, or NaN for no score"
-        raise TrainingError(f"rewards.{name}: score {position} is {score!r}; {expected}")
-    return tuple(float(one) for one in row)
+        raise TrainingError(f"rewards.{name}: score {position} is {score!r:.100}; {expected}")
+    return numbers
 
 
 def _as_row(score: Any) -> Sequence[Any]:
-    row = score.tolist() if hasattr(score, "tolist") else score
-    return row if isinstance(row, Sequence) and not isinstance(row, str) else ()
+    return score if isinstance(score, Sequence) and not isinstance(score, str) else ()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from mmalign.data.records import Record, Response
 from mmalign.errors import MmalignError, PluginError
 from mmalign.foreign import describe_error, name_origin
 from mmalign.modality import Modality
+from mmalign.rewards.global_state import preserved_state
 from mmalign.rewards.scorer import BoundReward
 from mmalign.rewards.scoring import score_each
 from mmalign.values import Sample
@@ -38,16 +37,13 @@ def try_rewards(rewards: Sequence[BoundReward], modality: Modality, record: Reco
 
 
 def _try_reward(bound: BoundReward, sample: Sample, made_up: bool) -> str:
-    reward, name = bound.reward, bound.component.name
+    reward, name = bound.reward, str(bound.component.label or bound.component.name)
     who = f"reward {name!r} of {name_origin(reward)}"
     try:
-        with torch.enable_grad():
+        with preserved_state():
             (outcome,) = score_each(name, reward, [sample])
-            switched = not torch.is_grad_enabled()
     except MmalignError as error:
         return str(error)
-    if switched:
-        return f"{who}: it switches gradients off and leaves them off; use `with torch.no_grad():`"
     if isinstance(outcome, Exception) and (not made_up or isinstance(outcome, _SLIPS)):
         told = describe_error(outcome, reward, outcome.__traceback__)
         return f"{who} failed on the first record ({sample.record.id!r}): {told}"

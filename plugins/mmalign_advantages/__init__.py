@@ -15,6 +15,7 @@ def register_advantages() -> list[AdvantageSpec]:
             function="mmalign_advantages.rloo:rloo_advantages",
             config="mmalign_advantages.rloo:RLOOConfig",
             equation="R_i - mean of R_j over the other responses j",
+            min_group=2,
             paper="Back to Basics: Revisiting REINFORCE-Style Optimization (arXiv:2402.14740)",
         ),
         AdvantageSpec(
@@ -23,6 +24,7 @@ def register_advantages() -> list[AdvantageSpec]:
             function="mmalign_advantages.grpo:grpo_advantages",
             config="mmalign_advantages.grpo:GRPOConfig",
             equation="(R_i - mean) / (std + epsilon)",
+            min_group=2,
             paper="DeepSeekMath: Pushing the Limits of Mathematical Reasoning (arXiv:2402.03300)",
         ),
         AdvantageSpec(
@@ -31,6 +33,7 @@ def register_advantages() -> list[AdvantageSpec]:
             function="mmalign_advantages.grpo:grpo_advantages",
             config="mmalign_advantages.grpo:DrGRPOConfig",
             equation="R_i - mean",
+            min_group=2,
             paper="Understanding R1-Zero-Like Training: A Critical Perspective (arXiv:2503.20783)",
         ),
     ]

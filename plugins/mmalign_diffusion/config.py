@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
@@ -15,6 +15,9 @@ Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
 """What a denoiser's output is: the noise, a x noise - b x latent, the clean latent, noise - latent."""
 
 Weight = Literal["constant", "snr", "min_snr", "elbo"]
+
+Timestep = Annotated[int, Field(ge=0)]
+Side = Annotated[int, Field(ge=1)]
 
 
 class FamilyComponent(Parameters):
@@ -98,11 +101,11 @@ class Timesteps(Parameters):
     strategy: Literal["uniform", "range", "importance", "snr", "table"] = "uniform"
     """uniform: all; range: uniform in `range`; importance: logit-normal; snr: by the signal-to-noise ratio; table: one
     of `table`."""
-    range: tuple[int, int] | None = None
+    range: tuple[Timestep, Timestep] | None = None
     """range: first timestep and the one after the last."""
-    table: tuple[int, ...] = ()
+    table: tuple[Timestep, ...] = ()
     """table: timesteps, e.g. 249, 499, 749, 999 of distilled models."""
-    mean: float = 0.0
+    mean: float = Field(default=0.0, ge=-100, le=100)
     """importance: mean of the logit of the level."""
     std: float = Field(default=1.0, gt=0)
     """importance: deviation of the logit of the level."""
@@ -130,7 +133,7 @@ class BaseConfig(Parameters):
     """Folder or hub id of the model; families that build their own network need none."""
     prediction: Prediction | None = None
     """What the denoiser's output is, where the model's own settings are wrong; default what they say."""
-    size: int | tuple[int, int] | None = None
+    size: Side | tuple[Side, Side] | None = None
     """Side, or [height, width], of images in pixels; default the model's own."""
     guidance: float = Field(default=1.0, ge=0)
     """Classifier-free guidance of sampling, where the decoding sets none; 1 is none."""
@@ -169,7 +172,7 @@ class DiffusionPathConfig(BaseConfig):
     """The stochastic step: DDIM's, as in DDPO, or for flow models that of Flow-GRPO or of DanceGRPO."""
     eta: float = Field(default=1.0, gt=0)
     """Scale of the noise of a step: DDIM's eta, Flow-GRPO's noise level (0.7), DanceGRPO's eta (0.3)."""
-    window: tuple[int, int] | None = None
+    window: tuple[Timestep, Timestep] | None = None
     """Only steps from the first to before the second are stochastic and trained; default all."""
     fraction: float = Field(default=1.0, gt=0, le=1)
     """Share of those steps that is trained, drawn anew for every response."""

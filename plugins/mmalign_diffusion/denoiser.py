@@ -27,6 +27,7 @@ from mmalign import (
     Response,
     add_lora,
     quiet_loading,
+    remember_counts,
 )
 from mmalign_diffusion.config import FamilyComponent, Prediction
 from mmalign_diffusion.decoding import DiffusionDecoding, as_diffusion
@@ -107,6 +108,13 @@ class DenoiserModality(Modality):
         stored = self.network_family.check_weights()
         if stored is not None and self.lora is None:
             return stored, stored
+        description = self.network_family.describe_network()
+        if description is None:
+            return self._count_parameters()
+        facts = (type(self.network_family).__qualname__, repr(self.lora), description)
+        return remember_counts(facts, self._count_parameters)
+
+    def _count_parameters(self) -> tuple[int, int] | None:
         network = self.network_family.build_skeleton()
         if network is None:
             return None

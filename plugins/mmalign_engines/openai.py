@@ -31,6 +31,7 @@ from mmalign import (
     TrainingError,
     Url,
     read_key,
+    show_address,
 )
 from mmalign_engines.messages import chat_messages
 from mmalign_engines.replies import Reply, parse_reply
@@ -116,8 +117,8 @@ class OpenAIEngine(Engine):
             answers = poster.post_all(bodies, stop_at_failure=True)
         except RequestFailed as failure:
             hint = "is the server running, and is engine.requests.timeout long enough?"
-            raise TrainingError(f"engine.base_url: {url}: {failure}; {hint}") from None
-        return [parse_reply(answer, url) for answer in answers]
+            raise TrainingError(f"engine.base_url: {show_address(url)}: {failure}; {hint}") from None
+        return [parse_reply(answer, show_address(url)) for answer in answers]
 
     def _body(self, modality: TokenModality, record: Record, decoding: Decoding, seed: int) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.model, "seed": seed, **decoding.request_fields()}
@@ -127,6 +128,10 @@ class OpenAIEngine(Engine):
         else:
             logprobs = {"logprobs": True}
             body["messages"] = chat_messages(record, modality.media_limits)
+            # Servers render them as the chat template here does; vLLM and SGLang read the second.
+            arguments = {**getattr(modality, "chat_template_kwargs", {}), **record.template_arguments}
+            told = {"tools": record.tool_schemas, "chat_template_kwargs": arguments}
+            body |= {name: value for name, value in told.items() if value}
         return body | (logprobs if self._usable_logprobs(decoding) else {}) | dict(self.extra_body)
 
     def _usable_logprobs(self, decoding: Decoding) -> bool:

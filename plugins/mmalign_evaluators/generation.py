@@ -30,7 +30,7 @@ class GenerationConfig(Parameters):
     """Only the first so many held-out prompts; null takes all."""
     resamples: int = Field(default=2000, ge=1)
     """Bootstrap resamples of the reward's 95 % interval."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seed of the bootstrap; the sampling of responses is seeded by the engine."""
 
 

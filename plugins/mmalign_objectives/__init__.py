@@ -61,6 +61,7 @@ def register_quantities() -> list[QuantitySpec]:
             stage="step",
             compute="mmalign_objectives.kto:estimate_kl_reference_point",
             needs=("reference_logps",),
+            min_prompts=2,
             paper="KTO: Model Alignment as Prospect Theoretic Optimization (arXiv:2402.01306)",
         ),
         *list_record_values(),

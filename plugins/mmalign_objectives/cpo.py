@@ -23,7 +23,7 @@ class CPOConfig(Parameters):
     """Probability that a preference label is wrong."""
     link: Link = "logistic"
     """logistic, or hinge: a pair teaches until its reward margin is 1."""
-    alpha: float = 0.0
+    alpha: float = Field(default=0.0, ge=-100, le=100)
     """Bends the reward to beta (1 - p^-alpha) / alpha of the probability p (AlphaPO); 0 leaves it beta log p."""
 
 

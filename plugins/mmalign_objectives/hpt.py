@@ -13,11 +13,13 @@ rollouts fail, `hpt_reinforcement` on the rollouts of the other prompts.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from mmalign import Parameters
+from mmalign import Parameters, Unbounded
 from mmalign_objectives.aggregation import Aggregation, StepParameters
 from mmalign_objectives.ratio import step_ratio
 from mmalign_objectives.shapes import check_shapes
@@ -37,7 +39,7 @@ class GateConfig(Parameters):
 
     gate: int = Field(default=0, ge=-1)
     """Imitate where at most so many rollouts are right; -1 always reinforces, the group size always imitates."""
-    right_above: float = 0.5
+    right_above: Annotated[float, Unbounded("in the units of the rewards")] = 0.5
     """A rollout is right if its composite reward is higher; one without a reward is not."""
 
 

@@ -28,14 +28,14 @@ class SimPOConfig(Parameters):
     """logistic, or hinge: a pair teaches until its reward margin is 1 + gamma."""
     nll_weight: float = Field(default=0.0, ge=0)
     """Weight of the negative mean log-prob of the chosen response."""
-    alpha: float = 0.0
+    alpha: float = Field(default=0.0, ge=-100, le=100)
     """Bends the reward to beta (1 - p^-alpha) / alpha of the mean probability p; 0 leaves it beta log p."""
 
 
 class AlphaPOConfig(SimPOConfig):
     """SimPO with a bent reward."""
 
-    alpha: float = 0.25
+    alpha: float = Field(default=0.25, ge=-100, le=100)
     """Bends the reward to beta (1 - p^-alpha) / alpha of the mean probability p; 0 would be SimPO."""
 
 

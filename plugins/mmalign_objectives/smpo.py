@@ -5,11 +5,13 @@ The path to the noise, an inversion in the paper, is a setting of the diffusion 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from mmalign import Parameters
+from mmalign import Parameters, Unbounded
 from mmalign_objectives.links import logistic
 from mmalign_objectives.rewards import implicit_rewards, reward_metrics
 from mmalign_objectives.shapes import check_shapes
@@ -22,9 +24,9 @@ class SmPOConfig(Parameters):
     """Inverse temperature of the implicit reward, as in `diffusion_dpo`: 5000 for SDXL, 2000 for SD 1.5."""
     gamma: float = Field(default=10.0, gt=0)
     """Scale of the weights, which are gamma (2 p - 1) for a probability p that chosen is preferred."""
-    lowest_rating: float
+    lowest_rating: Annotated[float, Unbounded("in the units of the ratings")]
     """The lowest rating in the data; the official code has 0.11543526500463486 for PickScore on Pick-a-Pic v2."""
-    highest_rating: float
+    highest_rating: Annotated[float, Unbounded("in the units of the ratings")]
     """The highest rating in the data; the official code has 0.28201571106910706 for PickScore on Pick-a-Pic v2."""
 
     @model_validator(mode="after")

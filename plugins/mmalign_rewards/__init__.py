@@ -37,6 +37,12 @@ def register_rewards() -> list[RewardSpec]:
             extra="rewards",
         ),
         RewardSpec(
+            name="run",
+            summary="Scores of a finished run of mmalign, e.g. of a trained reward model.",
+            target="mmalign_rewards.trained_run:TrainedRun",
+            config="mmalign_rewards.trained_run:TrainedRunConfig",
+        ),
+        RewardSpec(
             name="vader",
             summary="VADER compound sentiment of the response, in [-1, 1].",
             target="mmalign_rewards.vader:Vader",

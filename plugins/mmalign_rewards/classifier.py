@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -19,15 +19,17 @@ logger = logging.getLogger(__name__)
 
 Output = Literal["logit", "probability"]
 
+Index = Annotated[int, Field(ge=0)]
+
 
 class ClassifierConfig(Parameters):
     """A sequence classifier."""
 
     model: str
     """A model with a trained classification head: hub id or folder."""
-    label: int | str | None = None
+    label: Index | str | None = None
     """The label whose score is the reward, by index or by name; null where the model has only one."""
-    labels: tuple[int | str, ...] = ()
+    labels: tuple[Index | str, ...] = ()
     """Several labels in place of one, e.g. the heads of a reward model; each is a dimension of the reward."""
     output: Output = "logit"
     """`logit`, unbounded; or `probability`, a softmax over labels (a sigmoid of a single or multi-label logit)."""

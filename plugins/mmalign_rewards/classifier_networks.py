@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -41,9 +41,9 @@ class PreprocessingConfig(Parameters):
     """Part of the shorter side that the square covers, in the middle."""
     interpolation: Interpolation = "bilinear"
     """How images are resized."""
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    mean: tuple[Annotated[float, Field(ge=-1e6, le=1e6)], ...] = (0.485, 0.456, 0.406)
     """Of values in [0, 1]: three numbers for a network that reads colours, one for one that reads grey."""
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    std: tuple[Annotated[float, Field(gt=0, le=1e6)], ...] = (0.229, 0.224, 0.225)
     """What values are divided by, after the mean is taken off."""
 
     @model_validator(mode="after")

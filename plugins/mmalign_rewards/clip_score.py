@@ -15,7 +15,7 @@ from mmalign_rewards.images import score_images
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["logit_scale"]
+Scale = Annotated[float, Field(gt=0)] | Literal["logit_scale"]
 
 
 class ClipScoreConfig(Parameters):

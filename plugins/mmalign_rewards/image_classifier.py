@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -34,7 +34,7 @@ class ImageClassifierConfig(Parameters):
     """How it wants its images."""
     labels: str | None = None
     """A file with the name of each class, one a line; null numbers them from 0."""
-    label: int | str | None = None
+    label: Annotated[int, Field(ge=0)] | str | None = None
     """The class that is asked for, by index or name; null takes it from the prompt."""
     metadata: str | None = None
     """The key of the record's metadata that holds the class, in place of the prompt."""

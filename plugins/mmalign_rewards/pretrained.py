@@ -29,6 +29,7 @@ def load_frozen(auto_model: Any, name: str, where: str, **options: Any) -> tuple
     """
     from transformers import AutoTokenizer
 
+    _refuse_parts(name, where)
     try:
         # Rewards load at their first use, which a resumed run reaches at another step: random numbers that loading
         # draws must not shift those of training.
@@ -38,8 +39,25 @@ def load_frozen(auto_model: Any, name: str, where: str, **options: Any) -> tuple
     except (OSError, ValueError, SafetensorError) as error:
         cause = " ".join(str(error).split())
         raise ConfigError(f"{where}: cannot load {name!r}, neither as a folder nor from the hub: {cause}") from error
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ConfigError(f"{where}: {name!r} is an adapter; {_MERGE}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return tokenizer, model.requires_grad_(False).eval().to(device), sorted(info["missing_keys"])
+
+
+_MERGE = "merge it into its base model and name the merged folder, or name a run with `{name: run, path: ...}`"
+
+
+def _refuse_parts(name: str, where: str) -> None:
+    """Refuses folders that are only a part of a model: its head would be one of random numbers."""
+    folder = Path(name)
+    if (folder / "config.yaml").is_file() and (folder / "checkpoints").is_dir():
+        raise ConfigError(f"{where}: {name!r} is the folder of a run; use the reward {{name: run, path: {name}}}")
+    if (folder / "heads.safetensors").is_file():
+        run = f"{{name: run, path: {folder.parent}}}"
+        raise ConfigError(f"{where}: {name!r} is the model of a run with heads of its own; use the reward {run}")
+    if (folder / "adapter_config.json").is_file():
+        raise ConfigError(f"{where}: {name!r} is an adapter; {_MERGE}")
 
 
 def iter_token_batches(

@@ -6,14 +6,16 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import Field, model_validator
 
-from mmalign import ConfigError, Parameters, Reward, Sample
+from mmalign import ConfigError, Parameters, Reward, Sample, TrainingError
 from mmalign_rewards.imported import load_callable
+from mmalign_rewards.plain_values import to_plain
 from mmalign_rewards.rows import order_row
-from mmalign_rewards.worker_pool import WorkerPool
+from mmalign_rewards.worker_pool import LIMITS, WorkerPool
+from mmalign_rewards.worker_supervisor import WorkerLimits
 
 _ARGUMENTS = ("prompts", "responses", "records")
 _CALL = ", ".join(_ARGUMENTS)
@@ -30,6 +32,10 @@ class PythonFunctionConfig(Parameters):
     """Processes that call the function, each on one sample at a time; 0 calls it in the run's own, on all samples."""
     timeout: float | None = Field(default=None, gt=0)
     """Seconds a call in a worker may take; then the sample has no score, and the worker is replaced."""
+    max_memory_bytes: int = Field(default=LIMITS.memory, ge=2**26)
+    """Data of a worker, and of each process that it starts; more is a MemoryError there, which costs the sample."""
+    max_processes: int = Field(default=LIMITS.processes, ge=1)
+    """Processes that a worker may consist of at a time; one with more is ended, and its sample has no score."""
     deterministic: bool = False
     """The function always gives equal samples equal scores, so that `cache: true` may keep them."""
     outputs: tuple[str, ...] = ()
@@ -69,6 +75,8 @@ class PythonFunction(Reward):
         timeout: float | None = None,
         deterministic: bool = False,
         outputs: Sequence[str] = (),
+        max_memory_bytes: int = LIMITS.memory,
+        max_processes: int = LIMITS.processes,
     ) -> None:
         self.function = load_function(function)
         self.deterministic = deterministic
@@ -77,16 +85,24 @@ class PythonFunction(Reward):
         self.background = workers > 0
         self._arguments = _accepted_arguments(self.function, function)
         folder = _plugin_folder(self.function)
-        load = load_function
-        self._pool = WorkerPool(load, function, folder=folder, size=workers, timeout=timeout) if workers else None
+        limits = WorkerLimits(max_memory_bytes, max_processes)
+        options: dict[str, Any] = {"folder": folder, "size": workers, "timeout": timeout, "limits": limits}
+        self._pool = WorkerPool(load_function, function, **options) if workers else None
 
     def score(self, samples: Sequence[Sample]) -> Sequence[Any]:
-        """Returns what the function returns, rows in the order of `outputs`; the engine checks it."""
+        """Returns what the function returns, rows in the order of `outputs`; the engine checks it.
+
+        Raises:
+            TrainingError: a worker's function returns no list.
+        """
         if self._pool is not None:
-            scores: Sequence[Any] = self._pool.call([self._columns([sample]) for sample in samples])
+            calls = [self._columns([sample]) for sample in samples]
+            scores: Any = [_take_only(values) for values in self._pool.call(calls)]
         else:
-            scores = self.function(**self._columns(samples))
-        return [_order_row(row, self.dimensions) for row in scores] if self.dimensions else scores
+            scores = to_plain(self.function(**self._columns(samples)))
+        if not self.dimensions or not isinstance(scores, list):
+            return cast("Sequence[Any]", scores)
+        return [_order_row(row, self.dimensions) for row in scores]
 
     def _columns(self, samples: Sequence[Sample]) -> dict[str, list[Any]]:
         columns: dict[str, list[Any]] = {
@@ -95,6 +111,17 @@ class PythonFunction(Reward):
             "records": [sample.record for sample in samples],
         }
         return {name: columns[name] for name in self._arguments}
+
+
+def _take_only(values: Any) -> Any:
+    """Takes the score of a call on one sample."""
+    if isinstance(values, Exception):
+        return values
+    if not isinstance(values, list):
+        raise TrainingError(f"rewards.python: expected a list of numbers, one a response, got {values!r:.80}")
+    if len(values) != 1:
+        return ValueError(f"expected 1 score for 1 response, got {len(values)}")
+    return values[0]
 
 
 def _order_row(row: Any, outputs: Sequence[str]) -> list[Any] | Exception:

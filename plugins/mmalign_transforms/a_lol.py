@@ -25,7 +25,7 @@ class ALoLSamplingConfig(Parameters):
     """Name of the score that holds the value of the prompt."""
     count: int | None = Field(default=None, ge=1)
     """Expected number of draws; default: as many as there are responses with a positive advantage."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """The draws depend on this, the ids and the advantages only."""
 
 

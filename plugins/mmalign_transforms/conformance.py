@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from mmalign_transforms.rso import acceptance_probabilities
-from mmalign_transforms.upo import information_gain, sampling_weights
+from mmalign_transforms.upo import information_gain, label_smoothing, sampling_weights
 
 
 def compute_acceptance(inputs: Mapping[str, Any], hparams: Mapping[str, Any]) -> Tensor:
@@ -20,15 +20,22 @@ def compute_acceptance(inputs: Mapping[str, Any], hparams: Mapping[str, Any]) ->
 
 
 def compute_upo(inputs: Mapping[str, Any], hparams: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Computes information gains and sampling weights; smoothing and loss as printed, which `upo` does not use."""
+    """Computes information gains, sampling weights, smoothing and loss; also the last two as the paper prints them."""
     gains = [information_gain(passes) for passes in inputs["mc_dropout_probs"].tolist()]
     as_factor = torch.tensor(sampling_weights(gains, 1.0), dtype=torch.float64)
-    smoothing = 1 / (as_factor + 1)
+    smoothing = torch.tensor([label_smoothing(gain) for gain in gains], dtype=torch.float64)
+    printed = 1 / (as_factor + 1)
     margins = inputs["beta_h"]
     return {
         "bald": torch.tensor(gains, dtype=torch.float64),
         "sampling_prob_mu_as_factor": as_factor,
         "sampling_prob_mu_as_exponent": torch.tensor(sampling_weights(gains, float(inputs["mu"])), dtype=torch.float64),
         "alpha": smoothing,
-        "loss_per_pair_as_printed": -(1 - smoothing) * logsigmoid(margins) - smoothing * logsigmoid(-margins),
+        "loss_per_pair": _smoothed_loss(margins, smoothing),
+        "alpha_as_printed": printed,
+        "loss_per_pair_as_printed": _smoothed_loss(margins, printed),
     }
+
+
+def _smoothed_loss(margins: Tensor, smoothing: Tensor) -> Tensor:
+    return -(1 - smoothing) * logsigmoid(margins) - smoothing * logsigmoid(-margins)

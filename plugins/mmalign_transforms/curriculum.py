@@ -37,7 +37,7 @@ class CurriculumConfig(Parameters):
     """A large gap is easy. The others are ablations."""
     multiple_of: int | None = Field(default=None, ge=1)
     """Stages are filled up to one length, a multiple of this, by their first pairs once more: give the batch size."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seeds `random`."""
 
 

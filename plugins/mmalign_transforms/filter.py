@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mmalign import DataError, Parameters, Record, Response, Transform
+from mmalign import DataError, Parameters, Record, Response, Transform, Unbounded
 from mmalign_transforms.cutting import keep_responses
 from mmalign_transforms.reading import iter_comparisons, measure_gap, read_ratings
 from mmalign_transforms.tally import Tally
@@ -30,9 +30,9 @@ class LengthBounds(Parameters):
 class GapBounds(Parameters):
     """By how much the chosen response of a pair is better."""
 
-    least: float | None = None
+    least: Annotated[float, Unbounded("in the units of the score")] | None = None
     """Smallest gap that stays."""
-    most: float | None = None
+    most: Annotated[float, Unbounded("in the units of the score")] | None = None
     """Largest gap that stays."""
     score: str | None = None
     """Score whose difference is the gap; default: the strength of the label, else the first score."""

@@ -44,7 +44,7 @@ class FspoConfig(Parameters):
     """Of users with too few other pairs, use what there is, or leave their pairs out."""
     repeats: int = Field(default=1, ge=1)
     """Prompts made of every pair, with other shots each."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """The shots depend on this, the record's id and the user's pairs, not on the order of the data."""
 
     @field_validator("template")

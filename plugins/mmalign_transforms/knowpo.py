@@ -33,7 +33,7 @@ class KnowpoConfig(Parameters):
     """Most pairs of one kind of context and one error."""
     irrelevant_cap: int = Field(default=1750, ge=1)
     """Most pairs with an irrelevant context and a known answer, and with an unknown one."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seeds which error an item shows, where it could show both."""
 
     _check_template = field_validator("template")(require_fields("context"))

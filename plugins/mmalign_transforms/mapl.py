@@ -31,7 +31,7 @@ class MaplConfig(Parameters):
     compare: Compare = "prompts"
     """prompts: two prompts for one response; responses: each pair once more, under instructions that tell it apart;
     margins: the same, in one record with the pair without instructions, so that `mapl_inter` compares the two."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Everything random depends on this and the record's id only."""
 
     @field_validator("instructions")

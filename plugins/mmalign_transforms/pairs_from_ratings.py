@@ -36,7 +36,7 @@ class PairsFromRatingsConfig(Parameters):
     """What becomes of comparisons that a record has already."""
     unpaired: Literal["drop", "keep"] = "drop"
     """Responses in no pair: pair objectives make nothing of them, but they cost a forward pass."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seeds `best_vs_random`; the choice depends on this and the record's id only."""
 
 

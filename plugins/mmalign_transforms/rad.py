@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import field_validator
 
-from mmalign import DataError, Parameters, Record, Transform
+from mmalign import DataError, Parameters, Record, Transform, Unbounded
 from mmalign_transforms.cutting import split_pair
 from mmalign_transforms.prompts import Role, prepend_text
 from mmalign_transforms.reading import Comparison, count_unpaired, iter_comparisons, require_ratings
@@ -34,7 +34,7 @@ class RadConfig(Parameters):
     """Where the goal goes: into the system message, or before the first user message for models that have none."""
     equal: Literal["keep", "drop"] = "keep"
     """Pairs of equal scores: kept, they are two contradictory pairs whose gradients cancel at a margin of 0."""
-    goal: float | None = None
+    goal: Annotated[float, Unbounded("in the units of the score")] | None = None
     """Only put this score into every prompt, and change nothing else: how the trained model is to be asked."""
 
     _check_template = field_validator("template")(require_fields("score"))

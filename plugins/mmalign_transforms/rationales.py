@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from mmalign import DataError, Message, Note, Parameters, Part, Record, Response, Transform, suggest
 from mmalign_transforms.reading import Comparison, iter_comparisons
@@ -29,7 +29,7 @@ class RationalesConfig(Parameters):
     """Which response is shown first; always the chosen one teaches that the first one is better."""
     missing: Literal["raise", "keep"] = "raise"
     """A record with a pair and no rationale is a mistake, or stays without one."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seeds the order, together with the id of the record."""
 
     _check_template = field_validator("template")(require_fields("first", "second", "better"))

@@ -36,7 +36,7 @@ class RsoConfig(Parameters):
     """The higher reward wins, or wins with probability sigmoid(difference)."""
     existing: Existing = "refuse"
     """What becomes of comparisons that a record has already."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Everything random depends on this and the record's id only."""
 
 

@@ -21,7 +21,7 @@ class SubsetConfig(Parameters):
     """Chance of every record to be in it; the part of 10 % lies within the part of 20 %."""
     count: int | None = Field(default=None, ge=1)
     """Exactly so many records; not for streamed data."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Another seed, another part."""
 
     @model_validator(mode="after")

@@ -26,7 +26,7 @@ class UpoConfig(Parameters):
     """Share of the pairs that is sampled, without replacement."""
     mu: float = Field(default=1.0, ge=0)
     """Sharpness of the sampling weights (1 - information gain)^mu; 0 is uniform."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """The sample depends on this, the ids and the weights only."""
 
 
@@ -104,11 +104,11 @@ def sampling_weights(gains: Sequence[float], mu: float) -> list[float]:
 
 
 def label_smoothing(gain: float) -> float:
-    """Returns min(gain / ln 2, 1/2): 0 for a certain pair, and never more than a coin flip.
+    """Returns gain / (2 ln 2): 0 where all passes agree, and at most 1/2, a coin flip.
 
     Differs: from arXiv:2409.11212, see `Upo`.
     """
-    return min(gain / log(2), 0.5)
+    return gain / (2 * log(2))
 
 
 def _entropy(probability: float) -> float:

@@ -168,3 +168,27 @@ def test_responses_are_grouped_by_prompt(scripts: Any) -> None:
 
 def test_the_peak_is_a_throughput(scripts: Any) -> None:
     assert scripts("peak").measure_peak(torch.float32, sizes=(64,), repeats=1) > 1e6
+
+
+def test_the_peak_ends_within_its_budget_on_slow_hardware(scripts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 1e9 operations a second, products of 256 take 0.03 s, of 512 0.27 s, of 1024 2.1 s: above the budget."""
+    peak, clock, sizes = scripts("peak"), [0.0], []
+
+    def time_product(left: torch.Tensor, right: torch.Tensor) -> float:
+        sizes.append(len(left))
+        seconds = 2 * len(left) ** 3 / 1e9
+        clock[0] += seconds
+        return seconds
+
+    monkeypatch.setattr(peak, "_time_product", time_product)
+    monkeypatch.setattr(peak.time, "perf_counter", lambda: clock[0])
+    assert peak.measure_peak(torch.float32, budget=2.0) == pytest.approx(1e9)
+    assert set(sizes) == {256, 512} and clock[0] <= 2.0
+
+
+def test_weights_are_of_the_dtype_that_training_chooses(scripts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    measuring = scripts("measuring")
+    for fast, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr("mmalign.hardware.has_fast_bfloat16", lambda device, fast=fast: fast)
+        assert measuring.training_dtype(lora=True) == expected
+        assert measuring.training_dtype(lora=False) == torch.float32

@@ -103,3 +103,22 @@ def test_processes_that_write_at_once_agree(store: RowStore) -> None:
     failures = [writer.communicate(timeout=120)[1] for writer in writers]
     assert not any(failures), failures
     assert store.count() == 60 and store.damaged == 0
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        "CREATE TABLE rows (key BLOB, value BLOB); PRAGMA user_version = 7",
+        "CREATE TABLE rows (key TEXT, value BLOB, digest BLOB, made REAL)",
+        "CREATE TABLE other (key BLOB); PRAGMA user_version = 7",
+    ],
+)
+def test_a_table_of_another_version_starts_anew_with_a_word(
+    store: RowStore, statements: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with sqlite3.connect(store.file) as connection:
+        connection.executescript(statements)
+    connection.close()
+    store.add({b"a": b"1"})
+    assert store.read([b"a"]) == {b"a": b"1"} and store.damaged == 1
+    assert "is of another version and starts anew: expected the columns key, value, digest" in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +70,29 @@ def test_json_is_strict_and_covers_all_files(tmp_path: Path, app: typer.Typer) -
     assert cases[0]["max_rel_err"] < 1e-15
     assert cases[1]["max_rel_err"] is None
     assert {"id", "method", "status", "max_rel_err"} <= cases[0].keys()
+
+
+def test_without_files_those_that_come_with_mmalign_are_run(app: typer.Typer) -> None:
+    result = CliRunner().invoke(app, [])
+    assert result.exit_code == 0
+    assert "offline.json: 63 passed, 0 failed, 0 not_implemented" in result.output
+    assert "diffusion.json: 39 passed, 0 failed, 0 not_implemented" in result.output
+    assert re.search(r"agents.json: \d+ passed, 0 failed, \d+ not_implemented", result.output)
+
+
+def test_what_no_plugin_computes_is_counted_by_method_and_part(
+    tmp_path: Path, app: typer.Typer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    piece = {"method": "unheard of", "expected": 0, "hparams": {"part": "left"}}
+    cases = [{"id": "a", **piece}, {"id": "b", **piece}, {"id": "c", "method": "odd", "expected": 0}, dpo_case(0.5)]
+    monkeypatch.setattr("mmalign.cli.conformance.golden_files", lambda: [Path(write(tmp_path, *cases))])
+    result = CliRunner().invoke(app, [])
+    lines = [line.rstrip() for line in result.output.splitlines()]
+    assert result.exit_code == 1
+    assert lines[0] == "golden.json: 0 passed, 1 failed, 3 not_implemented"
+    assert lines[1:4] == [
+        "  failed            1  dpo",
+        "  not_implemented   1  odd",
+        "  not_implemented   2  unheard of / left",
+    ]
+    assert lines[4].startswith("  dpo 0.5: result: off by")

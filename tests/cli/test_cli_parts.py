@@ -25,6 +25,10 @@ class Config(mmalign.Parameters):
     words: int = 3
     '''Words [at most] that are free.'''
 
+class B(mmalign.Reward):
+    def score(self, samples):
+        return [0.0 for _ in samples]
+
 @mmalign.hookimpl
 def register_rewards():
     return [
@@ -125,6 +129,23 @@ def test_plugins_as_json(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> No
     assert rows["decodings"]["provides"] == {"decoding": ["greedy", "sample"]}
     assert {"name", "distribution", "version", "status", "error", "provides"} <= set(rows["decodings"])
     assert (rows["rewards"]["status"], rows["rewards"]["provides"]) == ("disabled", {})
+
+
+def test_an_import_string_to_nowhere_breaks_its_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    file = tmp_path / "odd_rewards.py"
+    file.write_text(PLUGIN_FILE.replace("odd_rewards:B", "odd_rewards:Brevity"))
+    registry = current_registry([file])
+    monkeypatch.setattr("mmalign.cli.parts.current_registry", lambda: registry)
+    assert run(monkeypatch, "plugins", "--json") == 0
+    (told,) = [one for one in json.loads(capsys.readouterr().out) if one["name"] == "odd_rewards"]
+    assert told["status"] == "broken"
+    assert told["error"].startswith(
+        "reward 'brevity': import string 'odd_rewards:Brevity': 'odd_rewards' has no 'Brevity'"
+    )
+    assert run(monkeypatch, "plugins", "--check") == 2
+    assert "plugin 'odd_rewards' is broken: reward 'brevity': import string" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("odd_registry")
@@ -261,3 +282,40 @@ def test_schema_of_an_unavailable_part_allows_any_parameter(odd_registry: Regist
     needy = json_schema(RunConfig, COMPONENT_KINDS, odd_registry)["$defs"]["reward.needy"]
     assert needy["properties"]["name"] == {"const": "needy"}
     assert "additionalProperties" not in needy
+
+
+def test_keys_of_a_configuration_are_explained(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "explain", "train.learning_rate") == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "train.learning_rate (configuration)" in lines and "Peak learning rate." in lines
+    assert "type float > 0, <= 100" in lines and "default 1e-05" in lines
+    assert run(monkeypatch, "explain", "learning_rate") == 0
+    assert "train.learning_rate (configuration)" in capsys.readouterr().out
+    assert run(monkeypatch, "explain", "checkpoint", "--json") == 0
+    assert "checkpoint.keep" in [row["name"] for row in json.loads(capsys.readouterr().out)]
+    assert run(monkeypatch, "explain", "objective") == 0
+    assert "mmalign list objective" in capsys.readouterr().out
+
+
+def test_a_misspelt_key_is_answered_with_those_of_its_section(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "explain", "train.lerning_rate") == 2
+    error = capsys.readouterr().err
+    assert "unknown key 'train.lerning_rate'; did you mean 'train.learning_rate'?" in error
+    assert "data.train.path" not in error
+
+
+def test_python_m_takes_nothing_from_the_current_folder(tmp_path: Path) -> None:
+    """Neither a plugin that is announced there, nor a module in the place of a library."""
+    (tmp_path / "x.egg-info").mkdir()
+    (tmp_path / "x.egg-info" / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: x\nVersion: 1\n")
+    (tmp_path / "x.egg-info" / "entry_points.txt").write_text("[mmalign]\nx = evil_here\n")
+    for name in ("evil_here", "typer", "yaml"):
+        (tmp_path / f"{name}.py").write_text("print('code of the folder ran')\n")
+    command = [sys.executable, "-m", "mmalign", "list", "objectives"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "dpo" in result.stdout and "code of the folder ran" not in result.stdout

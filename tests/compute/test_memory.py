@@ -118,14 +118,14 @@ def test_a_single_response_that_does_not_fit_is_an_error_with_advice(build: Call
         gradient_step(run, responses=0)
 
 
-def test_several_processes_are_told_the_size_to_set() -> None:
-    """A process that starts again would leave the others waiting at a collective call."""
-
-    def fail(size: int) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    with pytest.raises(TrainingError, match=r"2 processes .* set train\.micro_batch_size: 4"):
-        MicroBatchSize(16, processes=2).fit(8, fail)
+def test_a_process_follows_one_that_ran_out_of_memory(caplog: pytest.LogCaptureFixture) -> None:
+    size = MicroBatchSize(16)
+    size.lower(16)
+    assert not caplog.messages
+    size.lower(4)
+    assert size.value == 4 and "micro-batches of 4" in caplog.text
+    size.lower(8)
+    assert size.value == 4
 
 
 def test_halving_starts_at_what_there_is() -> None:

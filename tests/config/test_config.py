@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from mmalign import ConfigError, RunConfig, load_config
-from mmalign.config.run_config import Overrides, dump_config, read_config
+from mmalign.config.reading import Overrides, read_config
+from mmalign.config.run_config import dump_config
 
 MINIMAL = """
 modality: {name: toy}

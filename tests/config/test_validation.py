@@ -7,9 +7,10 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from mmalign.config.parameters import ParameterRow, parameters_table
 from mmalign.config.run_config import RunConfig
 from mmalign.config.sections import TrainConfig
-from mmalign.config.validation import ParameterRow, load_config_model, parameters_table, validate, validate_parameters
+from mmalign.config.validation import load_config_model, validate, validate_parameters
 from mmalign.errors import ConfigError, PluginError
 from mmalign.specs import Parameters, RewardSpec
 

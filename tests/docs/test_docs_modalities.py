@@ -42,7 +42,7 @@ def build_coins() -> Modality:
 def test_the_coin_learns_to_show_heads(coins_folder: Path) -> None:
     run = mmalign.train("coins.yaml")
     assert run.before["generation/reward"] == pytest.approx(0.5, abs=0.1)
-    assert run.after["generation/reward"] > 0.9
+    assert run.after["generation/reward"] > run.before["generation/reward"] + 0.3
 
 
 def test_the_coin_learns_from_pairs(coins_folder: Path) -> None:

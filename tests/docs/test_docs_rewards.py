@@ -28,7 +28,7 @@ def test_every_key_of_a_reward_is_documented() -> None:
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) == 7
+    assert len(EXAMPLES) == 8
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -52,7 +52,7 @@ def test_an_example_assembles(example: str, tmp_path: Path, monkeypatch: pytest.
     assert assembly.scorer is not None
     wanted = given["rewards"] if isinstance(given["rewards"], list) else [given["rewards"]]
     columns = [
-        f"{reward['name']}/{one}" if one else reward["name"]
+        f"{reward.get('label', reward['name'])}/{one}" if one else reward.get("label", reward["name"])
         for reward in wanted
         for one in reward.get("outputs", reward.get("criteria", [""]))
     ]

@@ -58,6 +58,7 @@ def test_a_stale_index_is_refused_then_mended(
     generate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(generate, "METHODS", tmp_path / "methods.md")
+    monkeypatch.setattr(generate, "CONFIGURATION", tmp_path / "configuration.md")
     assert generate.main(["--check"]) == 1
     assert "make docs" in capsys.readouterr().err
     assert generate.main([]) == 0

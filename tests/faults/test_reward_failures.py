@@ -90,13 +90,24 @@ HTTP = {
     "HTTP 503 to everything": lambda payload, earlier: Answer("busy", status=503),
 }
 TWO = {"one of two scores is null": [3, None], "one of two scores is missing": [3]}
-JUDGE = {"a judge that gives no number": "I would rather not say.", "a judge that says nothing": None}
+JUDGE = {
+    "a judge that gives no number": "I would rather not say.",
+    "a judge that says nothing": None,
+    "a judge that gives a range": "Score: 2-3",
+    "a judge whose reasoning is cut off": "<think>At first sight score: 2, but",
+    "a judge that takes it back": "Score: 2\nNo, make that 3.",
+}
 PYTHON = {
     "an exception": ('raise KeyError("word")', {}),
     "NaN": ('return [float("nan")]', {"workers": 2}),
     "an exception in a worker": ('raise KeyError("word")', {"workers": 2}),
     "a worker that hangs": ("time.sleep(60)", {"workers": 2, "timeout": 1.5}),
     "a worker that dies": ("os._exit(1)", {"workers": 2}),
+    "a worker that wants too much memory": ("bytearray(2**29)", {"workers": 2, "max_memory_bytes": 2**28}),
+    "a worker that starts too much": (
+        "[__import__('subprocess').Popen(['sleep', '60']) for _ in range(9)]; time.sleep(60)",
+        {"workers": 2, "max_processes": 4},
+    ),
 }
 
 
@@ -119,7 +130,8 @@ def measure(reward: Reward, caplog: pytest.LogCaptureFixture) -> tuple[str, str]
 
 
 def shorten(cause: str) -> str:
-    """Leaves out what depends on the version of a library."""
+    """Leaves out what depends on the version of a library, and the folders of files."""
+    cause = re.sub(r"\(/\S+/(\w+\.py, line)", r"(\1", cause)
     return re.sub(r"(no connection): .*?(?= \(tried|$)", r"\1", cause).removeprefix("RequestFailed: ")
 
 

@@ -1,4 +1,4 @@
-"""Golden vectors of diffusion mathematics: official ones where they are beside the repository, and some by hand."""
+"""Golden vectors of diffusion mathematics: official ones, and some by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_golden_vectors import SHARED, TOLERANCE, describe
+from test_golden_vectors import PACKAGED, TOLERANCE, describe
 
 from mmalign.conformance import run_conformance
 from mmalign.registry import Registry, load_registry
@@ -30,10 +30,7 @@ def run(registry: Registry, tmp_path: Path, case: dict[str, Any]) -> list[str]:
 
 
 def test_vectors_of_official_code(registry: Registry) -> None:
-    path = SHARED / "diffusion.json"
-    if not path.exists():
-        pytest.skip("the shared golden vectors are not beside the repository")
-    results = run_conformance(path, registry, tolerance=TOLERANCE)
+    results = run_conformance(PACKAGED["diffusion.json"], registry, tolerance=TOLERANCE)
     own = [case for case in results if case.method in METHODS or case.id == "inpo.level_plan"]
     assert {case.method for case in own} == METHODS | {"inpo"}
     assert describe(own) == []

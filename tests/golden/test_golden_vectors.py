@@ -1,4 +1,4 @@
-"""Golden vectors: those derived by hand in this folder, and those of official code beside the repository."""
+"""Golden vectors: those derived by hand in this folder, and those of official code that come with mmalign."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from mmalign.conformance import CaseResult, run_conformance
+from mmalign.conformance import CaseResult, golden_files, run_conformance
 from mmalign.planning.limits import golden_methods
 from mmalign.registry import Registry, load_registry
 
-SHARED = Path(__file__).parents[3] / "shared" / "golden"
+PACKAGED = {path.name: path for path in golden_files()}
 TOLERANCE = 1e-9
 
-# Methods of the shared files that are implemented: a case of theirs may not fall back to `not_implemented`.
+# Methods of the packaged files that are implemented: a case of theirs may not fall back to `not_implemented`.
 IMPLEMENTED = {
     "offline.json": {
         "dpo",
@@ -127,14 +127,24 @@ def test_vectors_derived_by_hand(registry: Registry) -> None:
 
 @pytest.mark.parametrize("name", IMPLEMENTED)
 def test_vectors_of_official_code(name: str, registry: Registry) -> None:
-    path = SHARED / name
-    if not path.exists():
-        pytest.skip(f"the shared golden vectors are not beside the repository: no ../shared/golden/{name}")
-    results = run_conformance(path, registry, tolerance=TOLERANCE)
+    results = run_conformance(PACKAGED[name], registry, tolerance=TOLERANCE)
     own = [case for case in results if case.method in IMPLEMENTED[name]]
     assert {case.method for case in own} == IMPLEMENTED[name]
     assert describe(own) == []
     assert [case.id for case in results if case.status == "failed"] == []
+
+
+@pytest.mark.parametrize(("name", "cases"), [("offline.json", 63), ("diffusion.json", 39)])
+def test_every_case_of_these_files_passes_at_its_own_tolerance(name: str, cases: int, registry: Registry) -> None:
+    results = run_conformance(PACKAGED[name], registry)
+    assert len(results) == cases
+    assert describe(results) == []
+
+
+def test_the_readme_counts_the_cases_of_every_file() -> None:
+    readme = next(iter(PACKAGED.values())).with_name("README.md").read_text(encoding="utf-8")
+    for name, path in PACKAGED.items():
+        assert f"| {name} | {len(json.loads(path.read_text())['cases'])} |" in readme
 
 
 def test_what_the_index_of_methods_says_to_pass_is_checked_here(registry: Registry) -> None:

@@ -259,7 +259,7 @@ def web() -> Iterator[str]:
     server.server_close()
 
 
-REMOTE = MediaLimits(remote=True, timeout=0.5)
+REMOTE = MediaLimits(remote=True, timeout=0.5, private_hosts=("127.0.0.1",))
 
 
 def test_nothing_is_fetched_unless_it_is_allowed(web: str) -> None:
@@ -291,7 +291,7 @@ def test_an_address_that_fails(web: str, path: str, told: str) -> None:
 
 def test_an_answer_that_is_too_long_is_not_read_to_its_end(web: str) -> None:
     with pytest.raises(MediaError, match=r"more than data.max_image_bytes, 8"):
-        read(f"{web}/endless.png", MediaLimits(remote=True, size=8))
+        read(f"{web}/endless.png", MediaLimits(remote=True, size=8, private_hosts=("127.0.0.1",)))
 
 
 def test_no_server() -> None:

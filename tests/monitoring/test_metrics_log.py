@@ -137,11 +137,11 @@ def test_a_typo_in_a_tracker_is_named(tmp_path: Path) -> None:
 
 
 def test_a_tracker_that_is_not_installed_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmalign.monitoring.metrics_log.get_available_trackers", lambda: [])
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: [])
     with pytest.raises(ConfigError, match=r"trackers\.0: 'comet_ml' is not installed; .*`pip install comet-ml`"):
         check_trackers(["comet_ml"])
 
 
 def test_installed_trackers_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmalign.monitoring.metrics_log.get_available_trackers", lambda: ["wandb"])
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: ["wandb"])
     check_trackers(["wandb"])

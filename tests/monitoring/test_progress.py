@@ -31,9 +31,30 @@ def render(table: Table, width: int = 100) -> str:
 def test_without_a_terminal_every_tenth_is_a_line() -> None:
     lines = run(Console(file=io.StringIO()), 200).splitlines()
     assert len(lines) == 10
-    assert lines[0].startswith("step 20/200  loss 0.6931  reward 1.5")
+    assert lines[0].startswith("step 20/200  reward 1.5  loss 0.6931  ")
     assert "responses/s" in lines[0]
     assert lines[-1].startswith("step 200/200")
+
+
+def test_held_out_metrics_are_shown_when_they_come() -> None:
+    console = Console(file=io.StringIO())
+    with Progress(100, console=console) as progress:
+        progress.show_held_out(0, {"generation/reward": 0.25, "generation/kl": 0.0})
+        progress.show_held_out(0, {})
+        progress.advance(1, {"loss": 0.5})
+    assert console.file.getvalue().splitlines() == ["held-out at step 0: generation/reward 0.25  generation/kl 0"]  # type: ignore[attr-defined]
+
+
+def test_a_terminal_shows_metrics_below_the_bar() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
+    with Progress(10, console=console) as progress:
+        progress.show_held_out(0, {"generation/reward": 0.25})
+        progress.advance(3, {"loss": -6e-08, "reward": 0.5, "length": 12.0, "x\x1b]0;PWN\x07/kl": 0.1}, responses=8)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    below = shown[shown.rindex("3/10") :]
+    assert "GiB" in below and "responses/s" in below
+    assert "reward 0.5  loss -6e-08  x␛]0;PWN␇/kl 0.1  length 12" in below
+    assert "held-out at step 0: generation/reward 0.25" in below and "\x1b]0" not in shown
 
 
 def test_short_runs_show_every_step() -> None:

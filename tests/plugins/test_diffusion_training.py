@@ -172,7 +172,7 @@ def test_policy_gradients_on_the_sampler_raise_a_reward(build: Build, tmp_path: 
         advantage={"name": "grpo"},
         rewards=rewards,
         decoding={"name": "diffusion", "max_steps": 6},
-        train={"steps": 12, "batch_size": 4, "learning_rate": 3e-3, "micro_batch_size": 32},
+        train={"steps": 24, "batch_size": 4, "learning_rate": 3e-3, "micro_batch_size": 32},
         evaluation={"evaluators": [{"name": "generation", "count": 4}]},
     )
     run = mmalign.train(config)
@@ -230,13 +230,13 @@ def test_a_goal_conditioned_policy_of_actions_is_a_denoiser_like_any_other(
             "rewards": [{"name": "python", "function": f"{tmp_path / 'reach.py'}:reach"}],
             "decoding": {"name": "diffusion", "max_steps": 10, "guidance": 1.2},
             "train": {"steps": 200, "batch_size": 32, "learning_rate": 3e-3, "micro_batch_size": 64},
-            "evaluation": {"evaluators": [{"name": "generation", "count": 2}]},
+            "evaluation": {"evaluators": [{"name": "generation", "count": 8}]},
             "output": str(tmp_path / "run"),
         }
     )
     run = mmalign.train(config)
-    assert run.after["generation/reward"] > run.before["generation/reward"] + 0.5
-    assert run.after["generation/reward"] > -0.7
+    assert run.after["generation/reward"] > run.before["generation/reward"] + 1.5
+    assert run.after["generation/reward"] > -0.85, "goals are 1 away from where a path begins"
     again = RunConfig.model_validate(
         config.model_dump()
         | {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from math import nan
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from scoring_server import Answer, ScoringServer
 from mmalign import ConfigError, Record, Sample
 from mmalign.config.validation import validate
 from mmalign.json_requests import RequestConfig
-from mmalign_rewards.judge import PATTERN, Judge, JudgeConfig, read_score, read_scores
+from mmalign_rewards.judge import Judge, JudgeConfig, build_schema, read_pattern
 
 
 def make_samples(*texts: str) -> list[Sample]:
@@ -63,38 +62,76 @@ def test_what_the_judge_does_not_answer_has_no_score(scoring_server: ScoringServ
     assert str(second) == "HTTP 503: 'null' (tried 2 times)"
 
 
-@pytest.mark.parametrize(
-    ("text", "score"),
-    [
-        ("Score: 8", 8),
-        ("score = 8.5", 8.5),
-        ("**Score:** 8/10", 8),
-        ("Score: -2", -2),
-        ("A score of 3 would be harsh. Score: 6", 6),
-        ("SCORE 0", 0),
-    ],
-)
-def test_the_last_score_counts(text: str, score: float) -> None:
-    assert read_score(complete(text), re.compile(PATTERN)) == score
+def test_a_pattern_of_ones_own_reads_the_last_match_behind_the_reasoning(scoring_server: ScoringServer) -> None:
+    scoring_server.behave = lambda payload, earlier: Answer(complete("<think>Note 1</think> Note 2, no: Note 3."))
+    reward = Judge(scoring_server.url, "wise-1", "{response} {form}", pattern=r"Note (\d+)")
+    assert reward.score(make_samples("good")) == [3]
+    assert "response_format" not in scoring_server.requests[0]
 
 
 @pytest.mark.parametrize(
-    ("answer", "pattern", "message"),
+    ("text", "message"),
     [
-        (complete("I would rather not say."), PATTERN, "no score in 'I would rather not say.'"),
-        (complete(None), PATTERN, "no score in 'None'"),
-        (complete([{"type": "text"}]), PATTERN, "no score in"),
-        ({"choices": []}, PATTERN, "expected a chat completion, got"),
-        ({"error": "no such model"}, PATTERN, "expected a chat completion, got"),
-        (["x"], PATTERN, "expected a chat completion, got"),
-        (complete("Score: inf"), "Score: (.*)", "expected a finite number as the score, got 'inf'"),
-        (complete("Score: good"), "Score: (.*)", "expected a finite number as the score, got 'good'"),
+        ("I would rather not say.", "no score in 'I would rather not say.'"),
+        ("Score: inf", "expected a finite number as the score, got 'inf'"),
+        ("Score: nan", "expected a finite number as the score, got 'nan'"),
+        ("Score: good", "expected a finite number as the score, got 'good'"),
     ],
 )
-def test_an_answer_without_a_score_says_so(answer: Any, pattern: str, message: str) -> None:
-    failure = read_score(answer, re.compile(pattern))
-    assert isinstance(failure, Exception)
-    assert message in str(failure)
+def test_a_pattern_without_a_number_says_so(text: str, message: str) -> None:
+    assert message in str(read_pattern(text, re.compile("Score: (.*)")))
+
+
+# -- structured output
+
+
+def test_a_schema_is_asked_for_where_the_template_leaves_the_form_to_the_judge(scoring_server: ScoringServer) -> None:
+    scoring_server.behave = lambda payload, earlier: Answer(complete('{"explanation": "5 of 9", "score": 7}'))
+    reward = Judge(scoring_server.url, "wise-1")
+    assert reward.score(make_samples("good", "better")) == [7, 7]
+    assert [one["response_format"] for one in scoring_server.requests] == [build_schema(["score"])] * 2
+    assert '{"explanation": "...", "score": N}' in scoring_server.requests[0]["messages"][0]["content"]
+
+
+@pytest.mark.parametrize("status", [400, 404, 422, 501])
+def test_a_server_without_schemas_is_asked_for_text_and_that_is_remembered(
+    scoring_server: ScoringServer, status: int
+) -> None:
+    def judge(payload: dict[str, Any], earlier: int) -> Answer:
+        refused = "response_format" in payload
+        return Answer("unknown key", status=status) if refused else Answer(complete("Score: 7"))
+
+    scoring_server.behave = judge
+    reward = Judge(scoring_server.url, "wise-1", requests=RequestConfig(retries=0))
+    assert reward.score(make_samples("good", "better", "best")) == [7, 7, 7]
+    assert reward.score(make_samples("good")) == [7]
+    assert ["response_format" in one for one in scoring_server.requests] == [True, False, False, False, False]
+    assert '"Score: N"' in scoring_server.requests[1]["messages"][0]["content"]
+
+
+def test_a_failure_that_the_schema_did_not_cause_decides_nothing(scoring_server: ScoringServer) -> None:
+    scoring_server.behave = lambda payload, earlier: Answer("too long", status=400)
+    reward = Judge(scoring_server.url, "wise-1", requests=RequestConfig(retries=0))
+    (failure,) = reward.score(make_samples("good"))
+    assert str(failure) == "HTTP 400: '\"too long\"'"
+    scoring_server.behave = lambda payload, earlier: Answer(complete("Score: 7"))
+    assert reward.score(make_samples("good")) == [7]
+    assert "response_format" in scoring_server.requests[-1]
+
+
+@pytest.mark.parametrize(("structured", "template"), [("never", "{response} {form}"), ("auto", "{response} Score: N?")])
+def test_no_schema_is_asked_for(structured: Any, template: str, scoring_server: ScoringServer) -> None:
+    scoring_server.behave = lambda payload, earlier: Answer(complete("Score: 7"))
+    assert Judge(scoring_server.url, "m", template, structured=structured).score(make_samples("good")) == [7]
+    assert "response_format" not in scoring_server.requests[0]
+
+
+def test_an_answer_off_the_scale_has_no_score(scoring_server: ScoringServer) -> None:
+    scoring_server.behave = lambda payload, earlier: Answer(complete("Score: 70"))
+    (failure,) = Judge(scoring_server.url, "m").score(make_samples("good"))
+    assert str(failure) == "expected a score from 0 to 10, got 70"
+    assert Judge(scoring_server.url, "m", scale=(0, 100)).score(make_samples("good")) == [70]
+    assert Judge(scoring_server.url, "m", "{response}").score(make_samples("good")) == [70]
 
 
 # -- several criteria
@@ -108,47 +145,16 @@ def test_a_judge_is_asked_for_an_object_of_all_criteria(scoring_server: ScoringS
     assert reward.dimensions == CRITERIA
     assert reward.score(make_samples("good")) == [[7, 2.5]]
     question = scoring_server.requests[0]["messages"][0]["content"]
-    assert 'end with one line of JSON, {"helpful": N, "verbose": N}, where each N is a number from 0' in question
+    form = '{"explanation": "...", "helpful": N, "verbose": N}, where each N is a number from 0 (worst) to 10'
+    assert f"end with one line of JSON, {form}" in question
+    assert scoring_server.requests[0]["response_format"] == build_schema(CRITERIA)
 
 
 def test_a_template_may_say_where_the_form_of_the_answer_stands(scoring_server: ScoringServer) -> None:
     scoring_server.behave = lambda payload, earlier: Answer(complete("Score: 7"))
-    Judge(scoring_server.url, "wise-1", "{response}|{form}").score(make_samples("good"))
+    Judge(scoring_server.url, "wise-1", "{response}|{form}", structured="never").score(make_samples("good"))
     question = scoring_server.requests[0]["messages"][0]["content"]
     assert question == 'good|"Score: N", where N is a number from 0 (useless) to 10 (could not be better)'
-
-
-@pytest.mark.parametrize(
-    ("text", "scores"),
-    [
-        ('{"helpful": 1, "verbose": 2}', [1, 2]),
-        ('```json\n{"verbose": 2,\n "helpful": 1}\n```', [1, 2]),
-        ('First {"helpful": 9, "verbose": 9}, no: {"helpful": 1, "verbose": 2, "why": "{}"} {"done": 1}', [1, 2]),
-        ('{"scores": {"helpful": 1, "verbose": 2}}', [1, 2]),
-        ('{"helpful": 1, "verbose": null}', [1, nan]),
-    ],
-)
-def test_the_last_object_with_all_criteria_counts(text: str, scores: list[float]) -> None:
-    assert read_scores(complete(text), CRITERIA) == pytest.approx(scores, nan_ok=True)
-
-
-@pytest.mark.parametrize(
-    ("answer", "message"),
-    [
-        (complete('{"helpful": 1}'), """no score in '{"helpful": 1}'"""),
-        (complete('{"helpful": 1, "verbose": 2'), "no score in"),
-        (complete("{" * 5000), "no score in"),
-        (complete('{"a":' * 5000), "no score in"),
-        (complete(None), "no score in 'None'"),
-        (complete('{"helpful": 1, "verbose": "2"}'), "expected a finite number as the score, got '2'"),
-        (complete('{"helpful": 1, "verbose": Infinity}'), "expected a finite number as the score, got inf"),
-        ({"choices": []}, "expected a chat completion, got"),
-    ],
-)
-def test_an_answer_without_all_criteria_says_so(answer: Any, message: str) -> None:
-    failure = read_scores(answer, CRITERIA)
-    assert isinstance(failure, Exception)
-    assert message in str(failure)
 
 
 @pytest.mark.parametrize(
@@ -158,6 +164,9 @@ def test_an_answer_without_all_criteria_says_so(answer: Any, message: str) -> No
         ({"template": "{answer}"}, r"template: expected \{prompt\} and \{response\} as the only names"),
         ({"pattern": "Score: (\\d+"}, "pattern: not a regular expression"),
         ({"pattern": "Score: \\d+"}, "pattern: expected one group, which holds the score, got 0"),
+        ({"pattern": "(\\d+)", "structured": "always"}, "structured: a pattern reads free text"),
+        ({"scale": [10, 0]}, r"scale: expected \[lowest, highest\]"),
+        ({"scale": [0, float("inf")]}, r"scale\[1\]: expected a finite number"),
     ],
 )
 def test_a_judge_that_cannot_be_asked_is_refused(keys: dict[str, Any], message: str) -> None:

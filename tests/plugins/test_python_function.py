@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmalign import ConfigError, Record, Response, Sample
+from mmalign import ConfigError, Record, Response, Sample, TrainingError
 from mmalign.config.components import RewardComponent
 from mmalign.rewards.scorer import BoundReward, RewardScorer
 from mmalign_rewards.python_function import PythonFunction
@@ -204,3 +205,51 @@ def test_an_image_that_cannot_be_read_costs_its_own_sample(tmp_path: Path) -> No
     samples = [Sample(record, record.responses[0], image) for image in (Image.new("RGB", (2, 2)), broken)]
     first, second = PythonFunction(f"{write(tmp_path, IMAGES)}:redness", workers=1).score(samples)
     assert (first, type(second)) == (0.0, OSError)
+
+
+RETURNED = """
+import decimal, fractions, itertools
+import numpy
+
+def array(responses): return numpy.array([0.5] * len(responses))
+def generator(responses): return (0.5 for _ in responses)
+def endless(responses): return itertools.count()
+def numbers(responses): return [numpy.float32(0.5) for _ in responses]
+def fraction(responses): return [fractions.Fraction(1, 2) for _ in responses]
+def truth(responses): return [True for _ in responses]
+def nothing(responses): return None
+def none(responses): return [None for _ in responses]
+def text(responses): return ["0.5" for _ in responses]
+def imaginary(responses): return [0.5j for _ in responses]
+def infinite(responses): return [float("inf") for _ in responses]
+def single(responses): return 0.5
+def names(responses): return {0.5: 1 for _ in responses}
+def short(responses): return []
+def long(responses): return [0.5] * (len(responses) + 1)
+def rows(responses): return [[0.5] for _ in responses]
+def raises(responses): raise KeyError("word")
+
+def act(prompts, responses): return globals()[prompts[0]](responses)
+"""
+
+
+@pytest.mark.parametrize("name", re.findall(r"def (\w+)", RETURNED)[:-1])
+def test_what_is_returned_is_read_or_refused_alike_in_every_process(name: str, acting: list[PythonFunction]) -> None:
+    record = Record.from_text(name, ["a", "bbb"])
+    samples = [Sample(record, response, response.text) for response in record.responses]
+    seen = []
+    for reward in acting:
+        try:
+            scores = RewardScorer([BoundReward(RewardComponent(name="one"), reward)]).score(samples)
+            seen.append(scores.flatten().tolist())
+        except TrainingError:
+            seen.append("refused")
+    read = {"array", "generator", "numbers", "fraction"}
+    assert seen == [[0.5, 0.5]] * 2 if name in read else [[1, 1]] * 2 if name == "truth" else ["refused"] * 2
+
+
+@pytest.fixture(scope="module")
+def acting(tmp_path_factory: pytest.TempPathFactory) -> list[PythonFunction]:
+    """The function in the run's own process, and in a worker."""
+    file = write(tmp_path_factory.mktemp("returning"), RETURNED)
+    return [PythonFunction(f"{file}:act", workers=workers) for workers in (0, 1)]

@@ -44,7 +44,7 @@ def test_mu_is_an_exponent() -> None:
 
 
 def test_smoothing_never_prefers_the_rejected_response() -> None:
-    assert [label_smoothing(gain) for gain in (0.0, math.log(2) / 4, math.log(2))] == [0.0, 0.25, 0.5]
+    assert [label_smoothing(gain) for gain in (0.0, math.log(2) / 2, math.log(2))] == [0.0, 0.25, 0.5]
 
 
 def test_the_smoothing_is_stored_and_changes_no_rating() -> None:

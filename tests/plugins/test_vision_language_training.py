@@ -54,7 +54,7 @@ def test_dpo_learns_what_only_the_images_tell(recipe: Callable[..., Path], famil
     mmalign.train(recipe(family))
     before, after = (row for row in read_metrics(tmp_path / "run") if row["kind"] == "eval")
     assert before["preference/ranking_accuracy"] < 0.6
-    assert after["preference/ranking_accuracy"] == after["preference/reward_accuracy"] == 1
+    assert after["preference/ranking_accuracy"] > 0.9 and after["preference/reward_accuracy"] > 0.9
 
 
 def test_a_second_run_computes_no_reference(

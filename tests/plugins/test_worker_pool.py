@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from math import isnan
 from pathlib import Path
 
@@ -21,6 +24,39 @@ from mmalign_rewards.python_function import PythonFunction, PythonFunctionConfig
 SOURCE = """
 import os, time
 from math import nan
+
+def find_socket():
+    import gc, socket
+    return next(one for one in gc.get_objects() if isinstance(one, socket.socket) and one.fileno() >= 0)
+
+def misbehave(responses):
+    import subprocess
+    (response,) = responses
+    sleeping = ["sleep", "300"]
+    if response == "half a message":
+        find_socket().send(b"\\0\\0\\0")
+        time.sleep(60)
+    if response == "no message":
+        find_socket().send((5).to_bytes(8, "big") + b"hello")
+        time.sleep(60)
+    if response == "endless message":
+        find_socket().send((1 << 40).to_bytes(8, "big"))
+        time.sleep(60)
+    if response == "memory":
+        return [float(len(bytearray(400 * 2**20)))]
+    if response == "many":
+        for _ in range(8):
+            subprocess.Popen(sleeping)
+        time.sleep(60)
+    if response.startswith("child"):
+        # In a session of its own, its parent gone: a daemon.
+        pid = subprocess.check_output(["sh", "-c", "setsid sleep 300 >/dev/null & echo $!"])
+        open(response.removeprefix("child "), "w").write(str(int(pid)))
+    if response == "exit":
+        os._exit(0)
+    if response == "wait":
+        time.sleep(60)
+    return [1.0]
 
 def act(responses):
     (response,) = responses
@@ -81,7 +117,7 @@ def test_the_causes(scoring: Path) -> None:
         "the process that scored it ended with exit code 3",
         "KeyError: 'no such word'",
     ]
-    assert causes[3].startswith("ValueError: not enough values to unpack")
+    assert causes[3] == "expected 1 score for 1 response, got 0"
 
 
 def test_a_sample_that_cannot_be_sent_costs_itself_only(scoring: Path) -> None:
@@ -132,3 +168,72 @@ def test_a_timeout_needs_workers() -> None:
 def test_only_a_function_declared_deterministic_may_be_cached(scoring: Path) -> None:
     assert not PythonFunction(f"{scoring}:act").deterministic
     assert PythonFunction(f"{scoring}:act", deterministic=True).deterministic
+
+
+# -- limits, and an end for all of a worker's processes
+
+
+@pytest.mark.parametrize(
+    ("response", "cause"),
+    [
+        ("half a message", "no score within 1.5 s"),
+        ("no message", "sent no answer that can be read"),
+        ("endless message", "more than 16,777,216 bytes"),
+        ("memory", "MemoryError"),
+        ("many", "it started more than max_processes, 4"),
+    ],
+)
+def test_a_worker_out_of_bounds_costs_one_sample(scoring: Path, response: str, cause: str) -> None:
+    limits = {"max_memory_bytes": 2**28, "max_processes": 4}
+    reward = PythonFunction(f"{scoring}:misbehave", workers=1, timeout=1.5, **limits)
+    start = time.monotonic()
+    failure, score = reward.score(make_samples(response, "fine"))
+    assert cause in str(failure) and score == 1
+    assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize("end", ["exit", "wait"])
+def test_what_a_worker_started_ends_with_it(scoring: Path, tmp_path: Path, end: str) -> None:
+    told = tmp_path / "pid"
+    PythonFunction(f"{scoring}:misbehave", workers=1, timeout=2.0).score(make_samples(f"child {told}", end))
+    assert not is_alive(int(told.read_text()))
+
+
+RUN = """
+import sys
+from mmalign import Record, Sample
+from mmalign_rewards.python_function import PythonFunction
+
+if __name__ == "__main__":
+    record = Record.from_text("Two words", ["child " + sys.argv[2], "wait"])
+    samples = [Sample(record, response, response.text) for response in record.responses]
+    PythonFunction(sys.argv[1] + ":misbehave", workers=1).score(samples)
+"""
+
+
+def test_what_a_worker_started_ends_with_the_run_however_that_ends(scoring: Path, tmp_path: Path) -> None:
+    script, told = tmp_path / "run.py", tmp_path / "pid"
+    script.write_text(RUN)
+    run = subprocess.Popen([sys.executable, script, scoring, told])
+    try:
+        assert wait_until(lambda: told.exists() and bool(told.read_text()), 60)
+    finally:
+        run.kill()
+        run.wait()
+    assert wait_until(lambda: not is_alive(int(told.read_text())), 15)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(true: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if true():
+            return True
+        time.sleep(0.1)
+    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import sys
 import textwrap
@@ -14,6 +15,7 @@ import pytest
 from mmalign import __version__
 from mmalign.errors import ConfigError, PluginError
 from mmalign.plugins import load_plugins, provenance
+from mmalign.registry import load_object
 
 OBSERVER = """
     import mmalign
@@ -94,3 +96,69 @@ def test_provenance_lists_usable_plugins(folder: Path) -> None:
     assert "rewards" not in rows
     assert rows["decodings"] == {"name": "decodings", "distribution": "mmalign", "version": __version__}
     assert rows["my_source"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+USES_NEIGHBOURS = """
+    import mmalign
+    from near_helpers import FACTOR
+
+    @mmalign.hookimpl
+    def register_rewards():
+        target, config = "near_rewards:Near", "near_rewards:Config"
+        return [mmalign.RewardSpec(name="near", summary="Near.", target=target, config=config)]
+"""
+NEAR_REWARDS = """
+    import mmalign
+    from near_package.inner import NUMBER
+
+    class Config(mmalign.Parameters):
+        pass
+
+    class Near:
+        number = NUMBER
+"""
+
+
+def test_a_file_imports_and_names_what_stands_beside_it(folder: Path) -> None:
+    write_file(folder / "near_helpers.py", "FACTOR = 2\n")
+    write_file(folder / "near_rewards.py", NEAR_REWARDS)
+    (folder / "near_package").mkdir()
+    write_file(folder / "near_package" / "__init__.py", "")
+    write_file(folder / "near_package" / "inner.py", "NUMBER = 7\n")
+    write_file(folder / "near_unmentioned.py", "")
+    file = write_file(folder / "near_plugin.py", USES_NEIGHBOURS)
+    before = list(sys.path)
+    assert load_plugins(files=[file])["near_plugin"].status == "ok"
+    assert sys.modules["near_plugin"].FACTOR == 2
+    assert load_object("near_rewards:Near").number == 7
+    assert sys.path == before
+    assert importlib.util.find_spec("near_unmentioned") is None
+
+
+def test_an_edited_neighbour_is_read_again(folder: Path) -> None:
+    write_file(folder / "near_helpers.py", "FACTOR = 2\n")
+    file = write_file(folder / "near_plugin.py", USES_NEIGHBOURS)
+    load_plugins(files=[file])
+    write_file(folder / "near_helpers.py", "FACTOR = 3\n")
+    load_plugins(files=[file])
+    assert sys.modules["near_plugin"].FACTOR == 3
+
+
+def test_neighbours_of_one_name_in_two_folders_are_refused(folder: Path) -> None:
+    files = []
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+        write_file(folder / name / "near_helpers.py", "FACTOR = 2\n")
+        files.append(write_file(folder / name / f"near_{name}.py", USES_NEIGHBOURS))
+    with pytest.raises(
+        PluginError, match=r"near_two.py: mentions 'near_helpers', a file beside it, but another module"
+    ):
+        load_plugins(files=files)
+    assert load_plugins(files=files[1:])["near_two"].status == "ok"
+
+
+def test_a_neighbour_must_not_have_the_name_of_an_installed_module(folder: Path) -> None:
+    write_file(folder / "yaml.py", "raise RuntimeError('never imported')\n")
+    file = write_file(folder / "near_yaml.py", "import yaml\n" + textwrap.dedent(OBSERVER))
+    with pytest.raises(PluginError, match=r"mentions 'yaml', a file beside it, but another module has that name, too"):
+        load_plugins(files=[file])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from decimal import Decimal
+from fractions import Fraction
 from io import BytesIO
+from itertools import count
 from math import isnan, nan
 from typing import Any
 
@@ -250,6 +253,15 @@ def test_a_configuration_error_is_not_a_failed_sample() -> None:
         (None, "expected a list of 2 numbers, got NoneType"),
         (1.0, "expected a list of 2 numbers, got float"),
         ("ab", "expected a list of 2 numbers, got str"),
+        ({"a": 1.0, "b": 2.0}, "expected a list of 2 numbers, got dict"),
+        ({1.0, 2.0}, "expected a list of 2 numbers, got set"),
+        ((one for one in [1.0]), "expected 2 scores, one a sample, got 1"),
+        (count(), "expected 2 scores, one a sample, got 3"),
+        ([1.0, 2j], "score 1 is 2j; expected a finite number"),
+        ([1.0, 10**400], "score 1 is 1000.*; expected a finite number"),
+        ([1.0, 1e300], r"score 1 is 1e\+300; expected a finite number"),
+        ([1.0, torch.ones(1)], r"score 1 is \[1.0\]; expected a finite number"),
+        (np.array([1.0, 2j]), r"score 0 is \(1\+0j\); expected a finite number"),
     ],
 )
 def test_a_wrong_result_is_an_error_that_names_the_reward(values: Any, message: str) -> None:
@@ -257,6 +269,19 @@ def test_a_wrong_result_is_an_error_that_names_the_reward(values: Any, message: 
         build(Returning(values)).score(make_samples("a", "b"))
 
 
-@pytest.mark.parametrize("values", [(1, 2.0), [True, 2], np.array([1.0, 2.0]), torch.tensor([1.0, 2.0])])
+SCORES = {
+    "tuple": lambda: (1, 2.0),
+    "truth": lambda: [True, 2],
+    "array": lambda: np.array([1.0, 2.0]),
+    "tensor": lambda: torch.tensor([1.0, 2.0]),
+    "tensor with a gradient": lambda: torch.tensor([1.0, 2.0], requires_grad=True),
+    "list of tensors": lambda: [torch.tensor(1.0), torch.tensor(2, dtype=torch.bfloat16)],
+    "list of numbers of numpy": lambda: [np.float32(1), np.int64(2)],
+    "generator": lambda: (float(one) for one in (1, 2)),
+    "fractions": lambda: [Fraction(1), Decimal(2)],
+}
+
+
+@pytest.mark.parametrize("values", [make() for make in SCORES.values()], ids=list(SCORES))
 def test_lists_arrays_and_tensors_of_numbers_are_scores(values: Any) -> None:
     assert build(Returning(values)).score(make_samples("a", "b")).flatten().tolist() == [1, 2]

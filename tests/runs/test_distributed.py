@@ -1,4 +1,8 @@
-"""Two processes make the same updates as one: the global batch is shared, and normalised as a whole."""
+"""Two processes make the same updates as one: the global batch is shared, and normalised as a whole.
+
+All runs on two processes are made by one pair of processes, one after the other (`train_one_by_one.py`): starting a pair
+takes longer than to train. One run is made by the command as users start it.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,16 @@ import pytest
 import torch
 import yaml
 from feedback_records import write_feedback
+from filelock import FileLock
 from multimodal_models import build_tiny_multimodal_model
 from multimodal_records import media_record
 
 import mmalign
 from mmalign.monitoring.metrics_log import read_metrics
 from mmalign.results.checkpoint import find_latest, load_checkpoint
+from mmalign.testing import build_tiny_text_model
+
+TRAIN = Path(__file__).parents[1] / "train_one_by_one.py"
 
 # A response of very different length in each half: local means would differ from the global one.
 ROWS = [
@@ -50,10 +58,37 @@ COUPLED: dict[str, dict[str, Any]] = {
 }
 
 
-def write_config(folder: Path, model: Path, name: str, **sections: Any) -> Path:
-    data = folder / "data.jsonl"
-    if not data.exists():
-        data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+# Configurations of two runs that have to end alike, by name, beside the objectives above.
+LISTS: dict[str, dict[str, Any]] = {name: {"objective": [{"name": name}]} for name in ("lipo_lambda", "info_nca")}
+MASKS: dict[str, Any] = {
+    "objective": [{"name": "sparsepo", "reward_sparsity": 0.1}],
+    "quantities": [{"name": name, "dropout": 0.0} for name in ("reward_mask", "divergence_mask")],
+}
+ONLINE: dict[str, Any] = {
+    "objective": [{"name": "grpo"}, {"name": "kl_penalty", "weight": 0.1}],
+    "collector": {"name": "group", "group_size": 3},
+    "rewards": [{"name": "length", "target": 4}],
+    "advantage": {"name": "grpo"},
+    "decoding": {"name": "sample", "max_steps": 6},
+    "evaluation": {"evaluators": [{"name": "generation"}]},
+}
+TOWERS = {"towers_frozen": False, "towers_trained": True}
+CASES: dict[str, dict[str, Any]] = {
+    **{name: {"objective": objective} for name, objective in OBJECTIVES.items()},
+    **COUPLED,
+    **LISTS,
+    "masks": MASKS,
+    "head": {"objective": {"name": "prompt_value"}},
+    # The records of process 1 are the long ones, so a budget of tokens gives it more micro-batches.
+    "budget": {"objective": OBJECTIVES["dpo"], "train": {"micro_batch_tokens": 60}},
+    "online": ONLINE,
+    **{name: {"objective": OBJECTIVES["dpo"], "train": {"micro_batch_size": 2}} for name in TOWERS},
+}
+
+
+def write_config(folder: Path, name: str, **sections: Any) -> Path:
+    """Writes a configuration on the model and the data that the folder, or the one above, holds."""
+    data, model = folder / "data.jsonl", folder.parent / "model"
     train = {"steps": 3, "batch_size": 4, "micro_batch_size": 3, "learning_rate": 1e-3, "dtype": "float32"}
     config = {
         "modality": {"name": "text", "model": str(model), "lora": {"rank": 2}},
@@ -67,11 +102,58 @@ def write_config(folder: Path, model: Path, name: str, **sections: Any) -> Path:
     return path
 
 
-def run_two_processes(config: Path) -> None:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "mmalign"]
+def write_data(folder: Path, case: str) -> None:
+    """Writes what a case trains on."""
+    file = folder / "data.jsonl"
+    if case in LISTS:
+        write_feedback(file, 8)
+        return
+    rows: list[Any] = ROWS
+    if case == "head":
+        rows = [mmalign.Record.from_text(row["prompt"], [row["chosen"]], id=row["prompt"]).to_dict() for row in ROWS]
+        for number, record in enumerate(rows):
+            record["scores"] = [{"item": "r0", "name": "reward", "level": "response", "value": number / 8}]
+    elif case in TOWERS:
+        # Also where one process has images in its share of a step and the other has none, and in part of its steps.
+        images = [[1], [], [3], [], [], [], [2, 1], []]
+        rows = [
+            media_record(folder, "image", seeds, ["A cat.", "No"], text=f"Why {index}?").to_dict()
+            for index, seeds in enumerate(images)
+        ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def sections_of(root: Path, case: str) -> dict[str, Any]:
+    seeing = {"name": "vision_language", "model": str(root / "seeing"), "train_towers": TOWERS.get(case)}
+    return CASES[case] | ({"modality": seeing} if case in TOWERS else {})
+
+
+def launch(*program: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *program]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*launch, "train", str(config)], env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
+
+
+@pytest.fixture(scope="session")
+def trained_by_two(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder with the runs `CASE/two` of all cases; workers of pytest-xdist share it."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base if worker_id == "master" else base.parent) / "two_processes"
+    with FileLock(f"{root}.lock"):
+        if not root.exists():
+            _train_all(root)
+    return root
+
+
+def _train_all(root: Path) -> None:
+    build_tiny_text_model(root / "model")
+    build_tiny_multimodal_model(root / "seeing", "llava")
+    for case in CASES:
+        (root / case).mkdir()
+        write_data(root / case, case)
+    configs = [write_config(root / case, "two", **sections_of(root, case)) for case in CASES]
+    done = launch(TRAIN, *configs)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def final_weights(output: Path) -> dict[str, torch.Tensor]:
@@ -80,14 +162,18 @@ def final_weights(output: Path) -> dict[str, torch.Tensor]:
     return dict(load_checkpoint(latest).tensors["policy"])
 
 
-def check_two_train_as_one(folder: Path, model: Path, *, atol: float = 1e-6, **sections: Any) -> None:
-    mmalign.train(write_config(folder, model, "one", **sections))
-    run_two_processes(write_config(folder, model, "two", **sections))
-    one, two = final_weights(folder / "one"), final_weights(folder / "two")
-    assert one.keys() == two.keys()
-    for weight in one:
-        torch.testing.assert_close(two[weight], one[weight], rtol=1e-4, atol=atol)
-    logs = [read_metrics(folder / run) for run in ("one", "two")]
+def train_by_one(root: Path, case: str, tmp_path: Path) -> Path:
+    """Makes the run of a case on this process; returns its folder."""
+    config = write_config(root / case, "one", **sections_of(root, case), output=str(tmp_path / "one"))
+    return mmalign.train(config).output
+
+
+def check_alike(one: Path, two: Path, *, atol: float = 1e-6) -> None:
+    weights = final_weights(one), final_weights(two)
+    assert weights[0].keys() == weights[1].keys()
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=atol)
+    logs = [read_metrics(run) for run in (one, two)]
     assert [row["step"] for row in logs[1]] == [row["step"] for row in logs[0]]
     losses = [[row["loss"] for row in rows if "loss" in row] for rows in logs]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
@@ -95,111 +181,54 @@ def check_two_train_as_one(folder: Path, model: Path, *, atol: float = 1e-6, **s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_two_processes_train_as_one(name: str, tiny_text_model: Path, tmp_path: Path) -> None:
-    check_two_train_as_one(tmp_path, tiny_text_model, objective=OBJECTIVES[name])
+@pytest.mark.parametrize("case", [*OBJECTIVES, *COUPLED, *LISTS, "budget"])
+def test_two_processes_train_as_one(case: str, trained_by_two: Path, tmp_path: Path) -> None:
+    check_alike(train_by_one(trained_by_two, case, tmp_path), trained_by_two / case / "two")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", COUPLED)
-def test_two_processes_couple_their_responses_as_one(name: str, tiny_text_model: Path, tmp_path: Path) -> None:
-    check_two_train_as_one(tmp_path, tiny_text_model, **COUPLED[name])
+def test_the_command_trains_on_two_processes_as_on_one(trained_by_two: Path, tmp_path: Path) -> None:
+    config = write_config(trained_by_two / "dpo", "command", **CASES["dpo"], output=str(tmp_path / "run"))
+    done = launch("-m", "mmalign", "train", config)
+    assert done.returncode == 0, done.stderr[-2000:]
+    check_alike(train_by_one(trained_by_two, "dpo", tmp_path), tmp_path / "run")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lipo_lambda", "info_nca"])
-def test_two_processes_rank_their_lists_as_one(name: str, tiny_text_model: Path, tmp_path: Path) -> None:
-    write_feedback(tmp_path / "data.jsonl", 8)
-    check_two_train_as_one(tmp_path, tiny_text_model, objective=[{"name": name}])
+def test_two_processes_train_masks_as_one(trained_by_two: Path, tmp_path: Path) -> None:
+    one = train_by_one(trained_by_two, "masks", tmp_path)
+    assert any(name.startswith("heads.reward_mask") for name in final_weights(one))
+    # Where a gradient is almost zero, AdamW turns its rounding into a step.
+    check_alike(one, trained_by_two / "masks" / "two", atol=1e-5)
 
 
 @pytest.mark.slow
-def test_two_processes_train_masks_as_one(tiny_text_model: Path, tmp_path: Path) -> None:
-    masks = [{"name": name, "dropout": 0.0} for name in ("reward_mask", "divergence_mask")]
-    sections: dict[str, Any] = {"objective": [{"name": "sparsepo", "reward_sparsity": 0.1}], "quantities": masks}
-    mmalign.train(write_config(tmp_path, tiny_text_model, "one", **sections))
-    run_two_processes(write_config(tmp_path, tiny_text_model, "two", **sections))
-    one, two = final_weights(tmp_path / "one"), final_weights(tmp_path / "two")
-    assert any(name.startswith("heads.reward_mask") for name in one)
-    for weight in one:
-        # Where a gradient is almost zero, AdamW turns its rounding into a step.
-        torch.testing.assert_close(two[weight], one[weight], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_two_processes_train_a_head_alone(tiny_text_model: Path, tmp_path: Path) -> None:
+def test_two_processes_train_a_head_alone(trained_by_two: Path) -> None:
     """No pass of the policy is planned, so its weights must not be waited for."""
-    config = write_config(tmp_path, tiny_text_model, "value", objective={"name": "prompt_value"})
-    rows = [json.loads(line) for line in (tmp_path / "data.jsonl").read_text().splitlines()]
-    records = [mmalign.Record.from_text(row["prompt"], [row["chosen"]], id=row["prompt"]).to_dict() for row in rows]
-    for number, record in enumerate(records):
-        record["scores"] = [{"item": "r0", "name": "reward", "level": "response", "value": number / 8}]
-    (tmp_path / "data.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    run_two_processes(config)
-    weights = final_weights(tmp_path / "value")
+    weights = final_weights(trained_by_two / "head" / "two")
     assert any(name.startswith("heads.prompt_values.") for name in weights)
     assert not any(value.any() for name, value in weights.items() if "lora_B" in name)
 
 
 @pytest.mark.slow
-def test_processes_may_cut_their_shares_into_different_numbers_of_micro_batches(
-    tiny_text_model: Path, tmp_path: Path
-) -> None:
-    """The records of process 1 are the long ones, so a budget of tokens gives it more micro-batches."""
-    objective = OBJECTIVES["dpo"]
-    mmalign.train(write_config(tmp_path, tiny_text_model, "one", objective=objective))
-    config = write_config(tmp_path, tiny_text_model, "two", objective=objective)
-    settings = yaml.safe_load(config.read_text())
-    settings["train"]["micro_batch_tokens"] = 60
-    config.write_text(yaml.safe_dump(settings))
-    run_two_processes(config)
-    one, two = final_weights(tmp_path / "one"), final_weights(tmp_path / "two")
-    for weight in one:
-        torch.testing.assert_close(two[weight], one[weight], rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.slow
-def test_an_online_run_trains_on_two_processes(tiny_text_model: Path, tmp_path: Path) -> None:
-    online = {
-        "objective": [{"name": "grpo"}, {"name": "kl_penalty", "weight": 0.1}],
-        "collector": {"name": "group", "group_size": 3},
-        "rewards": [{"name": "length", "target": 4}],
-        "advantage": {"name": "grpo"},
-        "decoding": {"name": "sample", "max_steps": 6},
-        "evaluation": {"evaluators": [{"name": "generation"}]},
-    }
-    run_two_processes(write_config(tmp_path, tiny_text_model, "online", **online))
-    rows = [row for row in read_metrics(tmp_path / "online") if row["kind"] == "train"]
+def test_an_online_run_trains_on_two_processes(trained_by_two: Path) -> None:
+    rows = [row for row in read_metrics(trained_by_two / "online" / "two") if row["kind"] == "train"]
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert all(row["grad_norm"] > 0 for row in rows)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("case", TOWERS)
+def test_two_processes_see_as_one(case: str, trained_by_two: Path, tmp_path: Path) -> None:
+    # A key's bias changes no attention, and AdamW turns the rounding of its gradient into a step.
+    check_alike(train_by_one(trained_by_two, case, tmp_path), trained_by_two / case / "two", atol=1e-5)
+
+
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(tiny_text_model: Path, tmp_path: Path) -> None:
-    config = write_config(tmp_path, tiny_text_model, "odd", objective=OBJECTIVES["dpo"])
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "mmalign"]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    command = [*launch, "train", str(config), "train.batch_size=3"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    (tmp_path / "odd").mkdir()
+    write_data(tmp_path / "odd", "dpo")
+    modality = {"name": "text", "model": str(tiny_text_model)}
+    config = write_config(tmp_path / "odd", "odd", objective=OBJECTIVES["dpo"], modality=modality)
+    done = launch("-m", "mmalign", "train", config, "train.batch_size=3")
     assert done.returncode != 0
     assert "train.batch_size: 3 is not a multiple of the 2 processes" in done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("towers", [False, True])
-def test_two_processes_see_as_one(towers: bool, tmp_path: Path) -> None:
-    """Also where one has images in its share of a step and the other has none, and in part of its steps only."""
-    model = build_tiny_multimodal_model(tmp_path / "model", "llava")
-    images = [[1], [], [3], [], [], [], [2, 1], []]
-    rows = [
-        media_record(tmp_path, "image", seeds, ["A cat.", "No"], text=f"Why {index}?").to_dict()
-        for index, seeds in enumerate(images)
-    ]
-    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    check_two_train_as_one(
-        tmp_path,
-        model,
-        modality={"name": "vision_language", "model": str(model), "train_towers": towers},
-        objective=[{"name": "dpo"}],
-        train={"micro_batch_size": 2},
-        atol=1e-5,  # a key's bias changes no attention, and AdamW turns the rounding of its gradient into a step
-    )

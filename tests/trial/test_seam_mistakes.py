@@ -51,7 +51,7 @@ def register_quantities():
 def register_objectives():
     return [
         ObjectiveSpec(
-            name="mine", summary=".", loss="mine:mine_loss", config="mine:MineConfig", per="pair"
+            name="mine", summary=".", loss="mine:mine_loss", config="mine:MineConfig", per="pair",
         )
     ]
 '''
@@ -67,7 +67,7 @@ MISTAKES: dict[str, tuple[str, str, type[MmalignError], str]] = {
         'per="pair",',
         SWAPPED,
         PluginError,
-        "one is about chosen, the other about rejected",
+        "the name of another parameter, which gets 'policy_chosen_sequence_logps'",
     ),
     "needs in another order, as API 1 had them": (
         'per="pair",',

@@ -68,6 +68,10 @@ class Family(ABC):
         Frozen encoders follow on first use, to the same device.
         """
 
+    def describe_network(self) -> str | None:
+        """Returns what `build_skeleton` builds from, as text; None if that is not known without building it."""
+        return None
+
     def build_skeleton(self) -> nn.Module | None:
         """Builds the denoiser without weights, to count parameters; None where only loading would tell."""
         return None

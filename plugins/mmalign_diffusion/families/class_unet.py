@@ -8,6 +8,7 @@ The class is read from the prompt: the one number in it, or the one word of `cla
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,6 +101,10 @@ class ClassUNet(ScheduledFamily):
     @property
     def _component(self) -> Component:
         return Component(self.folder / Path(self._network_file).parent)
+
+    def describe_network(self) -> str:
+        """Returns the network's settings; see `Family.describe_network`."""
+        return json.dumps(self._settings, sort_keys=True)
 
     def build_skeleton(self) -> nn.Module:
         """Builds the network from its settings."""
