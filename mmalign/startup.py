@@ -156,7 +156,8 @@ def open_data(assembly: Assembly, split: str, left_out: Mapping[str, Collection[
     data = getattr(assembly.config.data, split)
     transforms = build_transforms(assembly.registry, data.transforms, f"data.{split}")
     check_media = _choose_check(assembly.config, split, left_out)
-    return open_source(data, transforms, where=f"data.{split}", check_media=check_media)
+    registry = assembly.registry
+    return open_source(data, transforms, where=f"data.{split}", check_media=check_media, registry=registry)
 
 
 def _choose_check(config: RunConfig, split: str, left_out: Mapping[str, Collection[str]] | None) -> CheckMedia | None:

@@ -10,40 +10,49 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, WithJsonSchema, field_validator
 
 from mmalign.config.validation import one_or_many
-from mmalign.data.files import QUARANTINE_SUFFIX, RawRow, Rows, find_rows
+from mmalign.data.files import QUARANTINE_SUFFIX, find_rows
+from mmalign.data.format_choice import Formats
+from mmalign.data.formats import RawRow, ReadOptions, Rows
+from mmalign.data.layouts import LayoutReader
 from mmalign.data.reading import CheckMedia, Reading, read_rows
+from mmalign.data.record_count import RecordCount
 from mmalign.data.records import Record
 from mmalign.errors import ConfigError, DataError
 from mmalign.foreign import foreign_code
 from mmalign.media.checks import Level
 from mmalign.media.images import DEFAULT_LIMITS, LARGEST_PIXELS, MediaLimits
 from mmalign.parts import Transform
+from mmalign.registry import Registry
 from mmalign.specs import Parameters
 
 _log = logging.getLogger(__name__)
 
 OnError = Literal["raise", "quarantine"]
 
+_NAME_OR_COMPONENT = [{"type": "string"}, {"type": "object", "required": ["name"]}]
+_FORMAT_SCHEMA = {"anyOf": [*_NAME_OR_COMPONENT, {"type": "array", "items": {"anyOf": _NAME_OR_COMPONENT}}]}
+
 
 class DataConfig(Parameters):
     """Where records come from."""
 
     path: str
-    """A .jsonl, .jsonl.gz or .parquet file, a glob of them, a saved Hugging Face dataset, or a hub id `owner/name`."""
+    """A file, a glob of files, a saved Hugging Face dataset or a folder of images, or a hub id `owner/name`."""
     split: str | None = None
     """Split of a Hugging Face dataset; default train."""
     name: str | None = None
     """Configuration of a dataset on the hub."""
-    format: Literal["auto", "mmalign", "trl"] = "auto"
-    """Records, or the columns that TRL reads; auto tells them apart row by row."""
+    format: Annotated[tuple[dict[str, Any], ...], WithJsonSchema(_FORMAT_SCHEMA)] = ()
+    """The format of the files, of the rows, or both: names, or components with a `name`. What is not given is
+    recognised, also with `auto`: files by their names, rows by their columns."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Columns to rename before anything else, `{theirs: ours}`."""
     streaming: bool = False
@@ -56,10 +65,27 @@ class DataConfig(Parameters):
     """Stop at a bad line, or move it to a side file with the reason and go on."""
     quarantine_dir: str | None = None
     """Folder of the side file; default beside the data."""
+    max_row_bytes: int = Field(default=ReadOptions.row_bytes, ge=1)
+    """Size of the largest line or row that is read."""
+    max_expansion: float = Field(default=ReadOptions.expansion, gt=0, allow_inf_nan=False)
+    """How many times its size a compressed file may become; the first 64 MiB are free."""
+    max_pairs: int = Field(default=10_000, ge=1)
+    """Pairs of the largest record that is read: a ranking of n responses has n (n - 1) / 2."""
     transforms: tuple[dict[str, Any], ...] = ()
     """Transforms of the records, in order: components with a `name`."""
 
     _accept_one = field_validator("transforms", mode="before")(one_or_many)
+
+    @field_validator("format", mode="before")
+    @classmethod
+    def _read_format(cls, given: Any) -> Any:
+        """Accepts a name, a component, and lists of them."""
+        listed = given if isinstance(given, list | tuple) else [given]
+        named = [{"name": one} if isinstance(one, str) else one for one in listed if one not in ("auto", None)]
+        for one in named:
+            if not isinstance(one, Mapping) or not isinstance(one.get("name"), str):
+                raise ValueError("expected the name of a format, e.g. sharegpt, or {name: ..., parameters}")
+        return named
 
     @field_validator("transforms")
     @classmethod
@@ -68,6 +94,17 @@ class DataConfig(Parameters):
             if not isinstance(component.get("name"), str):
                 raise ValueError("every transform needs a name, e.g. {name: my_transform}")
         return transforms
+
+    def read_options(self, where: str) -> ReadOptions:
+        """Returns what formats of files are told; `where` is the key path of this section."""
+        return ReadOptions(
+            where=where,
+            row_bytes=self.max_row_bytes,
+            expansion=self.max_expansion,
+            split=self.split or "",
+            name=self.name or "",
+            streaming=self.streaming,
+        )
 
 
 class DataSection(Parameters):
@@ -148,6 +185,7 @@ def open_source(
     *,
     where: str = "data.train",
     check_media: CheckMedia | None = None,
+    registry: Registry | None = None,
 ) -> Source:
     """Opens what `config.path` names and checks it: all of it, or the first record if it is streamed.
 
@@ -155,6 +193,7 @@ def open_source(
         transforms: the built transforms of `config.transforms`.
         where: key path of `config`, for messages.
         check_media: raises MediaError for a record whose media are bad, which makes it a bad row; None checks nothing.
+        registry: where formats are looked up; default: all installed plugins.
 
     Raises:
         ConfigError: a transform needs all records, and they are streamed.
@@ -162,12 +201,15 @@ def open_source(
     """
     if config.streaming:
         _check_streamable(transforms, where)
-    rows = find_rows(config, where)
+    formats = Formats(registry, config.format, where)
+    rows = find_rows(config, formats, where)
 
     def iterate(source: Source) -> Iterator[Record]:
-        records: Iterable[Record] = _iter_good(config, read_rows(rows, config, check_media=check_media), source)
-        for transform in transforms:
-            records = _apply(transform, records, config.path)
+        layouts = LayoutReader(formats)
+        readings = read_rows(rows, config, layouts, check_media=check_media)
+        records: Iterable[Record] = _iter_good(config, readings, source, layouts)
+        for index, transform in enumerate(transforms):
+            records = _apply(transform, records, config, f"{where}.transforms[{index}]")
         return iter(records)
 
     source = Source(config.path, _fingerprint(rows, by_content=not config.streaming), iterate)
@@ -186,15 +228,21 @@ class _PlacedError(DataError):
     """An error that says which file it is about."""
 
 
-def _apply(transform: Transform, records: Iterable[Record], path: str) -> Iterator[Record]:
-    """Applies a transform, whose errors name the record, not the file; those of what it reads pass as they are."""
+def _apply(transform: Transform, records: Iterable[Record], config: DataConfig, key: str) -> Iterator[Record]:
+    """Applies a transform, whose errors name the record, not the file; those of what it reads pass as they are.
+
+    Records that it does not yield are counted and said, whoever wrote it.
+    """
+    count = RecordCount(remember=not config.streaming)
     try:
         with foreign_code(f"transform {type(transform).__name__!r}", transform):
-            yield from transform.apply(records)
+            yield from count.watch_output(transform.apply(count.watch_input(records)))
     except _PlacedError:
         raise
     except DataError as error:
-        raise _PlacedError(f"{path}: {error}") from None
+        raise _PlacedError(f"{config.path}: {error}") from None
+    if said := count.describe(transform.take_reasons()):
+        _log.warning("%s: %s (%s): %s", config.path, key, type(transform).__name__, said)
 
 
 def _check_streamable(transforms: Sequence[Transform], where: str) -> None:
@@ -211,7 +259,9 @@ def _fingerprint(rows: Sequence[Rows], *, by_content: bool) -> str:
     return hashlib.sha256(names.encode()).hexdigest()
 
 
-def _iter_good(config: DataConfig, readings: Iterable[Reading], source: Source) -> Iterator[Record]:
+def _iter_good(
+    config: DataConfig, readings: Iterable[Reading], source: Source, layouts: LayoutReader
+) -> Iterator[Record]:
     quarantine = Quarantine(config)
     source.quarantined = 0
     source.left_out = []
@@ -230,6 +280,8 @@ def _iter_good(config: DataConfig, readings: Iterable[Reading], source: Source) 
         raise _PlacedError(quarantine.describe_nothing())
     if quarantine.count:
         _log.warning("%s: %d bad rows left out; see %s", config.path, quarantine.count, quarantine.path)
+    for unread in layouts.describe_unread():
+        _log.warning("%s: %s", config.path, unread)
 
 
 def _take_good(readings: Iterable[Reading], limit: int | None) -> Iterator[Reading]:
@@ -277,7 +329,7 @@ class Quarantine:
     def _side_file(self, file: str) -> Path:
         data = Path(file)
         folder = Path(self._folder) if self._folder else data.parent if data.exists() else Path()
-        stem = data.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".parquet")
+        stem = Path(data.name.removesuffix(".gz").removesuffix(".zst")).stem
         return folder / f"{stem}{QUARANTINE_SUFFIX}"
 
     def _write(self, path: Path, line: dict[str, Any]) -> None:
