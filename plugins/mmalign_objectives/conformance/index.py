@@ -163,6 +163,7 @@ def _steps() -> list[ConformanceSpec]:
         ConformanceSpec("dr_grpo", f"{module}:compute_dr_grpo", _STEPS, (*clip, "max_completion_length")),
         ConformanceSpec("grpo two-sided clip", f"{module}:compute_two_sided", _STEPS, (*clip, "delta")),
         ConformanceSpec("gspo", f"{module}:compute_gspo", _STEPS, clip),
+        ConformanceSpec("opmd", f"{module}:compute_opmd", _STEPS, ("clip_mode", "weight", "regularizer_coef")),
         ConformanceSpec("kl estimator", f"{module}:compute_kl", ("logp_new", "logp_ref"), ("estimator",)),
     ]
 

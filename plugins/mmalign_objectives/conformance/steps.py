@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmalign import aggregation_weights, masked_mean, masked_sum, weighted_sum
 from mmalign_objectives.penalties.kl_penalty import estimate_kl, kl_penalty_loss
+from mmalign_objectives.policy_gradient.opmd import opmd_loss
 from mmalign_objectives.policy_gradient.policy_gradient import policy_gradient_loss, sequence_policy_gradient_loss
 from mmalign_objectives.support.ratio import sequence_ratio
 
@@ -64,6 +65,16 @@ def compute_gspo(inputs: Values, hparams: Values) -> Results | None:
         mask = _find_mask(inputs)
         results["seq_ratio"] = masked_mean(sequence_ratio(inputs["logp_new"], inputs["logp_old"], mask), mask)
     return results
+
+
+def compute_opmd(inputs: Values, hparams: Values) -> Tensor | None:
+    """OPMD: no clipping and no weights, a squared log-ratio for the regulariser, a mean over steps."""
+    if (hparams["clip_mode"], hparams["weight"], hparams["regularizer"]) != ("none", "none", "k2"):
+        return None
+    mask, advantages = _find_mask(inputs), _find_advantages(inputs)
+    tau = hparams["regularizer_coef"]
+    losses, _ = opmd_loss(inputs["logp_new"], inputs["logp_old"], advantages, mask, tau=tau)
+    return weighted_sum(losses, _weights("step_mean", mask, None))
 
 
 def compute_kl(inputs: Values, hparams: Values) -> Results | None:
