@@ -90,6 +90,7 @@ IMPLEMENTED = {
         "ppo clip",
         "dapo",
         "gspo",
+        "opmd",
         "grpo two-sided clip",
         "grpo loss, local token mean (TRL calls it bnpo; it is NOT Beta normalisation)",
     },

@@ -17,7 +17,7 @@ from mmalign.monitoring.metrics_log import read_metrics
 from mmalign.planning.assembly import assemble
 from mmalign.registry import load_registry
 from mmalign.startup import open_data
-from mmalign_objectives.exact_kl import exact_kl_loss
+from mmalign_objectives.penalties.exact_kl import exact_kl_loss
 
 ROWS = [
     {"prompt": "Say it.", "chosen": "good day", "rejected": "bad"},

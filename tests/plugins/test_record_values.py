@@ -10,7 +10,7 @@ import torch
 from mmalign import DataError, Record
 from mmalign.compute.batch import build_batch
 from mmalign.values import EncodedResponse
-from mmalign_objectives import record_values
+from mmalign_objectives.support import record_values
 
 NAN = pytest.approx(nan, nan_ok=True)
 

@@ -14,7 +14,7 @@ from torch import nn
 import mmalign
 from mmalign import ConfigError, Model, Record
 from mmalign.monitoring.metrics_log import read_metrics
-from mmalign_objectives.spo_degree import LevelHead, spo_degree_loss
+from mmalign_objectives.heads.spo_degree import LevelHead, spo_degree_loss
 
 TEXT = "Marie Curie studied radioactive elements in a small laboratory, and won two Nobel prizes for her careful work."
 

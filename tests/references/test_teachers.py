@@ -33,7 +33,7 @@ def loss(teacher_logps, teacher_reverse_kl, teacher_expected_logps, step_mask):
 
 @hookimpl
 def register_objectives():
-    spec = {"loss": "%s:loss", "per": "step", "config": "mmalign_objectives.exact_kl:ExactKLConfig"}
+    spec = {"loss": "%s:loss", "per": "step", "config": "mmalign_objectives.penalties.exact_kl:ExactKLConfig"}
     return [ObjectiveSpec(name="toy_distillation", summary="Reverse KL to a teacher.", **spec)]
 """
 
