@@ -10,16 +10,11 @@ from mmalign.config.reading import Overrides
 from mmalign.config.run_config import RunConfig, load_config
 from mmalign.distribution import is_main_process
 from mmalign.errors import CheckpointError, ConfigError
-from mmalign.evaluation import measure
 from mmalign.foreign import plugin_boundary
 from mmalign.hardware import choose_dtype, flushed_subnormals, kept_memory
-from mmalign.launch_requests import check_launch_requests
-from mmalign.loop import train as run_loop
 from mmalign.masking import mask_logs
 from mmalign.monitoring.run_log import run_log
 from mmalign.planning.assembly import Assembly, assemble, load_registry_for
-from mmalign.planning.inspection import Inspection, inspect_run
-from mmalign.process_failures import fail_together
 from mmalign.results.checkpoint import find_latest, load_checkpoint
 from mmalign.results.comparison import read_run
 from mmalign.results.export import export_run
@@ -31,7 +26,12 @@ from mmalign.results.resuming import check_keys, check_same_model, go_on, is_com
 from mmalign.results.run_folder import CHECKPOINTS, CONFIG, check_folder, find_start, open_output
 from mmalign.results.run_lock import lock_folder
 from mmalign.run import Run
-from mmalign.startup import build_run
+from mmalign.training.evaluation import measure
+from mmalign.training.inspection import Inspection, inspect_run
+from mmalign.training.launch_requests import check_launch_requests
+from mmalign.training.loop import train as run_loop
+from mmalign.training.process_failures import fail_together
+from mmalign.training.startup import build_run
 
 
 @fail_together()

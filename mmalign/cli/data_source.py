@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from mmalign.data.format_choice import Formats
     from mmalign.data.layouts import LayoutReader
     from mmalign.data.reading import Reading
-    from mmalign.data.records import Record
     from mmalign.data.sources import DataConfig, DataSection
     from mmalign.media.checks import Level
-    from mmalign.registry import Registry
+    from mmalign.plugins.registry import Registry
+    from mmalign.records.record import Record
 
 _OVERRIDE = re.compile(r"[a-z_]\w*(\.\w+)+=")
 

@@ -28,7 +28,7 @@ _ALLOCATOR_MESSAGES = ("out of memory", "can't allocate memory", "not enough mem
 class MicroBatchSize:
     """Responses per forward pass; it halves when memory runs out and stays halved for the rest of the run.
 
-    Every process has its own; at the end of a round they agree on the smallest, see `mmalign.loop`. Nothing that is
+    Every process has its own; at the end of a round they agree on the smallest, see `mmalign.training.loop`. Nothing that is
     computed with it waits for another process.
 
     Args:

@@ -18,9 +18,9 @@ from mmalign.config.components import Component, CompositionConfig, RewardCompon
 from mmalign.config.reading import Overrides, read_config
 from mmalign.config.sections import CheckpointConfig, EvaluationConfig, ReferenceConfig, TrainConfig
 from mmalign.config.validation import one_or_many, validate
+from mmalign.contract.specs import Parameters
 from mmalign.data.sources import DataSection
 from mmalign.masking import mask_values
-from mmalign.specs import Parameters
 
 COMPONENT_KINDS = {
     "modality": "modality",

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmalign.contract.formats import FileFormat, ReadOptions, Rows
 from mmalign.data.format_choice import Formats, format_code
-from mmalign.data.formats import FileFormat, ReadOptions, Rows
 from mmalign.errors import DataError
 
 if TYPE_CHECKING:

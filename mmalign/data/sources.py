@@ -18,20 +18,20 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, WithJsonSchema, field_validator
 
 from mmalign.config.validation import one_or_many
+from mmalign.contract.components import Transform
+from mmalign.contract.formats import RawRow, ReadOptions, Rows
+from mmalign.contract.specs import Parameters
 from mmalign.data.files import QUARANTINE_SUFFIX, find_rows
 from mmalign.data.format_choice import Formats
-from mmalign.data.formats import RawRow, ReadOptions, Rows
 from mmalign.data.layouts import LayoutReader
 from mmalign.data.reading import CheckMedia, Reading, read_rows
 from mmalign.data.record_count import RecordCount
-from mmalign.data.records import Record
 from mmalign.errors import ConfigError, DataError, MediaError
 from mmalign.foreign import foreign_code
 from mmalign.media.checks import Level
 from mmalign.media.images import DEFAULT_LIMITS, LARGEST_PIXELS, MediaLimits
-from mmalign.parts import Transform
-from mmalign.registry import Registry
-from mmalign.specs import Parameters
+from mmalign.plugins.registry import Registry
+from mmalign.records.record import Record
 
 _log = logging.getLogger(__name__)
 

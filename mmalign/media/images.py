@@ -22,7 +22,7 @@ from mmalign.errors import ConfigError, MediaError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from mmalign.data.record_rows import Media
+    from mmalign.records.rows import Media
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP")
 """What is read. Pillow knows more, some by running other programs."""

@@ -16,7 +16,7 @@ from mmalign.cli.main import COMMANDS, main
 from mmalign.cli.parts import PLURALS
 from mmalign.config.run_config import COMPONENT_KINDS, RunConfig
 from mmalign.config.schema import json_schema
-from mmalign.registry import Registry
+from mmalign.plugins.registry import Registry
 
 PLUGIN_FILE = """
 import mmalign

@@ -20,9 +20,9 @@ from mmalign.data.format_choice import BoundLayout, Formats
 from mmalign.data.layouts import LayoutWriter
 from mmalign.data.sources import DataConfig, open_source
 from mmalign.monitoring.metrics_log import read_metrics
-from mmalign.plugin_discovery import HOOKS
-from mmalign.plugins import Status
-from mmalign.registry import HOOK_OF, load_object, load_registry
+from mmalign.plugins.discovery import HOOKS
+from mmalign.plugins.loading import Status
+from mmalign.plugins.registry import HOOK_OF, load_object, load_registry
 
 PAGE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
 

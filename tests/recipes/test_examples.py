@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mmalign import Record, Response, Sample
-from mmalign.registry import Registry, load_object, load_registry
+from mmalign.plugins.registry import Registry, load_object, load_registry
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

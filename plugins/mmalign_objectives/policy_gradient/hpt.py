@@ -65,14 +65,14 @@ SPECS = (
         name="imitated",
         summary="True for the stored targets of prompts that are imitated.",
         compute=f"{__name__}:mark_imitated",
-        config="mmalign.specs:Parameters",
+        config="mmalign.contract.specs:Parameters",
     ),
     replace(
         _IMITATED_PROMPTS,
         name="reinforced",
         summary="True for the rollouts of prompts that are not imitated.",
         compute=f"{__name__}:mark_reinforced",
-        config="mmalign.specs:Parameters",
+        config="mmalign.contract.specs:Parameters",
     ),
 )
 
