@@ -82,9 +82,9 @@ if TYPE_CHECKING:
     from mmalign.losses.reductions import masked_sum as masked_sum
     from mmalign.losses.reductions import step_mask as step_mask
     from mmalign.losses.reductions import weighted_sum as weighted_sum
-    from mmalign.media.images import MediaLimits as MediaLimits
     from mmalign.media.images import is_image as is_image
     from mmalign.media.images import open_image as open_image
+    from mmalign.media.limits import MediaLimits as MediaLimits
     from mmalign.media.outputs import describe_output as describe_output
     from mmalign.media.sounds import Sound as Sound
     from mmalign.media.sounds import open_sound as open_sound
@@ -159,7 +159,8 @@ _EXPORTS = {
     "toolkits.language.modality": ("LanguageModality",),
     "losses.objectives": ("Objective",),
     "losses.reductions": ("aggregation_weights", "masked_mean", "masked_sum", "step_mask", "weighted_sum"),
-    "media.images": ("MediaLimits", "is_image", "open_image"),
+    "media.limits": ("MediaLimits",),
+    "media.images": ("is_image", "open_image"),
     "media.outputs": ("describe_output",),
     "media.sounds": ("Sound", "open_sound"),
     "contract.modality": ("Modality",),

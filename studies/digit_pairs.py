@@ -19,7 +19,8 @@ from typing import Any
 from accelerate.utils import set_seed
 
 import mmalign
-from mmalign.data.sources import DataConfig, open_source
+from mmalign.config.data import DataConfig
+from mmalign.data.sources import open_source
 from mmalign.records.record import Media, Message, Part, Record
 from mmalign.run import Run
 from mmalign.training.feedback import Sampled, sample_outputs

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from mmalign.contract.binding import ENGINE_PARAMETERS, Binding, read_binding
 from mmalign.contract.specs import ObjectiveSpec, Parameters
+from mmalign.import_strings import load_object
 from mmalign.losses.reductions import step_mask
-from mmalign.plugins.registry import load_object, load_registry
+from mmalign.plugins.registry import load_registry
 
 SPECS: dict[str, ObjectiveSpec] = {
     entry.spec.name: entry.spec for entry in load_registry().entries("objective") if not entry.unavailable

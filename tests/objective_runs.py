@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from conftest import TOY_PLUGIN
 
-from mmalign.api import load_assembly
 from mmalign.config.run_config import RunConfig
 from mmalign.contract.binding import needs_of
 from mmalign.contract.quantities import find_teachers
@@ -20,6 +19,7 @@ from mmalign.contract.specs import ObjectiveSpec
 from mmalign.plugins.registry import load_registry
 from mmalign.run import Run
 from mmalign.testing import build_tiny_text_model
+from mmalign.training.assembling import load_assembly
 from mmalign.training.startup import build_run
 
 SPECS: dict[str, ObjectiveSpec] = {entry.spec.name: entry.spec for entry in load_registry().entries("objective")}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mmalign import Decoding
-from mmalign.plugins.registry import load_object
+from mmalign.import_strings import load_object
 from mmalign.toolkits.tokens.decoders import find_decoder
 from mmalign.toolkits.tokens.generation import Sampled, sample_tokens
 from mmalign.toolkits.tokens.prompts import Prompt, pad_rows

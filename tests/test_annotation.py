@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 import mmalign
 from mmalign import ConfigError, DataError, Record
 from mmalign.cli.main import app
+from mmalign.config.data import DataConfig
 from mmalign.contract.forward_plan import ForwardPlan
-from mmalign.data.sources import DataConfig, open_source
+from mmalign.data.sources import open_source
 from mmalign.training.annotation import score_records
 
 RECORDS = [

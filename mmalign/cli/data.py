@@ -173,7 +173,7 @@ def _open_for_show(
 
 def _build_modality(request: DataRequest, name: str, parameters: dict[str, Any], where: str) -> Modality:
     from mmalign.config.validation import validate_parameters
-    from mmalign.plugins.registry import load_object
+    from mmalign.import_strings import load_object
 
     spec = request.registry.find("modality", name, where).spec
     checked = validate_parameters(spec, parameters, where, str(request.config or ""))

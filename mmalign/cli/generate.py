@@ -19,8 +19,8 @@ from mmalign.records.record import Record
 from mmalign.terminal import message_console, output_console, show_text, write_line
 
 if TYPE_CHECKING:
+    from mmalign.config.data import DataSection
     from mmalign.contract.components import Collector
-    from mmalign.data.sources import DataSection
     from mmalign.media.contact_sheet import ContactSheet
     from mmalign.run import Run
     from mmalign.training.feedback import Sampled
@@ -92,7 +92,8 @@ def _build_collector(run: Run, text: str, count: int) -> Collector:
 
 
 def _read_prompts(texts: list[str], data: Path | None) -> list[Record]:
-    from mmalign.data.sources import DataConfig, open_source
+    from mmalign.config.data import DataConfig
+    from mmalign.data.sources import open_source
 
     prompts = [Record.from_text(text, id=f"prompt-{index}") for index, text in enumerate(texts)]
     if data is not None:

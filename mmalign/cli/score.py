@@ -26,7 +26,8 @@ def score(
     from accelerate.utils import set_seed
 
     from mmalign import api
-    from mmalign.data.sources import DataConfig, open_source
+    from mmalign.config.data import DataConfig
+    from mmalign.data.sources import open_source
     from mmalign.data.writing import write_records
     from mmalign.training.annotation import score_records
 

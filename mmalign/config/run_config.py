@@ -15,11 +15,11 @@ from omegaconf import OmegaConf
 from pydantic import Field, field_validator, model_validator
 
 from mmalign.config.components import Component, CompositionConfig, RewardComponent, WeightedComponent
+from mmalign.config.data import DataSection
 from mmalign.config.reading import Overrides, read_config
 from mmalign.config.sections import CheckpointConfig, EvaluationConfig, ReferenceConfig, TrainConfig
 from mmalign.config.validation import one_or_many, validate
 from mmalign.contract.specs import Parameters
-from mmalign.data.sources import DataSection
 from mmalign.masking import mask_values
 
 COMPONENT_KINDS = {

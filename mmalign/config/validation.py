@@ -98,7 +98,7 @@ def validate_parameters(spec: Spec, data: Mapping[str, Any], where: str, source:
 
 def load_config_model(spec: Spec) -> type[BaseModel]:
     """Loads the model that validates a part's parameters; raises PluginError if it cannot."""
-    from mmalign.plugins.registry import load_object
+    from mmalign.import_strings import load_object
 
     model_class = load_object(spec.config)
     if not (isinstance(model_class, type) and issubclass(model_class, BaseModel)):

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mmalign.media.images import DEFAULT_LIMITS, MediaLimits
+from mmalign.media.limits import DEFAULT_LIMITS, MediaLimits
 
 if TYPE_CHECKING:
     import torch

@@ -25,7 +25,7 @@ from mmalign.contract.forward_plan import FROZEN_OUTPUTS, POLICY_OUTPUTS, Diverg
 from mmalign.contract.specs import QuantitySpec
 from mmalign.errors import PlanError, suggest
 from mmalign.foreign import foreign_code
-from mmalign.plugins.registry import load_object
+from mmalign.import_strings import load_object
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.errors import PluginError, suggest
-from mmalign.plugins.discovery import plugin_code
+from mmalign.import_strings import plugin_code
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Definition = Function | ast.ClassDef
@@ -94,7 +94,7 @@ def resolve(path: str) -> None:
     module, _, attribute = path.partition(":")
     file = _find_source(module, path)
     if not file or attribute.partition(".")[0] not in _find_names(file):
-        from mmalign.plugins.registry import load_object
+        from mmalign.import_strings import load_object
 
         load_object(path)
 
@@ -160,7 +160,7 @@ def _from_source(function: Function, file: str, name: str, *, skip: int = 0, bui
 
 
 def _from_object(path: str, attribute: str, method: str) -> Signature:
-    from mmalign.plugins.registry import load_object
+    from mmalign.import_strings import load_object
 
     found = load_object(path)
     builds = bool(method) and not isinstance(found, type)

@@ -14,7 +14,7 @@ from mmalign.data.format_choice import Formats, format_code
 from mmalign.errors import DataError
 
 if TYPE_CHECKING:
-    from mmalign.data.sources import DataConfig
+    from mmalign.config.data import DataConfig
 
 QUARANTINE_SUFFIX = ".quarantine.jsonl"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")

@@ -15,7 +15,8 @@ from mmalign.contract.formats import FileFormat, Layout, Row
 from mmalign.contract.specs import FileFormatSpec, FormatSpec, LayoutSpec
 from mmalign.errors import ConfigError, DataError, PluginError, suggest
 from mmalign.foreign import foreign_code
-from mmalign.plugins.registry import Registry, load_object, load_registry
+from mmalign.import_strings import load_object
+from mmalign.plugins.registry import Registry, load_registry
 
 _SIMILAR = 0.85
 _NEAR = 0.75

@@ -18,7 +18,7 @@ from mmalign.records.json_text import readable
 from mmalign.records.record import Record
 
 if TYPE_CHECKING:
-    from mmalign.data.sources import DataConfig
+    from mmalign.config.data import DataConfig
 
 
 CheckMedia = Callable[[Record], None]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmalign.errors import MediaError
 from mmalign.media.fetching import has_scheme, read_bytes
-from mmalign.media.images import DEFAULT_LIMITS, MediaLimits
+from mmalign.media.limits import DEFAULT_LIMITS, MediaLimits
 from mmalign.records.record import Media, Record
 
 

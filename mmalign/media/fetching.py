@@ -18,7 +18,7 @@ from mmalign.errors import MediaError
 from mmalign.media.web import fetch
 
 if TYPE_CHECKING:
-    from mmalign.media.images import MediaLimits
+    from mmalign.media.limits import MediaLimits
     from mmalign.records.rows import Media
 
 _SHOWN = 40  # characters of a long URI that a message quotes

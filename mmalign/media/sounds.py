@@ -11,7 +11,7 @@ from math import gcd
 from typing import TYPE_CHECKING, Any
 
 from mmalign.errors import ConfigError, MediaError
-from mmalign.media.images import DEFAULT_LIMITS, MediaLimits
+from mmalign.media.limits import DEFAULT_LIMITS, MediaLimits
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,6 +17,7 @@ from mmalign.contract.modality import Modality
 from mmalign.contract.quantities import Plan
 from mmalign.contract.specs import AdvantageSpec, ModalitySpec, ObjectiveSpec, Spec, TargetSpec
 from mmalign.errors import ConfigError, PluginError, suggest
+from mmalign.import_strings import load_object
 from mmalign.losses.objectives import Objective, bind_axes, bind_objective, label_metrics
 from mmalign.names import distinct_names
 from mmalign.planning.checks import (
@@ -34,7 +35,7 @@ from mmalign.planning.checks import (
 from mmalign.planning.components import check_components
 from mmalign.planning.overlap import check_overlap
 from mmalign.planning.plan import BoundAdvantage, Builder, plan_run
-from mmalign.plugins.registry import Registry, load_object
+from mmalign.plugins.registry import Registry
 from mmalign.rewards.global_state import preserved_state
 from mmalign.rewards.scorer import BoundReward, RewardScorer
 

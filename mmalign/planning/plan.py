@@ -14,9 +14,10 @@ from mmalign.contract.quantities import Plan, Provider, plan_quantities
 from mmalign.contract.specs import CollectorSpec, ModalitySpec, ObjectiveSpec, Spec, TargetSpec
 from mmalign.errors import ConfigError
 from mmalign.foreign import foreign_code
+from mmalign.import_strings import load_object
 from mmalign.losses.objectives import Objective
 from mmalign.planning.providers import data_providers, modality_providers, plugin_provider, rollout_providers
-from mmalign.plugins.registry import Registry, load_object
+from mmalign.plugins.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor

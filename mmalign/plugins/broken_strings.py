@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from mmalign.contract.signatures import resolve
 from mmalign.contract.specs import Spec
 from mmalign.errors import PluginError
-from mmalign.plugins.registry import KINDS, Registry, load_object
+from mmalign.import_strings import load_object
+from mmalign.plugins.registry import KINDS, Registry
 
 _ATTRIBUTES = ("config", "target", "loss", "function", "compute", "module")
 

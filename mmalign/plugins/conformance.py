@@ -81,7 +81,7 @@ def run_conformance(path: Path, registry: Registry, *, tolerance: float | None =
 
 
 def _run_case(case: _Case, specs: Sequence[ConformanceSpec], tolerance: float | None) -> CaseResult:
-    from mmalign.plugins.registry import load_object
+    from mmalign.import_strings import load_object
 
     for spec in specs:
         if spec.method == case.method and _accepts(spec, case):

@@ -1,6 +1,6 @@
 """Plugin code that is not trusted yet: where it is, how it is imported, and the checks that pluggy does not make.
 
-`mmalign.plugins.loading` puts these together. Only `plugin_code` may catch every exception: plugins can raise anything.
+`mmalign.plugins.loading` puts these together.
 """
 
 from __future__ import annotations
@@ -8,9 +8,6 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,30 +16,10 @@ import pluggy
 
 from mmalign import hookspecs
 from mmalign.errors import ConfigError, PluginError, suggest
+from mmalign.import_strings import plugin_code
 from mmalign.plugins.files import import_file
 
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith(("register_", "on_")))
-
-
-@contextmanager
-def plugin_code(action: str) -> Iterator[None]:
-    """Turns whatever plugin code raises, `SystemExit` included, into a PluginError that says where it was raised."""
-    try:
-        yield
-    except PluginError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise PluginError(f"{action}: {_describe(error)}") from error
-
-
-def _describe(error: BaseException) -> str:
-    if isinstance(error, SyntaxError):
-        return f"SyntaxError: {error.msg} ({error.filename}, line {error.lineno})"
-    # The last line that ran outside the import system is the plugin's own more often than not.
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    message = " ".join(str(error).split())
-    return f"{type(error).__name__}{': ' if message else ''}{message}{place}"
 
 
 @dataclass(frozen=True)

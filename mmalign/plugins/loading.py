@@ -21,7 +21,8 @@ from typing import Any, Literal
 
 from mmalign.errors import ConfigError, PluginError, suggest
 from mmalign.hookspecs import API_VERSION
-from mmalign.plugins.discovery import Candidate, check_hooks, find_installed, new_manager, plugin_code
+from mmalign.import_strings import plugin_code
+from mmalign.plugins.discovery import Candidate, check_hooks, find_installed, new_manager
 from mmalign.plugins.files import forget_neighbours
 
 logger = logging.getLogger(__name__)

@@ -30,7 +30,7 @@ from mmalign.contract.specs import (
     TransformSpec,
 )
 from mmalign.errors import ConfigError, PluginError, suggest
-from mmalign.plugins.discovery import plugin_code
+from mmalign.import_strings import plugin_code
 from mmalign.plugins.loading import PluginInfo, PluginSet, load_plugins
 from mmalign.plugins.spec_checks import check_spec
 
@@ -203,28 +203,6 @@ def load_registry(
 ) -> Registry:
     """Loads the plugins and registers what they offer; see `load_plugins` for arguments and errors."""
     return Registry(load_plugins(disabled=disabled, files=files, strict=strict))
-
-
-def load_object(path: str) -> Any:
-    """Loads what an import string such as `"package.module:attribute"` names.
-
-    >>> load_object("mmalign.errors:PluginError").__name__
-    'PluginError'
-
-    Raises:
-        PluginError: the string has another form, the module does not import, or has no such attribute.
-    """
-    module_name, separator, attribute = path.partition(":")
-    if not (module_name and separator and attribute):
-        raise PluginError(f"import string {path!r}: expected 'package.module:attribute'")
-    with plugin_code(f"import string {path!r}: import failed"):
-        found = importlib.import_module(module_name)
-    for name in attribute.split("."):
-        if not hasattr(found, name):
-            own = [key for key, value in vars(found).items() if getattr(value, "__module__", "") == module_name]
-            raise PluginError(f"import string {path!r}: {module_name!r} has no {name!r}{suggest(name, own)}")
-        found = getattr(found, name)
-    return found
 
 
 def _call(implementation: HookImpl, hook: str, spec_class: type[SpecT]) -> list[SpecT]:

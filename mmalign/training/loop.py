@@ -5,7 +5,7 @@
         batch    = records with all quantities that need no gradient
         for every mini-batch: loss = objectives(quantities of the policy); optimiser step
 
-A round is what the source hands over at a time: offline one batch, online one collection; see `mmalign.training.rounds`.
+A round is what the source hands over at a time: offline one batch, online one collection; see `rounds.py`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from mmalign.api import load_assembly
 from mmalign.compute.backend import Backend
 from mmalign.compute.memory import MicroBatchSize
 from mmalign.errors import CheckpointError, ConfigError
@@ -26,6 +25,7 @@ from mmalign.records.record import Record
 from mmalign.results.checkpoint import find_latest, load_checkpoint
 from mmalign.results.run_folder import CHECKPOINTS, CONFIG
 from mmalign.training.annotation import score_records
+from mmalign.training.assembling import load_assembly
 
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmalign.api import load_assembly
 from mmalign.compute.step_context import StepContext
 from mmalign.errors import DataError
 from mmalign.records.record import Record
 from mmalign.results.checkpoint import find_latest, load_checkpoint
+from mmalign.training.assembling import load_assembly
 from mmalign.training.loop import train
 from mmalign.training.startup import build_run
 

@@ -13,8 +13,9 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from mmalign.config.data import DataConfig
 from mmalign.contract.components import Transform
-from mmalign.data.sources import DataConfig, Source, open_source
+from mmalign.data.sources import Source, open_source
 from mmalign.errors import DataError
 from mmalign.records.json_text import dump_json, parse_json
 from mmalign.records.record import Record

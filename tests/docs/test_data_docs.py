@@ -7,8 +7,8 @@ from pathlib import Path
 
 import yaml
 
+from mmalign.config.data import DataConfig, DataSection
 from mmalign.contract.specs import LayoutSpec
-from mmalign.data.sources import DataConfig, DataSection
 from mmalign.plugins.registry import load_registry
 from mmalign.records.record import Record
 

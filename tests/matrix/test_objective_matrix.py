@@ -27,10 +27,10 @@ from objective_runs import (
 )
 from torch import Tensor
 
-from mmalign.api import load_assembly
 from mmalign.errors import DataError, PlanError
 from mmalign.monitoring.metrics_log import read_metrics
 from mmalign.run import Run
+from mmalign.training.assembling import load_assembly
 from mmalign.training.loop import optimiser_step
 from mmalign.training.loop import train as run_loop
 from mmalign.training.rounds import begin_round

@@ -18,7 +18,8 @@ from pyarrow import parquet
 from typer.testing import CliRunner
 
 from mmalign.cli.data import app
-from mmalign.data.sources import DataConfig, Source, open_source
+from mmalign.config.data import DataConfig
+from mmalign.data.sources import Source, open_source
 from mmalign.data.writing import write_records
 from mmalign.errors import ConfigError, DataError
 from mmalign.records.record import Record

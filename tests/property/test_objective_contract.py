@@ -25,7 +25,7 @@ from objective_inputs import (
 from pydantic import ValidationError
 
 from mmalign.contract.binding import ENGINE_PARAMETERS
-from mmalign.plugins.registry import load_object
+from mmalign.import_strings import load_object
 
 
 @every_objective

@@ -14,8 +14,8 @@ import pytest
 
 from mmalign import __version__
 from mmalign.errors import ConfigError, PluginError
+from mmalign.import_strings import load_object
 from mmalign.plugins.loading import load_plugins, provenance
-from mmalign.plugins.registry import load_object
 
 OBSERVER = """
     import mmalign

@@ -10,8 +10,9 @@ import pytest
 from mmalign.contract.specs import DecodingSpec, QuantitySpec, RewardSpec, Spec
 from mmalign.errors import ConfigError, PluginError
 from mmalign.hookspecs import hookimpl
+from mmalign.import_strings import load_object
 from mmalign.plugins.loading import PluginInfo, PluginSet
-from mmalign.plugins.registry import HOOK_OF, KINDS, Registry, load_object
+from mmalign.plugins.registry import HOOK_OF, KINDS, Registry
 
 
 def reward(name: str, **changes: Any) -> RewardSpec:

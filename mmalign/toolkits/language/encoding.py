@@ -21,7 +21,7 @@ Tokens = list[tuple[int, bool]]
 
 
 ReadMedia = Callable[[Record, str], Mapping[str, Tensor]]
-"""Reads a rendered prompt with its media; returns the tensors of an encoded prompt, see `mmalign.toolkits.tokens.prompts`."""
+"""Reads a rendered prompt with its media; returns an encoded prompt, see `mmalign.toolkits.tokens.prompts`."""
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,9 @@
 A subclass says how a record becomes token ids (`encode`, `encode_prompt`) and ids a response (`build_response`), and
 loads the network. Scoring and sampling are here; `collate` and `score` are the seam for other batch layouts.
 
-Encoded tensors: those of the prompt (`mmalign.toolkits.tokens.prompts` lists them: tokens, images, sounds), `response_ids` [R]
-and `response_mask` [R] bool, the response tokens that are scored (multi-turn: assistant turns only). Where the prompt
-holds turns of the response, too, as before an image in a later turn, `prompt_mask` [P] bool says which tokens of it
-are scored. Rows of [N, T] outputs hold the scored steps only, left-aligned.
+Encoded tensors: those of the prompt (`mmalign.toolkits.tokens.prompts` lists them: tokens, images, sounds),
+`response_ids` [R] and `response_mask` [R] bool, the response tokens that are scored (multi-turn: assistant turns only).
+Rows of [N, T] outputs hold the scored steps only, left-aligned.
 """
 
 from __future__ import annotations
