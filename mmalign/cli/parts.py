@@ -245,6 +245,8 @@ def _parts_table(kind: str, entries: Sequence[Entry[Any]]) -> Table:
 def _render_explanation(entry: Entry[Any], limits: Mapping[str, Sequence[str]]) -> Group:
     spec = entry.spec
     facts = Table.grid(padding=(0, 2))
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")  # a long path keeps its line number
     needs = _needs(entry)
     for name in _FACTS:
         value = needs.get(name) or getattr(spec, name, "")
