@@ -82,12 +82,12 @@ class Backend(Scoring):
     ) -> Batch:
         whole = self.assembly.whole_prompts
         batch = build_batch(records, encoded, targets_only=targets_only, whole_prompts=whole).to(self.device)
-        responses, measurements = self.complete(batch.responses)
+        responses, measurements = self.augment(batch.responses)
         return replace(batch, responses=tuple(responses), measurements=measurements)
 
     def encode_responses(self, records: Sequence[Record]) -> list[EncodedResponse]:
         """Encodes and completes the stored responses of all records, without their feedback."""
-        return self.complete([item for record in records for item in self.assembly.modality.encode(record)])[0]
+        return self.augment([item for record in records for item in self.assembly.modality.encode(record)])[0]
 
     def measurement_means(self, batch: Batch) -> dict[str, float]:
         """Averages what was measured when the batch was completed, over all processes; left out where nothing was."""

@@ -44,7 +44,7 @@ class Batch:
         quantities: tensors on the CPU or on the model's device.
         axes: the axes of every quantity.
         whole_prompts: an objective compares all responses to a prompt, so micro-batches must not part them.
-        measurements: numbers about responses [N] for the log, NaN where there is none; see `Modality.complete`.
+        measurements: numbers about responses [N] for the log, NaN where there is none; see `Modality.augment`.
         encode: of the modality: a record to its encoded responses. There while quantities of the stage `data` are
             computed, for those that have to know where in a response something stands.
     """

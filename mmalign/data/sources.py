@@ -118,16 +118,20 @@ def open_source(
         return _told(records, quarantine, layouts)
 
     source = Source(config.path, _fingerprint(rows, by_content=not config.streaming), iterate)
-    if config.streaming:
-        if config.shuffle:
-            _log.warning("%s: streamed records come in the order of the file; shuffle has no effect", where)
-        next(iter(source), None)
-    else:
-        source.load(lambda record: tuple(transform.stage(record) for transform in transforms))
-        if not len(source):
-            raise DataError(f"{config.path}: no record is left after the transforms")
-        source.places.clear()
+    if not config.streaming:
+        _load_all(source, transforms)
+        return source
+    if config.shuffle:
+        _log.warning("%s: streamed records come in the order of the file; shuffle has no effect", where)
+    next(iter(source), None)
     return source
+
+
+def _load_all(source: Source, transforms: Sequence[Transform]) -> None:
+    source.load(lambda record: tuple(transform.stage(record) for transform in transforms))
+    if not len(source):
+        raise DataError(f"{source.name}: no record is left after the transforms")
+    source.places.clear()
 
 
 class _PlacedError(DataError):

@@ -58,12 +58,12 @@ def open_bytes(media: Media, limits: MediaLimits) -> IO[bytes]:
 
 
 def has_scheme(uri: str) -> bool:
-    """Tells whether a URI is neither a path nor a `data:` URI."""
+    """Returns whether a URI is neither a path nor a `data:` URI."""
     return "://" in uri and not uri.startswith("data:")
 
 
 def is_web_address(uri: str) -> bool:
-    """Tells whether a URI is of http or https."""
+    """Returns whether a URI is of http or https."""
     return uri.partition("://")[0].lower() in _WEB
 
 

@@ -98,7 +98,7 @@ def read_header(media: Media, *, where: str, limits: MediaLimits = DEFAULT_LIMIT
 
 
 def is_image(value: Any) -> bool:
-    """Tells whether something is a PIL image, without importing Pillow."""
+    """Returns whether something is a PIL image, without importing Pillow."""
     pillow = sys.modules.get("PIL.Image")
     return pillow is not None and isinstance(value, pillow.Image)
 
