@@ -20,13 +20,13 @@ from mmalign.contract.batch import ROLLOUT_AXES, Batch, build_batch
 from mmalign.contract.forward_plan import FROZEN_OUTPUTS, Output
 from mmalign.contract.quantities import Plan, Provider
 from mmalign.contract.values import Anchor, EncodedResponse, Rollout
+from mmalign.data.records import Record
 from mmalign.distribution import SumOverProcesses
 from mmalign.errors import TrainingError
 from mmalign.losses.metrics import compute_means
 from mmalign.media.checks import MediaSkips
 from mmalign.networks.policy import name_outputs
 from mmalign.planning.companions import add_record_quantities, check_axes
-from mmalign.records.record import Record
 from mmalign.references.reference import MovingReference
 from mmalign.rewards.scorer import RewardScorer, build_samples
 

@@ -19,11 +19,11 @@ from mmalign.compute.passes import cut_rows, score_responses
 from mmalign.contract.batch import Batch
 from mmalign.contract.forward_plan import Output
 from mmalign.contract.values import EncodedResponse, Generated
+from mmalign.data.records import Record
 from mmalign.errors import TrainingError
 from mmalign.networks.augmentation import Networks, augment_responses, evaluated
 from mmalign.networks.policy import Policy, evaluation_mode
 from mmalign.planning.assembly import Assembly
-from mmalign.records.record import Record
 from mmalign.references.reference import FrozenModel, MovingReference, Reference
 from mmalign.references.reference_cache import ReferenceCache
 

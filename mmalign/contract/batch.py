@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mmalign.contract.values import EncodedResponse
-from mmalign.records.record import Label, Record
+from mmalign.data.records import Label, Record
 
 DATA_AXES = {
     "lengths": "N",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mmalign.contract.engine import Backend
     from mmalign.contract.modality import Modality
     from mmalign.contract.values import Generated, Rollout, Sample
-    from mmalign.records.record import Record, Response
+    from mmalign.data.records import Record, Response
 
 
 class Reward(ABC):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from mmalign.contract.batch import Batch
     from mmalign.contract.values import EncodedResponse, Generated, Rollout
-    from mmalign.records.record import Record
+    from mmalign.data.records import Record
 
 
 class Policy(Protocol):

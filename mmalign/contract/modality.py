@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mmalign.contract.engine import Networks, Policy
     from mmalign.contract.forward_plan import ForwardPlan
     from mmalign.contract.values import Anchor, EncodedResponse, Generated, Model, Vocabulary
-    from mmalign.records.record import Record, Response
+    from mmalign.data.records import Record, Response
 
 
 class Modality(ABC):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mmalign.records.record import Record, Response
+    from mmalign.data.records import Record, Response
 
 
 @dataclass(frozen=True)

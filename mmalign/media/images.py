@@ -23,7 +23,7 @@ from mmalign.media.limits import DEFAULT_LIMITS, LARGEST_PIXELS, MediaLimits
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from mmalign.records.rows import Media
+    from mmalign.data.record_rows import Media
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP")
 """What is read. Pillow knows more, some by running other programs."""

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from mmalign.contract.batch import Batch
 from mmalign.contract.components import EvaluationContext
+from mmalign.data.records import Record, Response
 from mmalign.distribution import shard
 from mmalign.losses.metrics import MetricSums
 from mmalign.losses.objectives import Objective
 from mmalign.losses.weighting import weighted_loss
 from mmalign.monitoring.sentinels import describe_elements
 from mmalign.networks.policy import evaluation_mode
-from mmalign.records.record import Record, Response
 from mmalign.results.sample_grids import write_grid
 from mmalign.run import Run
 

@@ -18,9 +18,6 @@ from mmalign.compute.memory import MicroBatchSize
 from mmalign.config.run_config import RunConfig
 from mmalign.contract.modality import Modality
 from mmalign.contract.values import Model
-from mmalign.data.reading import CheckMedia
-from mmalign.data.sources import Source, open_source
-from mmalign.data.stream import RecordStream
 from mmalign.errors import ConfigError
 from mmalign.hardware import choose_dtype, choose_precision, find_device
 from mmalign.media.checks import MediaCheck, MediaSkips, repeat_choice
@@ -44,6 +41,9 @@ from mmalign.references.reference import (
 from mmalign.references.reference_cache import ReferenceCache
 from mmalign.references.teachers import check_vocabularies, load_teachers
 from mmalign.run import Run
+from mmalign.sources.reading import CheckMedia
+from mmalign.sources.source import Source, open_source
+from mmalign.sources.stream import RecordStream
 from mmalign.training.optimisation import build_optimiser
 
 
@@ -72,8 +72,7 @@ def build_run(
     accelerator = _build_accelerator(assembly, dtype, output)
     _check_shares(config, accelerator.num_processes)
     set_seed(config.train.seed)
-    nothing = Source("", "", lambda source: iter(()))
-    source = open_data(assembly, "train", left_out) if training else nothing
+    source = open_data(assembly, "train", left_out) if training else Source("", "", lambda source: iter(()))
     held_out = open_data(assembly, "eval", left_out) if config.data.eval else nothing
     model, policy = _load_policy(assembly, accelerator, dtype)
     # A frozen copy must be taken before the network is wrapped or trained.

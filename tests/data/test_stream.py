@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from mmalign import DataError, Record
-from mmalign.data.sources import Source
-from mmalign.data.stream import RecordStream
 from mmalign.distribution import shard
+from mmalign.sources.source import Source
+from mmalign.sources.stream import RecordStream
 
 
 def make_source(count: int, *, streaming: bool = False, stage: Callable[[Record], int] = lambda record: 0) -> Source:

@@ -18,15 +18,15 @@ from typing import Any
 from mmalign.config.data import DataConfig, OnError
 from mmalign.contract.components import Transform
 from mmalign.contract.formats import RawRow, Rows
-from mmalign.data.files import QUARANTINE_SUFFIX, find_rows
-from mmalign.data.format_choice import Formats
-from mmalign.data.layouts import LayoutReader
-from mmalign.data.reading import CheckMedia, Reading, read_rows
-from mmalign.data.record_count import RecordCount
+from mmalign.data.records import Record
 from mmalign.errors import ConfigError, DataError, MediaError
 from mmalign.foreign import foreign_code
 from mmalign.plugins.registry import Registry
-from mmalign.records.record import Record
+from mmalign.sources.files import QUARANTINE_SUFFIX, find_rows
+from mmalign.sources.format_choice import Formats
+from mmalign.sources.layouts import LayoutReader
+from mmalign.sources.reading import CheckMedia, Reading, read_rows
+from mmalign.sources.record_count import RecordCount
 
 _log = logging.getLogger(__name__)
 
