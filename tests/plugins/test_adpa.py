@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmalign.forward_plan import ForwardPlan
-from mmalign.tokens.decoders import Decoder, DecoderOutput
-from mmalign.tokens.logps import score_steps
-from mmalign.values import Anchor
+from mmalign.contract.forward_plan import ForwardPlan
+from mmalign.contract.values import Anchor
+from mmalign.toolkits.tokens.decoders import Decoder, DecoderOutput
+from mmalign.toolkits.tokens.logps import score_steps
 from mmalign_objectives.distillation.adpa import adpa_loss, dckd_loss
 from mmalign_objectives.supervised.sft import sft_loss
 

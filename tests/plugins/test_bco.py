@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from mmalign import EncodedResponse, Record
-from mmalign.compute.batch import build_batch
+from mmalign.contract.batch import build_batch
 from mmalign_objectives.pairs.dpo import dpo_loss
 from mmalign_objectives.unpaired.bco import bco_loss, compute_density_ratios, compute_mean_log_ratio
 

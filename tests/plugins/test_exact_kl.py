@@ -15,8 +15,8 @@ from mmalign import ConfigError, PlanError, load_run
 from mmalign.config.run_config import RunConfig
 from mmalign.monitoring.metrics_log import read_metrics
 from mmalign.planning.assembly import assemble
-from mmalign.registry import load_registry
-from mmalign.startup import open_data
+from mmalign.plugins.registry import load_registry
+from mmalign.training.startup import open_data
 from mmalign_objectives.penalties.exact_kl import exact_kl_loss
 
 ROWS = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmalign.binding import needs_of
-from mmalign.registry import load_registry
+from mmalign.contract.binding import needs_of
+from mmalign.plugins.registry import load_registry
 from mmalign_objectives.pairs.ipo import ipo_loss
 
 PAIRS = torch.tensor(

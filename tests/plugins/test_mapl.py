@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mmalign import Record
-from mmalign.compute.batch import build_batch
-from mmalign.values import EncodedResponse
+from mmalign.contract.batch import build_batch
+from mmalign.contract.values import EncodedResponse
 from mmalign_objectives.pairs.dpo import dpo_loss
 from mmalign_objectives.pairs.mapl import mapl_inter_loss, mark_ordered_pairs
 

@@ -10,8 +10,8 @@ import torch
 from objective_runs import build_config, start
 
 from mmalign import DataError, EncodedResponse, Record
-from mmalign.compute.batch import Batch, build_batch
-from mmalign.rounds import begin_round
+from mmalign.contract.batch import Batch, build_batch
+from mmalign.training.rounds import begin_round
 from mmalign_objectives.support.reasoning_steps import average_states, compute_step_index, sum_by_step
 
 

@@ -10,8 +10,8 @@ from pair_cases import PAIRS, margins
 from torch import Tensor
 
 from mmalign import Record, Score
-from mmalign.compute.batch import build_batch
-from mmalign.values import EncodedResponse
+from mmalign.contract.batch import build_batch
+from mmalign.contract.values import EncodedResponse
 from mmalign_objectives.pairs.dpo import dpo_loss
 from mmalign_objectives.pairs.upo import upo_loss
 from mmalign_objectives.support.record_values import compute_label_smoothing

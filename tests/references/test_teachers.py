@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 import mmalign
 from mmalign import ConfigError, PlanError, build_tiny_text_model, load_run
-from mmalign.forward_plan import ForwardPlan
+from mmalign.contract.forward_plan import ForwardPlan
+from mmalign.contract.values import Anchor
 from mmalign.monitoring.metrics_log import read_metrics
-from mmalign.startup import open_data
-from mmalign.tokens.decoders import Decoder, DecoderOutput
-from mmalign.tokens.logps import score_steps
-from mmalign.values import Anchor
+from mmalign.toolkits.tokens.decoders import Decoder, DecoderOutput
+from mmalign.toolkits.tokens.logps import score_steps
+from mmalign.training.startup import open_data
 
 ROWS = [
     {"prompt": "Say it.", "chosen": "good day", "rejected": "bad"},

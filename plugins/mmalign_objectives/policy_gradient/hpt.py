@@ -36,11 +36,10 @@ _HPT_IMITATION = ObjectiveSpec(
     equation="-policy_logps, where at most `gate` rollouts of the prompt are right",
     paper=_PAPER,
 )
-_IMITATED_PROMPTS = QuantitySpec(
-    name="imitated_prompts",
-    summary="True for all responses to a prompt of whose rollouts at most `gate` are right.",
-    compute=f"{__name__}:mark_imitated_prompts",
-    config=f"{__name__}:GateConfig",
+_IMITATED = QuantitySpec(
+    name="imitated",
+    summary="True for the stored targets of prompts that are imitated.",
+    compute=f"{__name__}:mark_imitated",
     axes="N",
     stage="frozen",
     paper=_PAPER,
@@ -59,20 +58,19 @@ SPECS = (
         log_prob_kinds=("exact",),
         equation="-ratio advantages, where more than `gate` rollouts of the prompt are right",
     ),
-    _IMITATED_PROMPTS,
     replace(
-        _IMITATED_PROMPTS,
-        name="imitated",
-        summary="True for the stored targets of prompts that are imitated.",
-        compute=f"{__name__}:mark_imitated",
-        config="mmalign.specs:Parameters",
+        _IMITATED,
+        name="imitated_prompts",
+        summary="True for all responses to a prompt of whose rollouts at most `gate` are right.",
+        compute=f"{__name__}:mark_imitated_prompts",
+        config=f"{__name__}:GateConfig",
     ),
+    _IMITATED,
     replace(
-        _IMITATED_PROMPTS,
+        _IMITATED,
         name="reinforced",
         summary="True for the rollouts of prompts that are not imitated.",
         compute=f"{__name__}:mark_reinforced",
-        config="mmalign.specs:Parameters",
     ),
 )
 
