@@ -99,6 +99,8 @@ if TYPE_CHECKING:
     from mmalign.specs import Unbounded as Unbounded
     from mmalign.testing import build_tiny_text_model as build_tiny_text_model
     from mmalign.testing import try_part as try_part
+    from mmalign.tokens.decoders import Decoder as Decoder
+    from mmalign.tokens.decoders import DecoderOutput as DecoderOutput
     from mmalign.tokens.modality import TokenModality as TokenModality
     from mmalign.values import EncodedResponse as EncodedResponse
     from mmalign.values import Generated as Generated
@@ -173,6 +175,7 @@ _EXPORTS = {
         "Unbounded",
     ),
     "testing": ("build_tiny_text_model", "try_part"),
+    "tokens.decoders": ("Decoder", "DecoderOutput"),
     "tokens.modality": ("TokenModality",),
     "values": (
         "EncodedResponse",
