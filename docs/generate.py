@@ -35,6 +35,7 @@ _HEADINGS = {
     "decoding": "Decodings",
     "engine": "Engines",
     "evaluator": "Evaluators",
+    "format": "Formats",
 }
 _INTRODUCTION = (
     "# Configuration",

@@ -24,9 +24,20 @@ if TYPE_CHECKING:
     from mmalign.compute.step_context import StepContext as StepContext
     from mmalign.config.run_config import RunConfig as RunConfig
     from mmalign.config.run_config import load_config as load_config
+    from mmalign.data.arrow import record_schema as record_schema
+    from mmalign.data.chat_messages import message_from_chat as message_from_chat
+    from mmalign.data.chat_messages import read_template_arguments as read_template_arguments
+    from mmalign.data.chat_messages import read_tools as read_tools
+    from mmalign.data.formats import FileFormat as FileFormat
+    from mmalign.data.formats import Layout as Layout
+    from mmalign.data.formats import RawRow as RawRow
+    from mmalign.data.formats import ReadOptions as ReadOptions
+    from mmalign.data.json_text import dump_json as dump_json
+    from mmalign.data.json_text import parse_json as parse_json
     from mmalign.data.records import Label as Label
     from mmalign.data.records import Media as Media
     from mmalign.data.records import Message as Message
+    from mmalign.data.records import Node as Node
     from mmalign.data.records import Note as Note
     from mmalign.data.records import Part as Part
     from mmalign.data.records import Record as Record
@@ -90,6 +101,8 @@ if TYPE_CHECKING:
     from mmalign.specs import DecodingSpec as DecodingSpec
     from mmalign.specs import EngineSpec as EngineSpec
     from mmalign.specs import EvaluatorSpec as EvaluatorSpec
+    from mmalign.specs import FileFormatSpec as FileFormatSpec
+    from mmalign.specs import LayoutSpec as LayoutSpec
     from mmalign.specs import ModalitySpec as ModalitySpec
     from mmalign.specs import ObjectiveSpec as ObjectiveSpec
     from mmalign.specs import Parameters as Parameters
@@ -121,7 +134,11 @@ _EXPORTS = {
     "compute.batch": ("Batch",),
     "compute.step_context": ("StepContext",),
     "config.run_config": ("RunConfig", "load_config"),
-    "data.records": ("Label", "Media", "Message", "Note", "Part", "Record", "Response", "Score", "Variant"),
+    "data.arrow": ("record_schema",),
+    "data.chat_messages": ("message_from_chat", "read_template_arguments", "read_tools"),
+    "data.formats": ("FileFormat", "Layout", "RawRow", "ReadOptions"),
+    "data.json_text": ("dump_json", "parse_json"),
+    "data.records": ("Label", "Media", "Message", "Node", "Note", "Part", "Record", "Response", "Score", "Variant"),
     "decoding": ("Decoding",),
     "engine": ("Networks", "Policy"),
     "errors": (
@@ -166,6 +183,8 @@ _EXPORTS = {
         "DecodingSpec",
         "EngineSpec",
         "EvaluatorSpec",
+        "FileFormatSpec",
+        "LayoutSpec",
         "ModalitySpec",
         "ObjectiveSpec",
         "Parameters",

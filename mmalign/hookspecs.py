@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         DecodingSpec,
         EngineSpec,
         EvaluatorSpec,
+        FormatSpec,
         ModalitySpec,
         ObjectiveSpec,
         QuantitySpec,
@@ -108,6 +109,18 @@ def register_rewards() -> list[RewardSpec]:
         @mmalign.hookimpl
         def register_rewards():
             return [RewardSpec(name="brevity", summary="...", target="my_pkg.brevity:Brevity")]
+    """
+
+
+@hookspec
+def register_formats() -> list[FormatSpec]:
+    """Forms of data: files that become rows (`FileFormatSpec`), and rows that become records (`LayoutSpec`).
+
+    Example:
+
+        @mmalign.hookimpl
+        def register_formats():
+            return [LayoutSpec(name="quiz", summary="...", target="my_pkg.quiz:Quiz", columns=(("question", "best"),))]
     """
 
 

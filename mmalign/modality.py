@@ -75,6 +75,25 @@ class Modality(ABC):
                 `on_error` says so.
         """
 
+    def check_model(self) -> None:  # noqa: B027 (an author need not override it)
+        """Compares what encodes records with the network's configuration; loads no weights.
+
+        Raises:
+            ConfigError: they do not fit, so that a run would end where a token or a position is missing.
+        """
+
+    def check_prompt(self, record: Record, decoding: Decoding) -> None:
+        """Checks that a response to the prompt of `record` can be sampled; needs no weights.
+
+        Raises:
+            DataError: the prompt cannot be encoded, or leaves no room for `decoding.max_steps` steps.
+        """
+        self.encode(record.with_responses(()))
+
+    def notes(self) -> list[str]:
+        """Returns what `check`, and the model card, say of the model and of what has been encoded so far."""
+        return []
+
     @abstractmethod
     def step_log_probs(self, network: nn.Module, responses: Sequence[EncodedResponse]) -> tuple[Tensor, Tensor]:
         """Scores responses.

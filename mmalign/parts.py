@@ -9,6 +9,7 @@ Shapes: P prompts, N responses, T steps, M pairs, K reward dimensions.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -56,7 +57,8 @@ class Transform(ABC):
     """Records to records, in a stream; may drop, change, split or merge them.
 
     Equal records give equal results in every pass and every process: what is random is seeded by a parameter and the
-    record's id. Feedback that is left out is counted and said.
+    record's id. Feedback that is left out is counted and said. Records that `apply` does not yield are counted by the
+    engine; `leave_out` says why.
 
     Attributes:
         whole: True if it looks at all records before it yields the first one; refused for streamed data.
@@ -71,6 +73,16 @@ class Transform(ABC):
         Raises:
             DataError: a record is unsuitable; the message names the transform, the record and what was expected.
         """
+
+    def leave_out(self, reason: str, count: int = 1) -> None:
+        """Counts records that `apply` does not yield, by reason; the counts are said when a pass is done."""
+        counts: Counter[str] = self.__dict__.setdefault("_left_out", Counter())
+        counts[reason] += count
+
+    def take_reasons(self) -> Counter[str]:
+        """Returns what `leave_out` has counted and begins anew."""
+        counts: Counter[str] = self.__dict__.pop("_left_out", Counter())
+        return counts
 
     def stage(self, record: Record) -> int:
         """Returns the stage of training that a record belongs to, once the last transform has yielded it.

@@ -25,6 +25,7 @@ from mmalign.specs import (
     DecodingSpec,
     EngineSpec,
     EvaluatorSpec,
+    FormatSpec,
     ModalitySpec,
     ObjectiveSpec,
     QuantitySpec,
@@ -46,6 +47,7 @@ HOOK_OF: dict[str, tuple[str, type[Spec]]] = {
     "decoding": ("register_decodings", DecodingSpec),
     "engine": ("register_engines", EngineSpec),
     "evaluator": ("register_evaluators", EvaluatorSpec),
+    "format": ("register_formats", FormatSpec),
 }
 """The hook that registers each kind of part, and what the hook returns a list of."""
 

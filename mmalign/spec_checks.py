@@ -8,7 +8,16 @@ from typing import Any, get_args, get_type_hints
 from mmalign.binding import read_binding
 from mmalign.errors import PluginError, suggest
 from mmalign.forward_plan import Divergence, Output
-from mmalign.specs import AdvantageSpec, ModalitySpec, ObjectiveSpec, QuantitySpec, Spec
+from mmalign.specs import (
+    AdvantageSpec,
+    FileFormatSpec,
+    FormatSpec,
+    LayoutSpec,
+    ModalitySpec,
+    ObjectiveSpec,
+    QuantitySpec,
+    Spec,
+)
 
 _CHOICES = {
     "per": get_args(get_type_hints(ObjectiveSpec)["per"]),
@@ -38,14 +47,20 @@ def check_spec(spec: Spec, hook: str) -> None:
         _check_choice(spec, hook, attribute, getattr(spec, attribute, known[0]), known)
     for kind in getattr(spec, "log_prob_kinds", ()):
         _check_choice(spec, hook, "log_prob_kinds", kind, _CHOICES["log_prob_kind"])
-    if isinstance(spec, QuantitySpec):
-        _check_quantity(spec, hook)
-    if isinstance(spec, ModalitySpec):
-        for output in spec.provides:
-            _check_choice(spec, hook, "provides", output, _PROVIDED)
+    _check_kind(spec, hook)
     _check_import_strings(spec, hook)
     if isinstance(spec, (ObjectiveSpec, AdvantageSpec, QuantitySpec)):
         _check_names(spec, hook)
+
+
+def _check_kind(spec: Spec, hook: str) -> None:
+    if isinstance(spec, QuantitySpec):
+        _check_quantity(spec, hook)
+    elif isinstance(spec, FormatSpec):
+        _check_format(spec, hook)
+    elif isinstance(spec, ModalitySpec):
+        for output in spec.provides:
+            _check_choice(spec, hook, "provides", output, _PROVIDED)
 
 
 def _check_choice(spec: Spec, hook: str, attribute: str, value: Any, known: Collection[str]) -> None:
@@ -63,6 +78,15 @@ def _check_quantity(spec: QuantitySpec, hook: str) -> None:
             f"{hook}: axes of {spec.name!r} are {spec.axes!r}; expected letters that begin with one of "
             f"{', '.join(_FIRST_AXES)}, or nothing for a scalar"
         )
+
+
+def _check_format(spec: FormatSpec, hook: str) -> None:
+    if not isinstance(spec, FileFormatSpec | LayoutSpec):
+        raise PluginError(f"{hook}: {spec.name!r} is a FormatSpec; expected a FileFormatSpec or a LayoutSpec")
+    names = (spec.suffixes,) if isinstance(spec, FileFormatSpec) else (spec.optional, *spec.columns)
+    attribute = "suffixes" if isinstance(spec, FileFormatSpec) else "columns"
+    if not all(isinstance(one, tuple) and all(isinstance(name, str) for name in one) for one in names):
+        raise PluginError(f"{hook}: {attribute} of {spec.name!r} are {names!r}; expected tuples of names")
 
 
 def _check_import_strings(spec: Spec, hook: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -231,6 +232,52 @@ class EvaluatorSpec(TargetSpec):
     """An `Evaluator` subclass."""
 
     kind: ClassVar[str] = "evaluator"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormatSpec(TargetSpec):
+    """A form of data: a `FileFormatSpec` or a `LayoutSpec`.
+
+    Attributes:
+        writes: True if `mmalign data convert` can write it.
+    """
+
+    kind: ClassVar[str] = "format"
+    writes: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileFormatSpec(FormatSpec):
+    """How a file becomes rows: a `FileFormat` subclass.
+
+    Attributes:
+        suffixes: ends of the names of such files, e.g. `(".csv", ".csv.gz")`; the longest that fits counts.
+        source: what it reads: a `file`, a `folder` that its `accepts` says yes to, or a name on the `hub`.
+    """
+
+    suffixes: tuple[str, ...] = ()
+    source: Literal["file", "folder", "hub"] = "file"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayoutSpec(FormatSpec):
+    """How a row becomes a record: a `Layout` subclass.
+
+    Attributes:
+        columns: the sets of columns that tell the layout; a row that has one of them whole is of this layout, unless a
+            larger set of another one is there.
+        optional: other columns that it reads; `id` is read everywhere.
+        whole: True if it is given all columns and refuses those that it does not know; else these go to `meta`.
+    """
+
+    columns: tuple[tuple[str, ...], ...]
+    optional: tuple[str, ...] = ()
+    whole: bool = False
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """All columns that it reads."""
+        return frozenset({"id", *self.optional, *(name for names in self.columns for name in names)})
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from mmalign.modality import Modality
 from mmalign.monitoring.metrics_log import MetricsLog, check_trackers
 from mmalign.optimisation import build_optimiser
 from mmalign.planning.assembly import Assembly, build_transforms
+from mmalign.planning.record_checks import RecordCheck
 from mmalign.references.past_reference import PastPolicies
 from mmalign.references.reference import (
     AdapterOff,
@@ -65,7 +66,7 @@ def build_run(
     """
     config = assembly.config
     check_machine(config)
-    check_vocabularies(assembly)
+    check_models(assembly)
     device = find_device()
     dtype = choose_dtype(config.train.dtype, device, adapter=assembly.modality.adapter)
     accelerator = _build_accelerator(assembly, dtype, output)
@@ -120,6 +121,17 @@ def build_run(
     )
 
 
+def check_models(assembly: Assembly) -> None:
+    """Compares what encodes records with the configurations of the policy and of its teachers; loads no weights.
+
+    Raises:
+        ConfigError: they do not fit.
+    """
+    check_vocabularies(assembly)
+    for modality in (assembly.modality, *assembly.teachers.values()):
+        modality.check_model()
+
+
 def check_machine(config: RunConfig) -> None:
     """Checks that this machine has what the configuration asks for.
 
@@ -155,8 +167,16 @@ def open_data(assembly: Assembly, split: str, left_out: Mapping[str, Collection[
     """Opens the `train` or `eval` records with their transforms; `left_out` as in `build_run`."""
     data = getattr(assembly.config.data, split)
     transforms = build_transforms(assembly.registry, data.transforms, f"data.{split}")
-    check_media = _choose_check(assembly.config, split, left_out)
-    return open_source(data, transforms, where=f"data.{split}", check_media=check_media)
+    looks = data.on_error == "quarantine" and left_out is None and assembly.config.data.check_media != "off"
+    return open_source(
+        data,
+        transforms,
+        where=f"data.{split}",
+        check_media=_choose_check(assembly.config, split, left_out),
+        check_record=RecordCheck(assembly, media=looks),
+        check_limit=assembly.config.data.check_records,
+        registry=assembly.registry,
+    )
 
 
 def _choose_check(config: RunConfig, split: str, left_out: Mapping[str, Collection[str]] | None) -> CheckMedia | None:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from types import TracebackType
 
 from mmalign.cli.context import debug_wanted
+from mmalign.masking import mask_text
 from mmalign.monitoring.run_log import PendingRecords
 from mmalign.shown_text import show_controls
 
@@ -75,7 +76,8 @@ class TerminalHandler(logging.Handler):
             return
         name = f"{record.name}: " if library else ""
         # Not a console of ours: while progress is live, it is `sys.stderr` that prints above it.
-        sys.stderr.write(show_controls(f"{record.levelname.lower()}: {name}{record.getMessage()}") + "\n")
+        message = mask_text(record.getMessage())
+        sys.stderr.write(show_controls(f"{record.levelname.lower()}: {name}{message}") + "\n")
 
 
 class _WithoutHandlers(logging.Logger):

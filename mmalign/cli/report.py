@@ -31,7 +31,7 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     console.print(_parts_table(inspection))
     console.print(_quantities_table(inspection))
     console.print(_data_table(inspection))
-    for line in _size_lines(inspection):
+    for line in (*_size_lines(inspection), *(f"note: {note}" for note in inspection.notes)):
         console.print(show_text(line))
 
 

@@ -119,7 +119,7 @@ class DimensionConfig(Shaping, Parameters):
 class RewardComponent(Shaping, WeightedComponent):
     """A reward and what becomes of its scores: threshold, then normalise, then clip, then weight or constraint."""
 
-    label: str | int | None = None
+    label: str | Annotated[int, Field(ge=0)] | None = None
     """Name of this reward in metrics, reports and messages; for a reward with a parameter `label` of its own (as
     `classifier`), that parameter."""
     cache: bool = False

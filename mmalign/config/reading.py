@@ -28,9 +28,7 @@ def read_config(path: str | Path, overrides: Overrides = ()) -> dict[str, Any]:
         config = OmegaConf.load(path)
         if not OmegaConf.is_dict(config):
             raise ConfigError(f"{path}: expected a mapping of keys to values at the top level")
-        for key, value in _iter_overrides(overrides):
-            OmegaConf.update(config, key, value, merge=_changes_keys(config, key, value), force_add=True)
-        return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+        return _override(config, overrides)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file{_nearest_file(Path(path))}") from None
     except OSError as error:
@@ -46,6 +44,20 @@ def read_config(path: str | Path, overrides: Overrides = ()) -> dict[str, Any]:
         raise ConfigError(f"{path}: {where}{str(error).splitlines()[0]}") from None
     except _UNUSABLE as error:
         raise ConfigError(f"{path}: {_locate(Path(path)) or _first_line(error)}") from None
+
+
+def apply_overrides(config: Mapping[str, Any], overrides: Overrides, source: str) -> dict[str, Any]:
+    """Applies overrides to a configuration that is not in a file; raises ConfigError, which names `source`."""
+    try:
+        return _override(OmegaConf.create(dict(config)), overrides)
+    except (OmegaConfBaseException, *_UNUSABLE) as error:
+        raise ConfigError(f"{source}: {_first_line(error)}") from None
+
+
+def _override(config: Any, overrides: Overrides) -> dict[str, Any]:
+    for key, value in _iter_overrides(overrides):
+        OmegaConf.update(config, key, value, merge=_changes_keys(config, key, value), force_add=True)
+    return cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
 
 
 def _changes_keys(config: Any, key: str, value: Any) -> bool:

@@ -22,7 +22,7 @@ _SCALARS = {str: pyarrow.string(), bool: pyarrow.bool_(), int: pyarrow.int64(), 
 
 @cache
 def record_schema() -> pyarrow.Schema:
-    """Returns the Arrow schema of records: 12 columns."""
+    """Returns the Arrow schema of records: 14 columns."""
     return pyarrow.schema(_fields(Record))
 
 

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmalign.data.files import RawRow
+from mmalign.data.format_choice import format_code
+from mmalign.data.formats import RawRow
+from mmalign.data.json_text import readable
+from mmalign.data.layouts import LayoutReader
 from mmalign.data.records import Record
-from mmalign.data.trl_formats import TRL_COLUMNS, record_from_trl
-from mmalign.errors import DataError, MediaError, suggest
+from mmalign.errors import DataError, MediaError, PluginError, suggest
 
 if TYPE_CHECKING:
     from mmalign.data.sources import DataConfig
@@ -39,6 +41,7 @@ class Reading:
 def read_rows(
     parts: Iterable[Iterable[RawRow]],
     config: DataConfig,
+    layouts: LayoutReader,
     *,
     find_media: bool = True,
     check_media: CheckMedia | None = None,
@@ -46,13 +49,14 @@ def read_rows(
     """Reads every row of `parts`, in order.
 
     Args:
+        layouts: what makes records of rows.
         find_media: make paths of media, which are relative to the data file, relative to the current folder.
         check_media: raises MediaError for a record whose media, with paths relative to the current folder, are bad.
     """
     places: dict[str, str] = {}
-    for index, row in enumerate(row for part in parts for row in part):
+    for index, row in enumerate(_iter_rows(parts, config.path)):
         try:
-            record = parse_row(row.parse(), index, config)
+            record = _read_row(row, index, config, layouts)
             # A stream may be endless; its ids are not remembered.
             if not config.streaming:
                 _check_id(record.id, row.place, places)
@@ -60,20 +64,32 @@ def read_rows(
             if check_media is not None:
                 check_media(found)
         except MediaError as error:
-            yield Reading(row, None, str(error), record.id)
-        except DataError as error:
-            yield Reading(row, None, str(error))
+            yield Reading(row, None, readable(error), record.id)
+        except (DataError, PluginError) as error:
+            yield Reading(row, None, readable(error))
         else:
             yield Reading(row, found if find_media else record)
 
 
-def parse_row(data: Any, index: int, config: DataConfig) -> Record:
-    """Makes a record of one row of data; `index` names a TRL row that has no id."""
-    if not isinstance(data, Mapping):
-        raise DataError(f"expected a JSON object, got {type(data).__name__}")
-    columns = _rename(data, config.columns)
-    form = _detect_format(columns) if config.format == "auto" else config.format
-    return Record.from_dict(columns) if form == "mmalign" else record_from_trl(columns, index)
+def _iter_rows(parts: Iterable[Iterable[RawRow]], path: str) -> Iterator[RawRow]:
+    for part in parts:
+        with format_code(f"format of {path}", getattr(part, "form", part)):
+            yield from part
+
+
+def _read_row(row: RawRow, index: int, config: DataConfig, layouts: LayoutReader) -> Record:
+    """Makes a record of one row; `index` names one that has no id."""
+    if row.fault:
+        raise DataError(row.fault)
+    if not isinstance(row.value, Mapping):
+        raise DataError(f"expected a JSON object, got {type(row.value).__name__}")
+    record = layouts.read(_rename(row.value, config.columns), index)
+    pairs = record.count_pairs()
+    if pairs > config.max_pairs:
+        raise DataError(
+            f"labels: {pairs:,} pairs, more than max_pairs, {config.max_pairs:,}; raise it, or cut rankings"
+        )
+    return record
 
 
 def _rename(data: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -83,15 +99,6 @@ def _rename(data: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]
         if ours in data and ours not in names:
             raise DataError(f"columns: {theirs!r} cannot be renamed to {ours!r}, which is a column already")
     return {names.get(key, key): value for key, value in data.items()}
-
-
-def _detect_format(columns: Mapping[str, Any]) -> str:
-    if "schema" in columns or "responses" in columns:
-        return "mmalign"
-    if any(name in columns for name in TRL_COLUMNS):
-        return "trl"
-    expected = f"'schema' and 'responses' (a record) or {', '.join(map(repr, TRL_COLUMNS))} (TRL)"
-    raise DataError(f"unknown format: expected the keys {expected}, got {', '.join(map(repr, columns)) or 'none'}")
 
 
 def _check_id(name: str, place: str, places: dict[str, str]) -> None:

@@ -6,13 +6,13 @@ what pydantic collects into one DataError.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast, get_args
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from mmalign.data.json_text import parse_json, shorten
 from mmalign.errors import DataError, suggest
 
 if TYPE_CHECKING:
@@ -37,26 +37,30 @@ _EXPECTED = {
 }
 
 
-def parse_json(line: str) -> Any:
-    """Parses one line; raises DataError with the column where the JSON breaks."""
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"not valid JSON at column {error.colno}: {error.msg}; expected one object a line") from None
-    except RecursionError:
-        raise DataError("not valid JSON: nested too deeply") from None
-
-
 def require_json_object(text: str | None) -> str | None:
-    """Checks a JSON string field (`meta`, `params`)."""
+    """Checks a JSON string field (`meta`, `params`, `extra`, `chat_template_kwargs`)."""
     if text is None:
         return None
     try:
-        parsed = json.loads(text)
-    except json.JSONDecodeError:
-        raise ValueError(f"expected a JSON object as a string, e.g. '{{\"a\": 1}}', got {_short(text)}") from None
+        parsed = parse_json(text)
+    except DataError as error:
+        expected = "expected a JSON object as a string, e.g. '{\"a\": 1}'"
+        raise ValueError(f"{expected}, got {shorten(text)}: {str(error).split('; expected')[0]}") from None
     if not isinstance(parsed, dict):
-        raise ValueError(f"expected a JSON object as a string, got {_short(text)}")
+        raise ValueError(f"expected a JSON object as a string, got {shorten(text)}")
+    return text
+
+
+def require_json_objects(text: str | None) -> str | None:
+    """Checks a JSON string field that holds a list of objects (`tools`)."""
+    if text is None:
+        return None
+    try:
+        parsed = parse_json(text)
+    except DataError:
+        parsed = None
+    if not isinstance(parsed, list) or not all(isinstance(one, dict) for one in parsed):
+        raise ValueError(f"expected a JSON list of objects as a string, got {shorten(text)}")
     return text
 
 
@@ -71,9 +75,7 @@ def require_one_content(part: Part) -> None:
 
 def check_record(record: Record) -> None:
     """Checks everything that holds between fields; raises ValueError naming the field."""
-    last = record.prompt[-1].role
-    if last == "system":
-        raise ValueError(f"prompt: expected the last role to be user, tool or assistant, got {last!r}")
+    _check_prompt(record)
     for field, key in (("variants", "vid"), ("responses", "rid"), ("tree", "nid"), ("media", "mid")):
         _check_unique(field, key, [getattr(row, key) for row in getattr(record, field)])
     _check_responses(record)
@@ -85,10 +87,31 @@ def check_record(record: Record) -> None:
     _check_logged(record)
 
 
+def _check_prompt(record: Record) -> None:
+    last = record.prompt[-1]
+    if last.role in ("system", "developer"):
+        raise ValueError(f"prompt: expected the last role to be user, tool or assistant, got {last.role!r}")
+    if last.tool_calls and last.role == "assistant":
+        raise ValueError("prompt: its last message calls tools; expected their answers after it, or it in a response")
+    for place, message in _iter_messages(record):
+        if message.tool_calls and message.role != "assistant":
+            raise ValueError(f"{place}.tool_calls: only an assistant calls tools, got role {message.role!r}")
+
+
+def _iter_messages(record: Record) -> Iterator[tuple[str, Message]]:
+    yield from ((f"prompt[{turn}]", message) for turn, message in enumerate(record.prompt))
+    for index, variant in enumerate(record.variants):
+        yield from ((f"variants[{index}].prompt[{turn}]", message) for turn, message in enumerate(variant.prompt))
+    for index, response in enumerate(record.responses):
+        yield from ((f"responses[{index}].messages[{turn}]", one) for turn, one in enumerate(response.messages))
+
+
 def _check_unique(field: str, key: str, ids: Sequence[str]) -> None:
+    seen: set[str] = set()
     for index, name in enumerate(ids):
-        if name in ids[:index]:
+        if name in seen:
             raise ValueError(f"{field}[{index}].{key}: {name!r} is used twice")
+        seen.add(name)
 
 
 def _check_responses(record: Record) -> None:
@@ -97,6 +120,12 @@ def _check_responses(record: Record) -> None:
             raise ValueError(f"responses[{index}].rid: '@' and 'node:' are reserved, got {response.rid!r}")
         if all(message.role != "assistant" for message in response.messages):
             raise ValueError(f"responses[{index}].messages: expected at least one assistant message")
+        if response.messages[0].role != "assistant":
+            first = response.messages[0].role
+            raise ValueError(
+                f"responses[{index}].messages[0]: a response begins with an assistant message, got a {first} message; "
+                "what comes before it belongs into the prompt"
+            )
 
 
 def _check_media(record: Record) -> None:
@@ -111,20 +140,11 @@ def _check_media(record: Record) -> None:
 
 
 def _iter_parts(record: Record) -> Iterator[tuple[str, Part]]:
-    yield from _iter_message_parts("prompt", record.prompt)
-    for index, variant in enumerate(record.variants):
-        yield from _iter_message_parts(f"variants[{index}].prompt", variant.prompt)
-    for index, response in enumerate(record.responses):
-        yield from _iter_message_parts(f"responses[{index}].messages", response.messages)
+    for field, message in _iter_messages(record):
+        yield from ((f"{field}.content[{place}]", part) for place, part in enumerate(message.content))
     for index, node in enumerate(record.tree):
         for place, part in enumerate(node.content):
             yield f"tree[{index}].content[{place}]", part
-
-
-def _iter_message_parts(field: str, messages: Iterable[Message]) -> Iterator[tuple[str, Part]]:
-    for turn, message in enumerate(messages):
-        for place, part in enumerate(message.content):
-            yield f"{field}[{turn}].content[{place}]", part
 
 
 def _check_items(record: Record) -> None:
@@ -230,7 +250,7 @@ def _describe(detail: ErrorDetails, model: type[BaseModel]) -> str:
     expected = _EXPECTED.get(kind, detail["msg"]).format(**detail.get("ctx", {}))
     if kind == "tuple_type" and detail["loc"][-1] == "content":
         expected = 'expected a list of parts, e.g. [{"type": "text", "text": "..."}]'
-    return prefix + (expected if kind in ("missing", "too_short") else f"{expected}, got {_short(got)}")
+    return prefix + (expected if kind in ("missing", "too_short") else f"{expected}, got {shorten(got)}")
 
 
 def _format_path(loc: tuple[int | str, ...]) -> str:
@@ -248,8 +268,3 @@ def _known_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]
 def _element_model(model: type[BaseModel], field: str) -> type[BaseModel]:
     element, *_ = get_args(model.model_fields[field].annotation)
     return cast("type[BaseModel]", element)
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 40 else text[:37] + "..."

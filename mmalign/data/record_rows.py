@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
@@ -13,7 +14,7 @@ T = TypeVar("T")
 # Strict models take a Python list for a tuple only where told to; the elements stay strict.
 Many: TypeAlias = Annotated[tuple[T, ...], Strict(False)]
 
-Role = Literal["system", "user", "assistant", "tool"]
+Role = Literal["system", "developer", "user", "assistant", "tool"]
 MediaType = Literal["image", "video", "audio", "latent"]
 
 
@@ -47,11 +48,34 @@ class Part(Row):
         return self
 
 
+class Function(Row):
+    """What a tool call asks for.
+
+    Attributes:
+        arguments: a JSON object as a string; a model may have written something else.
+    """
+
+    name: str
+    arguments: str = "{}"
+
+
+class ToolCall(Row):
+    """A call of a tool, in OpenAI's form; `id` is what the tool's message answers to."""
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: Function
+
+
 class Message(Row):
     """A turn.
 
     Attributes:
-        name: the speaker of a multi-agent dialogue.
+        name: the speaker of a multi-agent dialogue, or the tool that answers.
+        tool_calls: what an assistant turn asks of tools, beside its content.
+        tool_call_id: the call that a tool turn answers.
+        reasoning_content: what the assistant thought before its content; chat templates decide where it goes.
+        extra: further keys that a chat template may read, a JSON object as a string.
         train: loss weight of the turn; null is 1 for assistant turns of a response and 0 for a prompt's. Where all
             turns of a prompt have one above 0 its tokens are scored like those of the response.
     """
@@ -59,12 +83,33 @@ class Message(Row):
     role: Role
     name: str | None = None
     content: Many[Part] = ()
+    tool_calls: Many[ToolCall] = ()
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    extra: str | None = None
     train: float | None = Field(default=None, ge=0)
+
+    _check_extra = field_validator("extra")(require_json_object)
 
     @property
     def text(self) -> str:
         """The text parts, joined by nothing."""
         return "".join(part.text for part in self.content if part.text is not None)
+
+    def chat_fields(self, *, parsed: bool = True) -> dict[str, Any]:
+        """Returns the message as chat templates and servers know it, without its content.
+
+        Args:
+            parsed: give arguments of tool calls as objects, as templates want them, not as JSON, as servers do.
+        """
+        known = {
+            "name": self.name,
+            "tool_calls": [_call_fields(call, parsed=parsed) for call in self.tool_calls] or None,
+            "tool_call_id": self.tool_call_id,
+            "reasoning_content": self.reasoning_content,
+        }
+        extra: dict[str, Any] = json.loads(self.extra) if self.extra else {}
+        return {**extra, "role": self.role, **{key: value for key, value in known.items() if value is not None}}
 
 
 class Variant(Row):
@@ -203,3 +248,17 @@ class Media(Row):
 
 def _text_message(role: Role, text: str) -> Message:
     return Message(role=role, content=(Part(type="text", text=text),))
+
+
+def _call_fields(call: ToolCall, *, parsed: bool) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": call.function.name, "arguments": call.function.arguments}
+    if parsed:
+        function["arguments"] = _parse_arguments(call.function.arguments)
+    return {**({} if call.id is None else {"id": call.id}), "type": "function", "function": function}
+
+
+def _parse_arguments(arguments: str) -> Any:
+    try:
+        return json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments

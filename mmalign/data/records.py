@@ -19,11 +19,29 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from mmalign.data.record_checks import check_record, describe_invalid, parse_json, require_json_object
-from mmalign.data.record_rows import Label, Log, Many, Media, Message, Node, Note, Part, Response, Row, Score, Variant
+from mmalign.data.chat_messages import message_from_chat
+from mmalign.data.json_text import parse_json
+from mmalign.data.record_checks import check_record, describe_invalid, require_json_object, require_json_objects
+from mmalign.data.record_rows import (
+    Function,
+    Label,
+    Log,
+    Many,
+    Media,
+    Message,
+    Node,
+    Note,
+    Part,
+    Response,
+    Row,
+    Score,
+    ToolCall,
+    Variant,
+)
 
 __all__ = [
     "SCHEMA",
+    "Function",
     "Label",
     "Log",
     "Media",
@@ -34,6 +52,7 @@ __all__ = [
     "Record",
     "Response",
     "Score",
+    "ToolCall",
     "Variant",
     "message_from_chat",
 ]
@@ -42,12 +61,14 @@ SCHEMA = "mmalign/1"
 
 
 class Record(Row):
-    """One prompt, its responses and what is known about them: the 12 fields of schema `mmalign/1`.
+    """One prompt, its responses and what is known about them: the 14 fields of schema `mmalign/1`.
 
     Attributes:
         id: unique in a data set.
         schema_name: key `schema` on disk.
         prompt: the history up to where responses start; its last role is user, tool, or an assistant prefix.
+        tools: what the assistant may call, a JSON list of function schemas as a string; see `tool_schemas`.
+        chat_template_kwargs: arguments of the chat template, a JSON object as a string; see `template_arguments`.
         meta: anything the core does not need, a JSON object as a string; see `metadata`.
     """
 
@@ -64,9 +85,12 @@ class Record(Row):
     notes: Many[Note] = ()
     logged: Many[Log] = ()
     media: Many[Media] = ()
+    tools: str | None = None
+    chat_template_kwargs: str | None = None
     meta: str | None = None
 
-    _check_meta = field_validator("meta")(require_json_object)
+    _check_objects = field_validator("meta", "chat_template_kwargs")(require_json_object)
+    _check_tools = field_validator("tools")(require_json_objects)
 
     @model_validator(mode="after")
     def _check(self) -> Record:
@@ -143,6 +167,18 @@ class Record(Row):
         parsed: dict[str, Any] = json.loads(self.meta) if self.meta else {}
         return parsed
 
+    @property
+    def tool_schemas(self) -> list[dict[str, Any]]:
+        """`tools`, parsed."""
+        parsed: list[dict[str, Any]] = json.loads(self.tools) if self.tools else []
+        return parsed
+
+    @property
+    def template_arguments(self) -> dict[str, Any]:
+        """`chat_template_kwargs`, parsed."""
+        parsed: dict[str, Any] = json.loads(self.chat_template_kwargs) if self.chat_template_kwargs else {}
+        return parsed
+
     def pair_indices(self) -> list[tuple[int, int, float]]:
         """Returns (chosen, rejected, strength or NaN) of every comparison: all (better, worse) across tie groups.
 
@@ -152,6 +188,15 @@ class Record(Row):
             (chosen, rejected, nan if label.strength is None else label.strength)
             for chosen, rejected, label in self.comparisons()
         ]
+
+    def count_pairs(self) -> int:
+        """Returns how many (better, worse) there are across the tie groups of all labels, without making them."""
+        total = 0
+        for label in self.labels:
+            sizes = [len(group) for group in label.order]
+            # Of all pairs of two different items those inside a tie group do not count.
+            total += (sum(sizes) ** 2 - sum(size**2 for size in sizes)) // 2
+        return total
 
     def comparisons(self) -> list[tuple[int, int, Label]]:
         """Returns (chosen, rejected, label) of what `pair_indices` returns, in the same order."""
@@ -221,10 +266,10 @@ class Record(Row):
         return [rating == max(known) for rating in ratings] if known else [True] * len(self.responses)
 
     def _orders(self) -> Iterator[tuple[Label, list[list[int]]]]:
+        index_of = {response.rid: index for index, response in enumerate(self.responses)}
         for label in self.labels:
-            items = [item for group in label.order for item in group]
-            if label.kind != "unary" and len(self._indices(items)) == len(items):
-                yield label, [self._indices(group) for group in label.order]
+            if label.kind != "unary" and all(item in index_of for group in label.order for item in group):
+                yield label, [[index_of[item] for item in group] for group in label.order]
 
     def _indices(self, items: Sequence[str]) -> list[int]:
         index_of = {response.rid: index for index, response in enumerate(self.responses)}
@@ -232,10 +277,3 @@ class Record(Row):
 
     def _per_response(self, values: Mapping[int, float]) -> list[float]:
         return [values.get(index, nan) for index in range(len(self.responses))]
-
-
-def message_from_chat(turn: Mapping[str, Any]) -> dict[str, Any]:
-    """Turns a chat message, whose content may be a string, into a row whose content is a list of parts."""
-    content = turn.get("content")
-    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    return {**turn, "content": parts}

@@ -49,8 +49,12 @@ def _print_messages(heading: str, messages: Sequence[Message], media: Mapping[st
     for message in messages:
         speaker = f"{message.role} {message.name}" if message.name else message.role
         line = show_text(f"{heading} {speaker}: ", _HEADING, lines=False)
+        if message.reasoning_content:
+            line.append(show_controls(f"({message.reasoning_content}) "), _CONTEXT)
         for part in message.content:
             line.append(show_controls(part.text or "" if part.type == "text" else _describe(part, media)), "")
+        for call in message.tool_calls:
+            line.append(show_controls(f"{call.function.name}({call.function.arguments})"), _CONTEXT)
         _print(line, console)
 
 

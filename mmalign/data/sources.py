@@ -10,40 +10,50 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, WithJsonSchema, field_validator
 
 from mmalign.config.validation import one_or_many
-from mmalign.data.files import QUARANTINE_SUFFIX, RawRow, Rows, find_rows
+from mmalign.data.files import QUARANTINE_SUFFIX, find_rows
+from mmalign.data.format_choice import Formats
+from mmalign.data.formats import RawRow, ReadOptions, Rows
+from mmalign.data.layouts import LayoutReader
 from mmalign.data.reading import CheckMedia, Reading, read_rows
+from mmalign.data.record_count import RecordCount
 from mmalign.data.records import Record
-from mmalign.errors import ConfigError, DataError
+from mmalign.errors import ConfigError, DataError, MediaError
 from mmalign.foreign import foreign_code
 from mmalign.media.checks import Level
 from mmalign.media.images import DEFAULT_LIMITS, LARGEST_PIXELS, MediaLimits
 from mmalign.parts import Transform
+from mmalign.registry import Registry
 from mmalign.specs import Parameters
 
 _log = logging.getLogger(__name__)
 
 OnError = Literal["raise", "quarantine"]
+CheckRecord = Callable[[Record], None]
+
+_NAME_OR_COMPONENT = [{"type": "string"}, {"type": "object", "required": ["name"]}]
+_FORMAT_SCHEMA = {"anyOf": [*_NAME_OR_COMPONENT, {"type": "array", "items": {"anyOf": _NAME_OR_COMPONENT}}]}
 
 
 class DataConfig(Parameters):
     """Where records come from."""
 
     path: str
-    """A .jsonl, .jsonl.gz or .parquet file, a glob of them, a saved Hugging Face dataset, or a hub id `owner/name`."""
+    """A file, a glob of files, a saved Hugging Face dataset or a folder of images, or a hub id `owner/name`."""
     split: str | None = None
     """Split of a Hugging Face dataset; default train."""
     name: str | None = None
     """Configuration of a dataset on the hub."""
-    format: Literal["auto", "mmalign", "trl"] = "auto"
-    """Records, or the columns that TRL reads; auto tells them apart row by row."""
+    format: Annotated[tuple[dict[str, Any], ...], WithJsonSchema(_FORMAT_SCHEMA)] = ()
+    """The format of the files, of the rows, or both: names, or components with a `name`. What is not given is
+    recognised, also with `auto`: files by their names, rows by their columns."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Columns to rename before anything else, `{theirs: ours}`."""
     streaming: bool = False
@@ -56,10 +66,27 @@ class DataConfig(Parameters):
     """Stop at a bad line, or move it to a side file with the reason and go on."""
     quarantine_dir: str | None = None
     """Folder of the side file; default beside the data."""
+    max_row_bytes: int = Field(default=ReadOptions.row_bytes, ge=1)
+    """Size of the largest line or row that is read."""
+    max_expansion: float = Field(default=ReadOptions.expansion, gt=0, allow_inf_nan=False)
+    """How many times its size a compressed file may become; the first 64 MiB are free."""
+    max_pairs: int = Field(default=10_000, ge=1)
+    """Pairs of the largest record that is read: a ranking of n responses has n (n - 1) / 2."""
     transforms: tuple[dict[str, Any], ...] = ()
     """Transforms of the records, in order: components with a `name`."""
 
     _accept_one = field_validator("transforms", mode="before")(one_or_many)
+
+    @field_validator("format", mode="before")
+    @classmethod
+    def _read_format(cls, given: Any) -> Any:
+        """Accepts a name, a component, and lists of them."""
+        listed = given if isinstance(given, list | tuple) else [given]
+        named = [{"name": one} if isinstance(one, str) else one for one in listed if one not in ("auto", None)]
+        for one in named:
+            if not isinstance(one, Mapping) or not isinstance(one.get("name"), str):
+                raise ValueError("expected the name of a format, e.g. sharegpt, or {name: ..., parameters}")
+        return named
 
     @field_validator("transforms")
     @classmethod
@@ -68,6 +95,17 @@ class DataConfig(Parameters):
             if not isinstance(component.get("name"), str):
                 raise ValueError("every transform needs a name, e.g. {name: my_transform}")
         return transforms
+
+    def read_options(self, where: str) -> ReadOptions:
+        """Returns what formats of files are told; `where` is the key path of this section."""
+        return ReadOptions(
+            where=where,
+            row_bytes=self.max_row_bytes,
+            expansion=self.max_expansion,
+            split=self.split or "",
+            name=self.name or "",
+            streaming=self.streaming,
+        )
 
 
 class DataSection(Parameters):
@@ -89,6 +127,8 @@ class DataSection(Parameters):
     """Size of the largest image or sound file that is read."""
     max_sound_samples: int = Field(default=DEFAULT_LIMITS.samples, ge=1)
     """Samples, over all channels, of the longest sound that is decoded."""
+    check_records: int = Field(default=2000, ge=0)
+    """Records of a split that are encoded before a run starts, and by `check`; all where bad ones are quarantined."""
 
     @property
     def media_limits(self) -> MediaLimits:
@@ -111,6 +151,7 @@ class Source:
         quarantined: bad rows left out, in the last pass if the source is streamed.
         left_out: ids of those of them that are bad only in their media.
         stages: how many records belong to each stage of training, in order; their sum is the length.
+        places: file and line of every record that was read, by id; empty if the source is streamed.
     """
 
     def __init__(self, name: str, fingerprint: str, iterate: Callable[[Source], Iterator[Record]]) -> None:
@@ -119,6 +160,7 @@ class Source:
         self.quarantined = 0
         self.left_out: list[str] = []
         self.stages: tuple[int, ...] = ()
+        self.places: dict[str, tuple[str, int]] = {}
         self._iterate = iterate
         self._records: tuple[Record, ...] | None = None
 
@@ -148,6 +190,9 @@ def open_source(
     *,
     where: str = "data.train",
     check_media: CheckMedia | None = None,
+    registry: Registry | None = None,
+    check_record: CheckRecord | None = None,
+    check_limit: int | None = None,
 ) -> Source:
     """Opens what `config.path` names and checks it: all of it, or the first record if it is streamed.
 
@@ -155,6 +200,10 @@ def open_source(
         transforms: the built transforms of `config.transforms`.
         where: key path of `config`, for messages.
         check_media: raises MediaError for a record whose media are bad, which makes it a bad row; None checks nothing.
+        registry: where formats are looked up; default: all installed plugins.
+        check_record: raises DataError for a record, as the transforms leave it, that cannot be used, which makes it a
+            bad one, too. Streamed records are not checked before their turn.
+        check_limit: how many are checked so; None for all. All are where bad ones are quarantined.
 
     Raises:
         ConfigError: a transform needs all records, and they are streamed.
@@ -162,13 +211,20 @@ def open_source(
     """
     if config.streaming:
         _check_streamable(transforms, where)
-    rows = find_rows(config, where)
+    formats = Formats(registry, config.format, where)
+    rows = find_rows(config, formats, where)
 
     def iterate(source: Source) -> Iterator[Record]:
-        records: Iterable[Record] = _iter_good(config, read_rows(rows, config, check_media=check_media), source)
-        for transform in transforms:
-            records = _apply(transform, records, config.path)
-        return iter(records)
+        quarantine = Quarantine(config)
+        layouts = LayoutReader(formats)
+        readings = read_rows(rows, config, layouts, check_media=check_media)
+        records: Iterable[Record] = _iter_good(config, readings, source, quarantine)
+        for index, transform in enumerate(transforms):
+            records = _apply(transform, records, config, f"{where}.transforms[{index}]")
+        if check_record is not None and not config.streaming:
+            limit = None if config.on_error == "quarantine" else check_limit
+            records = _iter_usable(records, source, quarantine, config.on_error, check_record, limit)
+        return _told(records, quarantine, layouts)
 
     source = Source(config.path, _fingerprint(rows, by_content=not config.streaming), iterate)
     if config.streaming:
@@ -179,6 +235,7 @@ def open_source(
         source.load(lambda record: tuple(transform.stage(record) for transform in transforms))
         if not len(source):
             raise DataError(f"{config.path}: no record is left after the transforms")
+        source.places.clear()
     return source
 
 
@@ -186,15 +243,21 @@ class _PlacedError(DataError):
     """An error that says which file it is about."""
 
 
-def _apply(transform: Transform, records: Iterable[Record], path: str) -> Iterator[Record]:
-    """Applies a transform, whose errors name the record, not the file; those of what it reads pass as they are."""
+def _apply(transform: Transform, records: Iterable[Record], config: DataConfig, key: str) -> Iterator[Record]:
+    """Applies a transform, whose errors name the record, not the file; those of what it reads pass as they are.
+
+    Records that it does not yield are counted and said, whoever wrote it.
+    """
+    count = RecordCount(remember=not config.streaming)
     try:
         with foreign_code(f"transform {type(transform).__name__!r}", transform):
-            yield from transform.apply(records)
+            yield from count.watch_output(transform.apply(count.watch_input(records)))
     except _PlacedError:
         raise
     except DataError as error:
-        raise _PlacedError(f"{path}: {error}") from None
+        raise _PlacedError(f"{config.path}: {error}") from None
+    if said := count.describe(transform.take_reasons()):
+        _log.warning("%s: %s (%s): %s", config.path, key, type(transform).__name__, said)
 
 
 def _check_streamable(transforms: Sequence[Transform], where: str) -> None:
@@ -211,14 +274,17 @@ def _fingerprint(rows: Sequence[Rows], *, by_content: bool) -> str:
     return hashlib.sha256(names.encode()).hexdigest()
 
 
-def _iter_good(config: DataConfig, readings: Iterable[Reading], source: Source) -> Iterator[Record]:
-    quarantine = Quarantine(config)
+def _iter_good(
+    config: DataConfig, readings: Iterable[Reading], source: Source, quarantine: Quarantine
+) -> Iterator[Record]:
     source.quarantined = 0
     source.left_out = []
     good = 0
     for reading in _take_good(readings, config.limit):
         if reading.record is not None:
             good += 1
+            if not config.streaming:
+                source.places[reading.record.id] = (reading.row.file, reading.row.number)
             yield reading.record
         elif config.on_error == "raise":
             raise _PlacedError(f"{reading.row.place}: {reading.reason}")
@@ -228,8 +294,43 @@ def _iter_good(config: DataConfig, readings: Iterable[Reading], source: Source) 
             source.left_out += [reading.without_media] if reading.without_media else []
     if not good:
         raise _PlacedError(quarantine.describe_nothing())
+
+
+def _iter_usable(
+    records: Iterable[Record],
+    source: Source,
+    quarantine: Quarantine,
+    on_error: OnError,
+    check: CheckRecord,
+    limit: int | None,
+) -> Iterator[Record]:
+    """Yields records that can be used; the first `limit` of them are checked."""
+    usable = 0
+    for number, record in enumerate(records):
+        try:
+            if limit is None or number < limit:
+                check(record)
+        except DataError as error:
+            file, line = source.places.get(record.id, (source.name, 0))
+            if on_error == "raise":
+                raise type(error)(f"{file}:{line}: {error}" if line else f"{file}: {error}") from None
+            quarantine.add_record(file, line, str(error), record)
+            source.quarantined += 1
+            source.left_out += [record.id] if isinstance(error, MediaError) else []
+        else:
+            usable += 1
+            yield record
+    if not usable and quarantine.count:
+        raise _PlacedError(quarantine.describe_nothing())
+
+
+def _told(records: Iterable[Record], quarantine: Quarantine, layouts: LayoutReader) -> Iterator[Record]:
+    """Yields records, and logs at their end how many were left out and which columns were not read."""
+    yield from records
     if quarantine.count:
-        _log.warning("%s: %d bad rows left out; see %s", config.path, quarantine.count, quarantine.path)
+        _log.warning("%s: %d bad rows left out; see %s", quarantine.source, quarantine.count, quarantine.path)
+    for unread in layouts.describe_unread():
+        _log.warning("%s: %s", quarantine.source, unread)
 
 
 def _take_good(readings: Iterable[Reading], limit: int | None) -> Iterator[Reading]:
@@ -246,13 +347,14 @@ class Quarantine:
     """The side file of bad rows: one JSON object each with `file`, `line`, `reason` and `text`.
 
     Attributes:
+        source: what the data are called.
         path: the side file of the first bad row's data file.
         first: the first bad row, for messages.
     """
 
     def __init__(self, config: DataConfig) -> None:
         self.count = 0
-        self._source = config.path
+        self.source = config.path
         self.path: Path | None = None
         self.first = ""
         self._folder = config.quarantine_dir
@@ -260,24 +362,31 @@ class Quarantine:
 
     def add(self, row: RawRow, reason: str) -> None:
         """Appends a row; the first one replaces the side file of an earlier pass."""
-        path = self._side_file(row.file)
+        self._append(f"{row.place}: {reason}", row.file, row.number, reason, row.show())
+
+    def add_record(self, file: str, line: int, reason: str, record: Record) -> None:
+        """Appends a record that was read well, but cannot be used; `line` is 0 where a transform made it."""
+        self._append(f"{file}:{line}: {reason}" if line else f"{file}: {reason}", file, line, reason, record.to_json())
+
+    def _append(self, told: str, file: str, line: int, reason: str, text: str) -> None:
+        path = self._side_file(file)
         self.path = self.path or path
-        self.first = self.first or f"{row.place}: {reason}"
+        self.first = self.first or told
         self.count += 1
         # Every process of a distributed run reads the same rows; one of them writes.
         if os.environ.get("RANK", "0") == "0":
-            self._write(path, {"file": row.file, "line": row.number, "reason": reason, "text": row.show()})
+            self._write(path, {"file": file, "line": line, "reason": reason, "text": text})
 
     def describe_nothing(self) -> str:
         """Words that a source has no good row."""
         if not self.count:
-            return f"{self._source}: empty; expected at least one record"
-        return f"{self._source}: all {self.count} rows are bad, e.g. {self.first}; the rest is in {self.path}"
+            return f"{self.source}: empty; expected at least one record"
+        return f"{self.source}: all {self.count} rows are bad, e.g. {self.first}; the rest is in {self.path}"
 
     def _side_file(self, file: str) -> Path:
         data = Path(file)
         folder = Path(self._folder) if self._folder else data.parent if data.exists() else Path()
-        stem = data.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".parquet")
+        stem = Path(data.name.removesuffix(".gz").removesuffix(".zst")).stem
         return folder / f"{stem}{QUARANTINE_SUFFIX}"
 
     def _write(self, path: Path, line: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -16,7 +16,9 @@ class LanguageParameters(Parameters):
     model: str
     """Hub id, local folder, or `package:NAME/FILE`, a file inside an installed Python package."""
     chat_template: str | None = None
-    """Jinja template, or a file that holds one, instead of the tokenizer's own."""
+    """Jinja template, a file that holds one, or the name of one of the model's, instead of the model's default."""
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of the chat template, e.g. `{enable_thinking: false}`; those of a record come before them."""
     system: str | None = None
     """System message of prompts that have none. Default: what the template does; empty: no system turn at all."""
     max_prompt_tokens: int | None = Field(default=None, ge=1)

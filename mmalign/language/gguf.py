@@ -26,6 +26,11 @@ def cached_tokenizer(file: Path) -> Path:
     return _cached(file, "tokenizer", lambda target: _convert_tokenizer(file, target))
 
 
+def cached_settings(file: Path) -> Path:
+    """Returns a folder with the configuration of a GGUF file's network, converting it if that was not done before."""
+    return _cached(file, "configuration", lambda target: _convert_settings(file, target))
+
+
 def cached_network(file: Path, dtype: torch.dtype) -> Path:
     """Returns a folder with the dequantised weights of a GGUF file in `dtype`, as safetensors."""
     return _cached(file, str(dtype).removeprefix("torch."), lambda target: _convert_network(file, dtype, target))
@@ -66,6 +71,12 @@ def _convert_tokenizer(file: Path, target: Path) -> None:
     from transformers import AutoTokenizer
 
     AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(target)
+
+
+def _convert_settings(file: Path, target: Path) -> None:
+    from transformers import AutoConfig
+
+    AutoConfig.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(target)
 
 
 def _convert_network(file: Path, dtype: torch.dtype, target: Path) -> None:

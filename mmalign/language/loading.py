@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from mmalign.errors import ConfigError
-from mmalign.language.gguf import cached_network, cached_tokenizer, file_digest
+from mmalign.language.adapter_folders import holds_adapter, merge_adapter, read_base
+from mmalign.language.gguf import cached_network, cached_settings, cached_tokenizer, file_digest
 from mmalign.language.tokenizer_class import tokenizer_options
 from mmalign.quiet import quiet_loading
 
@@ -31,19 +32,24 @@ class ModelSource:
         place: folder, file or hub id.
         gguf: the GGUF file, if it is one.
         options: what transformers needs to fetch it (`revision`, `trust_remote_code`).
+        adapters: folders of adapters in peft's format that are merged into it, one after the other.
+        encoding: folder of the tokenizer, or processor, where that comes with an adapter.
     """
 
     name: str
     place: str
     gguf: Path | None
     options: dict[str, Any]
+    adapters: tuple[Path, ...] = ()
+    encoding: str | None = None
 
 
 def find_model(name: str, key: str, *, revision: str | None = None, trust_remote_code: bool = False) -> ModelSource:
     """Finds a model by name, without the network.
 
     Args:
-        name: hub id, folder, `.gguf` file or `package:NAME/FILE`.
+        name: hub id, folder, `.gguf` file or `package:NAME/FILE`. A folder that holds an adapter is its base model,
+            into which the adapter is merged.
         key: the config key that named it, for errors.
 
     Raises:
@@ -57,8 +63,25 @@ def find_model(name: str, key: str, *, revision: str | None = None, trust_remote
     if path.is_file() and path.suffix != ".gguf":
         raise ConfigError(f"{key}: {name!r} is a file; expected a folder that holds a config.json, or a .gguf file")
     options = {"trust_remote_code": trust_remote_code} | ({"revision": revision} if revision else {})
+    if holds_adapter(path):
+        return _find_adapted(path, name, key, revision=revision, trust_remote_code=trust_remote_code)
+    if (path / "config.yaml").is_file() and (path / "model").is_dir():
+        raise ConfigError(f"{key}: {name!r} is the folder of a run; its model is in {str(path / 'model')!r}")
     place = str(path) if path.exists() else name
     return ModelSource(name, place, path if path.suffix == ".gguf" else None, options)
+
+
+def _find_adapted(path: Path, name: str, key: str, **options: Any) -> ModelSource:
+    """Finds the base model of an adapter, which may be an adapter's folder itself."""
+    base = read_base(path, key)
+    if Path(base).expanduser().resolve() == path.resolve():
+        raise ConfigError(f"{key}: the adapter in {name!r} names itself as its base model")
+    try:
+        found = find_model(base, key, **options)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {name!r} holds an adapter of another model: {error}") from None
+    own = str(path) if (path / "tokenizer_config.json").is_file() else found.encoding
+    return replace(found, name=name, adapters=(*found.adapters, path), encoding=own)
 
 
 def load_tokenizer(source: ModelSource, key: str) -> Any:
@@ -69,7 +92,7 @@ def load_tokenizer(source: ModelSource, key: str) -> Any:
     """
     from transformers import AutoTokenizer
 
-    folder = str(cached_tokenizer(source.gguf)) if source.gguf else source.place
+    folder = source.encoding or (str(cached_tokenizer(source.gguf)) if source.gguf else source.place)
     try:
         return AutoTokenizer.from_pretrained(folder, **source.options, **tokenizer_options(folder))
     except (OSError, ValueError) as error:
@@ -88,7 +111,7 @@ def load_processor(source: ModelSource, key: str, settings: Mapping[str, Any]) -
     from transformers import AutoProcessor
 
     try:
-        return AutoProcessor.from_pretrained(source.place, **source.options, **settings)
+        return AutoProcessor.from_pretrained(source.encoding or source.place, **source.options, **settings)
     except (OSError, ValueError, TypeError, ImportError) as error:
         raise _not_loadable(source, key, "processor", error) from error
 
@@ -111,6 +134,8 @@ def load_network(
             network = _auto_class(kind).from_pretrained(folder, dtype=dtype, **options)
     except (OSError, ValueError, ImportError) as error:
         raise _not_loadable(source, key, _CALLED[kind], error) from error
+    for adapter in source.adapters:
+        network = merge_adapter(network, adapter, key)
     # Adapters and exports carry this name; the place may be a folder of this machine's cache.
     network.config._name_or_path = source.name
     network.name_or_path = source.name
@@ -138,10 +163,9 @@ def load_settings(source: ModelSource, key: str) -> Any:
     """
     from transformers import AutoConfig
 
-    file = {"gguf_file": source.gguf.name} if source.gguf else {}
-    place = str(source.gguf.parent) if source.gguf else source.place
     try:
-        return AutoConfig.from_pretrained(place, **file, **source.options)
+        place = str(cached_settings(source.gguf)) if source.gguf else source.place
+        return AutoConfig.from_pretrained(place, **source.options)
     except (OSError, ValueError) as error:
         raise _not_loadable(source, key, "configuration", error) from error
 

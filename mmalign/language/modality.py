@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -20,9 +20,10 @@ from torch import Tensor
 from mmalign.caches.parameter_counts import remember_counts
 from mmalign.compute.adapters import LoRAParameters, add_lora
 from mmalign.data.records import Record, Response
+from mmalign.decoding import Decoding
 from mmalign.errors import ConfigError
 from mmalign.language.chat import TEXT, ChatFormat
-from mmalign.language.encoding import LanguageEncoder
+from mmalign.language.encoding import LanguageEncoder, TokenLimits
 from mmalign.language.loading import (
     Kind,
     build_skeleton,
@@ -32,7 +33,9 @@ from mmalign.language.loading import (
     load_tokenizer,
     read_description,
 )
+from mmalign.language.settings import find_context, find_vocabulary
 from mmalign.language.stored_counts import count_stored
+from mmalign.language.templates import ChatTemplate, choose_template, names_file, read_template
 from mmalign.quiet import quiet_loading
 from mmalign.tokens.modality import TokenModality
 from mmalign.values import EncodedResponse, Model, Vocabulary
@@ -53,6 +56,7 @@ class LanguageModality(TokenModality):
 
     model: str
     chat_template: str | None = None
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     system: str | None = None
     max_prompt_tokens: int | None = None
     max_response_tokens: int | None = None
@@ -66,7 +70,8 @@ class LanguageModality(TokenModality):
     def __post_init__(self) -> None:
         options: dict[str, Any] = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
         self.source = find_model(self.model, "modality.model", **options)
-        self.given_template = _read_template(self.chat_template)
+        if self.chat_template is not None and names_file(self.chat_template):
+            read_template(self.chat_template)  # so that a file that is not there is named before anything loads
         self.adapter = self.lora is not None
 
     @cached_property
@@ -80,21 +85,69 @@ class LanguageModality(TokenModality):
         return self.loaded_tokenizer
 
     @property
-    def template(self) -> str | None:
-        """The chat template instead of the tokenizer's own; None to use that."""
-        return self.given_template
+    def own_template(self) -> str | Mapping[str, str] | None:
+        """The chat template that comes with the model, or several by name; None if it has none."""
+        own: str | Mapping[str, str] | None = self.loaded_tokenizer.chat_template
+        return own
+
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """The chat template: that of the configuration, else the model's own, else the plain one."""
+        return choose_template(self.chat_template, self.own_template)
+
+    @cached_property
+    def settings(self) -> Any:
+        """The configuration of the network, of transformers."""
+        return load_settings(self.source, "modality.model")
 
     @cached_property
     def encoder(self) -> LanguageEncoder:
         """What encodes records: the tokenizer, the chat template, and `read_media` where there is more than text."""
-        return LanguageEncoder(
-            self.loaded_tokenizer,
-            ChatFormat(self.loaded_tokenizer, self.template, self.system, self.reads),
+        chat = ChatFormat(self.loaded_tokenizer, self.template, self.system, self.reads, self.chat_template_kwargs)
+        limits = TokenLimits(
             self.max_prompt_tokens,
             self.max_response_tokens,
-            None if self.reads == TEXT else self.read_media,
-            self.placeholder_ids,
+            find_context(self.settings),
+            find_vocabulary(self.settings),
         )
+        read_media = None if self.reads == TEXT else self.read_media
+        return LanguageEncoder(self.loaded_tokenizer, chat, limits, read_media, self.placeholder_texts)
+
+    def check_model(self) -> None:
+        """Compares the tokenizer with the network's configuration; see `Modality.check_model`."""
+        size, tokens = find_vocabulary(self.settings), len(self.loaded_tokenizer)
+        lacking = sorted(token for token in self.end_ids if size is not None and token >= size)
+        if lacking:
+            name = self.loaded_tokenizer.convert_ids_to_tokens(lacking[0])
+            raise ConfigError(
+                f"modality.model: the tokenizer's end token {name!r} is number {lacking[0]}, but the network has an "
+                f"embedding for {size} tokens; use the model's own tokenizer, or resize the model's embeddings"
+            )
+        if size is not None and tokens > size:
+            self.encoder.notes.add(
+                f"the tokenizer has {tokens} tokens, the network an embedding for {size}; records with the others are "
+                "refused",
+                "modality.model",
+            )
+        if self.template.plain and self.chat_template is None:
+            self.encoder.notes.add(
+                "the model has no chat template; lines `User:` and `Assistant:` stand in and are written into the "
+                "exported tokenizer",
+                "modality.chat_template",
+            )
+
+    def check_prompt(self, record: Record, decoding: Decoding) -> None:
+        """Checks that the prompt leaves room for the steps that are sampled; see `Modality.check_prompt`."""
+        self.encoder.check_prompt(record, decoding.max_steps)
+
+    def notes(self) -> list[str]:
+        """Returns what encoding has told; see `Modality.notes`."""
+        return self.encoder.notes.lines()
+
+    @property
+    def placeholder_texts(self) -> frozenset[str]:
+        """What stands in a rendered prompt for an image or a sound, so that no text may have it."""
+        return frozenset(self.loaded_tokenizer.convert_ids_to_tokens(sorted(self.placeholder_ids)))
 
     def read_media(self, record: Record, text: str) -> Mapping[str, Tensor]:
         """Turns a prompt that has more than text into tensors.
@@ -150,7 +203,7 @@ class LanguageModality(TokenModality):
     def vocabulary(self) -> Vocabulary:
         """Hashes the tokens with their ids; the width of the logits is the one the network's configuration has."""
         tokens = sorted(self.loaded_tokenizer.get_vocab().items())
-        size = load_settings(self.source, "modality.model").get_text_config().vocab_size
+        size = self.settings.get_text_config().vocab_size
         return Vocabulary(self.source.name, hashlib.sha256(repr(tokens).encode()).hexdigest(), size)
 
     def save(self, model: Model, directory: str) -> None:
@@ -159,7 +212,7 @@ class LanguageModality(TokenModality):
         options = {"save_embedding_layers": False} if self.adapter else {}
         with quiet_loading(local=True):
             cast(Any, model.network).save_pretrained(directory, **options)
-        self.loaded_processor.save_pretrained(directory)
+        self._save_processor(directory)
 
     def save_merged(self, model: Model, directory: str) -> None:
         """Writes the whole network with the adapter merged in, and the tokenizer. Needs memory for a second copy."""
@@ -169,15 +222,27 @@ class LanguageModality(TokenModality):
             network = copy.deepcopy(network).merge_and_unload()
         with quiet_loading(local=True):
             network.save_pretrained(directory)
-        self.loaded_processor.save_pretrained(directory)
+        self._save_processor(directory)
+
+    def _save_processor(self, directory: str) -> None:
+        """Saves what encodes for the model, with the template that it was trained with."""
+        processor, own = self.loaded_processor, self.loaded_processor.chat_template
+        if not self.template.own:
+            # Tokenizers that render a template leave the beginning of the sequence to it.
+            begin = "{{ bos_token }}" if self.encoder.begins else ""
+            processor.chat_template = begin + self.template.text
+        try:
+            processor.save_pretrained(directory)
+        finally:
+            processor.chat_template = own
 
     # -- encoding and decoding
 
     @property
     def pad_id(self) -> int:
-        """The tokenizer's padding token, or an end token where it has none."""
-        pad = self.loaded_tokenizer.pad_token_id
-        return int(pad) if pad is not None else min(self.end_ids)
+        """The tokenizer's padding token, or an end token where it has none, or the network has none for it."""
+        pad, size = self.loaded_tokenizer.pad_token_id, find_vocabulary(self.settings)
+        return int(pad) if pad is not None and (size is None or pad < size) else min(self.end_ids)
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -204,7 +269,8 @@ class LanguageModality(TokenModality):
         """Splits what the model reads into pieces of text that the loss counts or not."""
         tensors = encoded.tensors
         ids = torch.cat([tensors["prompt_ids"], tensors["response_ids"]]).tolist()
-        counts = [False] * len(tensors["prompt_ids"]) + tensors["response_mask"].tolist()
+        unscored = torch.zeros(len(tensors["prompt_ids"]), dtype=torch.bool)
+        counts = torch.cat([tensors.get("prompt_mask", unscored), tensors["response_mask"]]).tolist()
         return [
             (self.loaded_tokenizer.decode([token for token, _ in run]), counted)
             for counted, run in groupby(zip(ids, counts, strict=True), key=lambda pair: pair[1])
@@ -214,14 +280,3 @@ class LanguageModality(TokenModality):
         """Hashes tokenizer, template, system message and limits."""
         parts = (self.encoder.fingerprint(), self.system, self.max_prompt_tokens, self.max_response_tokens)
         return f"{type(self).__qualname__}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
-
-
-def _read_template(template: str | None) -> str | None:
-    if template is None or "{" in template:
-        return template
-    try:
-        return Path(template).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise ConfigError(
-            f"modality.chat_template: {template!r} is neither a template (it has no braces) nor a readable text file"
-        ) from None

@@ -99,7 +99,7 @@ def repeat_choice(left_out: Collection[str]) -> Callable[[Record], None]:
 
 @dataclass
 class MediaSkips:
-    """What happens to records whose media cannot be read while a run goes on.
+    """What happens to records whose media cannot be read, or that cannot be encoded, while a run goes on.
 
     Attributes:
         quarantine: True to skip the record and count it, False to stop.
@@ -114,24 +114,24 @@ class MediaSkips:
     flags: list[float] = field(default_factory=list)
 
     def apply(self, records: Sequence[Record], function: Callable[[Record], T]) -> list[tuple[Record, T]]:
-        """Applies a function that may read media to every record; leaves out those that it cannot read.
+        """Applies a function that encodes, and may read media, to every record; leaves out those that it refuses.
 
         Raises:
-            MediaError: an image or sound cannot be read, and records are not skipped.
-            DataError: no record is left. Then most likely not the images are broken, but the way to them.
+            DataError: it refuses one, and records are not skipped; or no record is left. Then most likely not the
+                media are broken, but the way to them.
         """
         kept: list[tuple[Record, T]] = []
+        last: DataError | None = None
         for record in records:
             try:
                 kept.append((record, function(record)))
-            except MediaError as error:
+            except DataError as error:
                 self._skip(record, error)
                 last = error
         self.flags += [1.0] * (len(records) - len(kept)) + [0.0] * len(kept)
         if records and not kept:
-            raise DataError(
-                f"none of {len(records)} records has images and sounds that can be read; the last one: {last}"
-            )
+            what = "has images and sounds that can be read" if isinstance(last, MediaError) else "can be encoded"
+            raise DataError(f"none of {len(records)} records {what}; the last one: {last}")
         return kept
 
     def keep_readable(self, records: Iterable[Record]) -> list[Record]:
@@ -150,7 +150,7 @@ class MediaSkips:
             if media.type in _LOOKS:
                 _LOOKS[media.type][1](media, where=f"record {record.id!r}", limits=self.limits)
 
-    def _skip(self, record: Record, error: MediaError) -> None:
+    def _skip(self, record: Record, error: DataError) -> None:
         if not self.quarantine:
             raise error
         if record.id not in self.skipped:

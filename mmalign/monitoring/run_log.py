@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mmalign.masking import mask_text
 from mmalign.shown_text import show_controls
 
 FILE = "log.txt"
@@ -77,5 +78,6 @@ class _LogFormatter(logging.Formatter):
         message = record.getMessage()
         if record.exc_info:
             message = f"{message}\n{self.formatException(record.exc_info)}"
-        # Whoever prints this file in a terminal is not to be steered by it, either.
-        return show_controls(f"{moment} {record.levelname} {record.name}: {message}").replace("\n", "\n    ")
+        # Libraries know nothing of our secrets, and whoever prints this file in a terminal is not to be steered by it.
+        shown = show_controls(mask_text(message)).replace("\n", "\n    ")
+        return f"{moment} {record.levelname} {record.name}: {shown}"

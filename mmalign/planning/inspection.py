@@ -18,9 +18,8 @@ from mmalign.media.checks import MediaSkips
 from mmalign.monitoring.sentinels import check_covered
 from mmalign.planning.assembly import Assembly
 from mmalign.planning.companions import add_record_quantities
-from mmalign.references.teachers import check_vocabularies
 from mmalign.results.output_checks import check_disk, check_outputs
-from mmalign.startup import build_skips, check_machine, count_steps, open_data
+from mmalign.startup import build_skips, check_machine, check_models, count_steps, open_data
 from mmalign.trial.modality import check_announced, is_tried, try_modality
 from mmalign.trial.objectives import try_methods
 from mmalign.trial.rewards import raise_all, try_rewards
@@ -73,6 +72,7 @@ class Inspection:
         parameters: (all, trained), or None if only loading would tell.
         memory: bytes of weights, gradients, moments, a reference and teachers; activations come on top. None as above.
         dtype: of the frozen weights.
+        notes: what the modality tells of the model and of the records that were encoded.
     """
 
     assembly: Assembly
@@ -81,6 +81,7 @@ class Inspection:
     parameters: tuple[int, int] | None
     memory: int | None
     dtype: torch.dtype
+    notes: tuple[str, ...] = ()
 
 
 def inspect_run(assembly: Assembly) -> Inspection:
@@ -94,7 +95,7 @@ def inspect_run(assembly: Assembly) -> Inspection:
     _try_methods(assembly)
     check_announced(assembly.modality, assembly.plan)
     check_machine(config)
-    check_vocabularies(assembly)
+    check_models(assembly)
     train = open_data(assembly, "train")
     skips = build_skips(config)
     statistics = {"train": _describe_data(assembly, train, assembly.objectives, skips["train"])}
@@ -111,6 +112,7 @@ def inspect_run(assembly: Assembly) -> Inspection:
         parameters=parameters,
         memory=_estimate_memory(assembly, parameters, dtype) if parameters else None,
         dtype=dtype,
+        notes=tuple(assembly.modality.notes()),
     )
 
 

@@ -81,5 +81,6 @@ def write_card(run: Run, folder: Path, *, adapter: bool) -> None:
         grids=copy_grids(run, folder),
         papers=run.assembly.papers,
         changes=run.changes,
+        notes=run.assembly.modality.notes(),
     )
     write_model_card(folder, card)

@@ -41,6 +41,7 @@ class ModelCard:
         grids: (title, path in the folder) of pictures of held-out samples.
         papers: what the parts implement: title and identifier, by part name.
         changes: what was changed while the run went: `step`, `key`, `old` and `new` value.
+        notes: what the modality tells of the model and of the records that were encoded.
     """
 
     base_model: str
@@ -55,6 +56,7 @@ class ModelCard:
     grids: Sequence[tuple[str, str]] = ()
     papers: Mapping[str, str] = field(default_factory=dict)
     changes: Sequence[Mapping[str, Any]] = ()
+    notes: Sequence[str] = ()
 
 
 def write_model_card(directory: Path, card: ModelCard) -> Path:
@@ -74,6 +76,7 @@ def render_model_card(card: ModelCard) -> str:
         _render_examples(card),
         _render_grids(card),
         _render_loading(card),
+        _render_notes(card),
         _render_training(card),
         _render_papers(card),
     )
@@ -128,6 +131,10 @@ def _render_loading(card: ModelCard) -> str:
         "model = PeftModel.from_pretrained(base, directory)"
     )
     return f"## Loading\n\nThis folder holds an adapter of the base model.\n\n{_fence(code, 'python')}"
+
+
+def _render_notes(card: ModelCard) -> str:
+    return "\n".join(["## Notes", "", *(f"- {_escape(note)}" for note in card.notes)]) if card.notes else ""
 
 
 def _render_training(card: ModelCard) -> str:

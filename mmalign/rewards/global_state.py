@@ -80,13 +80,19 @@ def _keep_torch() -> list[Restore]:
         if torch.get_default_device() != device:
             torch.set_default_device(None if device.type == "cpu" else device)
 
+    def restore_determinism() -> None:
+        # Setting it, even to what it is, imports torch's compiler: a second and more.
+        now = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+        if now != (deterministic, warn_only):
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
     return [
         lambda: torch.set_grad_enabled(gradients),
         lambda: torch.set_default_dtype(kind),
         lambda: torch.get_num_threads() == threads or torch.set_num_threads(threads),
         restore_device,
         lambda: torch.get_float32_matmul_precision() == precision or torch.set_float32_matmul_precision(precision),
-        lambda: torch.use_deterministic_algorithms(deterministic, warn_only=warn_only),
+        restore_determinism,
         lambda: torch.autograd.set_detect_anomaly(anomaly),
         *(lambda name=name, value=value: setattr(cudnn, name, value) for name, value in flags.items()),
     ]
@@ -97,7 +103,8 @@ def _restore_defaults() -> None:
     if torch := sys.modules.get("torch"):
         torch.set_grad_enabled(True)
         torch.set_default_dtype(torch.float32)
-        torch.use_deterministic_algorithms(False)
+        if torch.are_deterministic_algorithms_enabled():
+            torch.use_deterministic_algorithms(False)
         if torch.get_default_device().type != "cpu":
             torch.set_default_device(None)
 

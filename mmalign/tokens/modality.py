@@ -4,8 +4,9 @@ A subclass says how a record becomes token ids (`encode`, `encode_prompt`) and i
 loads the network. Scoring and sampling are here; `collate` and `score` are the seam for other batch layouts.
 
 Encoded tensors: those of the prompt (`mmalign.tokens.prompts` lists them: tokens, images, sounds), `response_ids` [R]
-and `response_mask` [R] bool, the response tokens that are scored (multi-turn: assistant turns only). Rows of [N, T]
-outputs hold the scored steps only, left-aligned.
+and `response_mask` [R] bool, the response tokens that are scored (multi-turn: assistant turns only). Where the prompt
+holds turns of the response, too, as before an image in a later turn, `prompt_mask` [P] bool says which tokens of it
+are scored. Rows of [N, T] outputs hold the scored steps only, left-aligned.
 """
 
 from __future__ import annotations
@@ -116,6 +117,10 @@ class TokenModality(Modality):
     def build_response(self, rid: str, ids: Sequence[int]) -> Response:
         """Turns sampled token ids into a response; special tokens are left out."""
 
+    def check_prompt(self, record: Record, decoding: Decoding) -> None:
+        """Checks that the prompt can be encoded; see `Modality.check_prompt`."""
+        self.encode_prompt(record)
+
     def build_decoder(self, network: nn.Module) -> Decoder:
         """Returns `network` as a body, a head and a cache; by default, as a causal language model of transformers."""
         return find_decoder(network)
@@ -153,22 +158,31 @@ class TokenModality(Modality):
 
     def collate_packed(self, responses: Sequence[EncodedResponse]) -> TokenBatch:
         """Packs responses into one row on the CPU."""
-        masks = [response.tensors["response_mask"] for response in responses]
         ids = [response.tensors["response_ids"] for response in responses]
         row = pack([Prompt.read(response.tensors) for response in responses], ids)
-        scored = [mask.nonzero().flatten() for mask in masks]
+        scored = [_scored_places(response) for response in responses]
         # The first response token is predicted by the prompt's last, the others by the token before them.
         before = [
-            torch.cat([end[None], start + torch.arange(len(own) - 1)])
-            for end, start, own in zip(row.prompt_ends, row.starts, ids, strict=True)
+            torch.cat(
+                [torch.arange(end - len(response.tensors["prompt_ids"]), end + 1), start + torch.arange(len(own) - 1)]
+            )
+            for end, start, own, response in zip(row.prompt_ends, row.starts, ids, responses, strict=True)
+        ]
+        tokens = [
+            torch.cat([response.tensors["prompt_ids"], own]) for response, own in zip(responses, ids, strict=True)
         ]
         steps = torch.tensor([len(own) for own in scored])
         return TokenBatch(
             inputs=packed_inputs(row),
             mask=torch.arange(int(steps.max())) < steps[:, None],
             places=torch.cat([at[own] for at, own in zip(before, scored, strict=True)]),
-            targets=torch.cat([own[steps] for own, steps in zip(ids, scored, strict=True)]),
-            last=torch.stack([start + own[-1] for start, own in zip(row.starts, scored, strict=True)]),
+            targets=torch.cat([own[steps] for own, steps in zip(tokens, scored, strict=True)]),
+            last=torch.stack(
+                [
+                    start + own[-1] - len(response.tensors["prompt_ids"])
+                    for start, own, response in zip(row.starts, scored, responses, strict=True)
+                ]
+            ),
             prompts=tuple(
                 range(end + 1 - len(response.tensors["prompt_ids"]), end + 1)
                 for end, response in zip(row.prompt_ends.tolist(), responses, strict=True)
@@ -179,12 +193,8 @@ class TokenModality(Modality):
         """Pads responses into a batch on the CPU."""
         read = [Prompt.read(response.tensors) for response in responses]
         own = [response.tensors["response_ids"] for response in responses]
-        prompts = [len(prompt.ids) for prompt in read]
         rows = [torch.cat([prompt.ids, ids]) for prompt, ids in zip(read, own, strict=True)]
-        scored = [
-            prompt + response.tensors["response_mask"].nonzero().flatten()
-            for prompt, response in zip(prompts, responses, strict=True)
-        ]
+        scored = [_scored_places(response) for response in responses]
         inputs = pad_rows(read, own, self.pad_id, self.padding_side)
         width = inputs["input_ids"].shape[1]
         starts = [width - len(row) if self.padding_side == "left" else 0 for row in rows]
@@ -197,7 +207,7 @@ class TokenModality(Modality):
             places=torch.cat(places) - 1,
             targets=torch.cat([row[own] for row, own in zip(rows, scored, strict=True)]),
             last=torch.stack([own[-1] for own in places]),
-            prompts=tuple(range(first, first + count) for first, count in zip(firsts, prompts, strict=True)),
+            prompts=tuple(range(first, first + len(prompt.ids)) for first, prompt in zip(firsts, read, strict=True)),
         )
 
     def score(
@@ -282,3 +292,11 @@ class TokenModality(Modality):
             behaviour_logps=sampled.logps,
             finished=sampled.finished,
         )
+
+
+def _scored_places(response: EncodedResponse) -> Tensor:
+    """Returns where the scored tokens of prompt and response are, counted from the prompt's first."""
+    tensors = response.tensors
+    places = len(tensors["prompt_ids"]) + tensors["response_mask"].nonzero().flatten()
+    mask = tensors.get("prompt_mask")
+    return places if mask is None else torch.cat([mask.nonzero().flatten(), places])

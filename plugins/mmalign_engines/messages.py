@@ -18,7 +18,8 @@ def chat_messages(record: Record, limits: MediaLimits) -> list[dict[str, Any]]:
     """
     known = {media.mid: media for media in record.media}
     return [
-        {"role": message.role, "content": _write_content(message, record, known, limits)} for message in record.prompt
+        {**message.chat_fields(parsed=False), "content": _write_content(message, record, known, limits)}
+        for message in record.prompt
     ]
 
 

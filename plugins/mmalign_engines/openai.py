@@ -128,6 +128,10 @@ class OpenAIEngine(Engine):
         else:
             logprobs = {"logprobs": True}
             body["messages"] = chat_messages(record, modality.media_limits)
+            # Servers render them as the chat template here does; vLLM and SGLang read the second.
+            arguments = {**getattr(modality, "chat_template_kwargs", {}), **record.template_arguments}
+            told = {"tools": record.tool_schemas, "chat_template_kwargs": arguments}
+            body |= {name: value for name, value in told.items() if value}
         return body | (logprobs if self._usable_logprobs(decoding) else {}) | dict(self.extra_body)
 
     def _usable_logprobs(self, decoding: Decoding) -> bool:

@@ -119,6 +119,8 @@ def _find_turns(response: EncodedResponse) -> list[tuple[int, int]]:
     scored = response.tensors.get("response_mask")
     if scored is None:
         return [(0, response.steps)]
+    # Where a later turn shows an image, turns before it stand in the prompt.
+    scored = torch.cat([response.tensors.get("prompt_mask", scored[:0]), scored])
     opens = scored & ~torch.cat([scored.new_zeros(1), scored[:-1]])
     starts = (scored.cumsum(0) - 1)[opens].tolist()
     return list(zip(starts, [*starts[1:], response.steps], strict=True))

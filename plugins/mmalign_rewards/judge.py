@@ -8,11 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mmalign import JsonPoster, Parameters, RequestConfig, RequestFailed, Reward, Sample, Url
+from mmalign import JsonPoster, Parameters, RequestConfig, RequestFailed, Reward, Sample, Unbounded, Url
 from mmalign_rewards.chat_answers import read_answer
 from mmalign_rewards.score_lines import Scale, read_score_line
 from mmalign_rewards.score_objects import read_score_object
@@ -41,6 +41,8 @@ Structured = Literal["auto", "always", "never"]
 
 _OBJECT_LINE = re.compile(r"^\W*(?:json\s*)?\{", re.M)
 
+Bound = Annotated[float, Unbounded("the template says what scores mean")]
+
 
 class JudgeConfig(Parameters):
     """A judge."""
@@ -52,7 +54,7 @@ class JudgeConfig(Parameters):
     template: str = TEMPLATE
     """What the judge is asked, with {prompt} (last user message) and {response}; {form} says how to give the scores.
     Other braces are doubled."""
-    scale: Scale | None = None
+    scale: tuple[Bound, Bound] | None = None
     """Lowest and highest score; {form} says it, and an answer off the scale has no score. null: [0, 10] where the
     template has {form}, else any number."""
     pattern: str | None = None
@@ -91,7 +93,7 @@ class JudgeConfig(Parameters):
     @field_validator("scale")
     @classmethod
     def _check_scale(cls, scale: Scale | None) -> Scale | None:
-        if scale is not None and not (isfinite(scale[0]) and isfinite(scale[1]) and scale[0] < scale[1]):
+        if scale is not None and not scale[0] < scale[1]:
             raise ValueError(f"expected [lowest, highest], got {list(scale)}")
         return scale
 

@@ -49,14 +49,12 @@ class VisionLanguageModality(LanguageModality):
         return self.loaded_processor.tokenizer
 
     @property
-    def template(self) -> str:
-        """The chat template: the one of the config, the processor's or the tokenizer's."""
-        own = self.given_template or self.loaded_processor.chat_template or self.loaded_tokenizer.chat_template
-        if isinstance(own, Mapping):
-            own = own.get("default")
-        if not own:
+    def own_template(self) -> str | Mapping[str, str]:
+        """The chat template, or several by name: the processor's, else the tokenizer's."""
+        own: str | Mapping[str, str] | None = self.loaded_processor.chat_template or self.loaded_tokenizer.chat_template
+        if not own and self.chat_template is None:
             raise ConfigError("modality.chat_template: the model has none; give one that shows where an image goes")
-        return str(own)
+        return own or {}
 
     @cached_property
     def placeholder_ids(self) -> frozenset[int]:
@@ -65,6 +63,13 @@ class VisionLanguageModality(LanguageModality):
         names = ("image_token_id", "video_token_id", "audio_token_id")
         found = {getattr(owner, name, None) for owner in owners for name in names}
         return frozenset(token for token in found if isinstance(token, int))
+
+    @property
+    def placeholder_texts(self) -> frozenset[str]:
+        """The texts of these tokens, and what the processor puts them in for."""
+        names = ("image_token", "video_token", "audio_token", "boi_token", "boa_token")
+        found = {getattr(self.loaded_processor, name, None) for name in names}
+        return super().placeholder_texts | {text for text in found if isinstance(text, str)}
 
     def adapt(self, network: Any) -> Any:
         """Freezes what reads images and sounds unless that is trained, and adds the adapter if one is configured."""

@@ -38,13 +38,45 @@ def test_validate_counts(tmp_path: Path) -> None:
     }
 
 
-def test_validate_lists_every_bad_row_up_to_the_limit(tmp_path: Path) -> None:
+def test_validate_lists_faults_of_one_kind_together(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
-    path.write_text('{"prompt": "q"}\n' + "3\n" * 5)
+    path.write_text('{"prompt": "q"}\n' + "3\n" * 5 + '{"prompt": 1}\n{"prompt": 2}\n"x"\n')
     result = run("validate", str(path), "--max-errors", "2")
     assert isinstance(result.exception, DataError)
-    lines = str(result.exception).splitlines()
-    assert [line.partition(": ")[0] for line in lines] == [f"{path}:2", f"{path}:3", "... and 3 more bad rows"]
+    first, second, rest = str(result.exception).splitlines()
+    assert first.startswith(
+        f"{path}:2: expected a JSON object, got int (4 more like it: {path}:3, {path}:4, {path}:5, ..."
+    )
+    assert second.startswith(f"{path}:7: prompt: expected a string or a list") and "(1 more like it" in second
+    assert rest == "... and 1 more bad rows"
+
+
+def test_validate_takes_columns_overrides_and_formats(tmp_path: Path) -> None:
+    path = tmp_path / "t.txt"
+    path.write_text("question;answer\nq;a\nr;b\n")
+    arguments = [str(path), "--format", "{name: csv, delimiter: ';'}", "--columns", "question=prompt,answer=completion"]
+    result = run("validate", *arguments, "data.train.limit=1", "data.train.max_pairs=3", "--json")
+    assert json.loads(result.stdout)["responses"] == 2
+    assert "unknown key 'max_pair'" in str(run("validate", *arguments, "data.train.max_pair=3").exception)
+    assert "expected theirs=ours" in str(run("validate", str(path), "--columns", "question").exception)
+    assert "unknown 'cvs'; did you mean 'csv'" in str(run("validate", str(path), "--format", "cvs").exception)
+
+
+def test_the_data_of_a_configuration_are_validated_with_overrides(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"q": "x"}\n')
+    (tmp_path / "c.yaml").write_text(f"data: {{train: {{path: {tmp_path}/t.jsonl}}, eval: {{path: nowhere.jsonl}}}}\n")
+    config = ["--config", str(tmp_path / "c.yaml")]
+    missing = run("validate", *config, "data.train.columns={q: prompt}")
+    assert "data.eval.path: no such file 'nowhere.jsonl'" in str(missing.exception)
+    both = ["data.train.columns={q: prompt}", f"data.eval={{path: {tmp_path}/t.jsonl, columns: {{q: prompt}}}}"]
+    assert run("validate", *config, *both).exit_code == 0
+    assert "prompt user: x" in run("show", f"{tmp_path}/t.jsonl", "--columns", "q=prompt", "data.train.limit=1").stdout
+
+
+def test_columns_that_no_model_sees_are_named(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"prompt": "q", "source": "x"}\n' * 2)
+    said = run("validate", str(tmp_path / "t.jsonl")).stderr
+    assert said.strip().endswith("as trl has no such columns: source (2 rows)")
 
 
 def test_validate_looks_at_images(tmp_path: Path) -> None:

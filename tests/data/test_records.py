@@ -41,7 +41,7 @@ def test_example_round_trips_in_its_dropped_form(line: str) -> None:
 def test_nulls_and_empty_lists_are_restored(line: str) -> None:
     record = Record.from_json(line)
     full = record.model_dump(mode="json", by_alias=True)
-    assert len(full) == 12
+    assert len(full) == 14
     assert Record.from_dict(full) == record
     assert Record.from_dict({key: value or None for key, value in full.items()}) == record
 
@@ -157,7 +157,7 @@ VIDEO = [{"mid": "m1", "type": "video", "uri": "a.mp4"}]
         ({"prompt": [{"role": "user", "content": "q"}]}, "prompt[0].content: expected a list of parts"),
         (
             {"prompt": [{"role": "usr"}]},
-            "prompt[0].role: expected 'system', 'user', 'assistant' or 'tool', got \"usr\"",
+            "prompt[0].role: expected 'system', 'developer', 'user', 'assistant' or 'tool', got \"usr\"",
         ),
         ({"prompt": [{"role": "system"}]}, "prompt: expected the last role to be user, tool or assistant"),
         ({"prompt": [{"role": "user", "nam": "A"}]}, "prompt[0].nam: unknown key; did you mean 'name'?"),

@@ -104,9 +104,9 @@ def test_hub_data_set_is_loaded_by_name_and_split(streaming: bool, monkeypatch: 
 # -- Arrow ------------------------------------------------------------------------------------------------------------
 
 
-def test_examples_are_one_table_of_twelve_columns(records: list[Record]) -> None:
+def test_examples_are_one_table_of_fourteen_columns(records: list[Record]) -> None:
     table = records_to_table(records)
-    assert table.num_columns == 12
+    assert table.num_columns == 14
     assert [Record.from_dict(row) for row in table.to_pylist()] == records
 
 

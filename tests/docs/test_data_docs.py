@@ -9,7 +9,8 @@ import yaml
 
 from mmalign.data.records import Record
 from mmalign.data.sources import DataConfig, DataSection
-from mmalign.data.trl_formats import TRL_COLUMNS
+from mmalign.registry import load_registry
+from mmalign.specs import LayoutSpec
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 
@@ -25,7 +26,7 @@ def test_every_data_key_is_documented() -> None:
 
 
 def test_every_key_of_images_is_documented() -> None:
-    assert first_column("## Images") == set(DataSection.model_fields) - {"train", "eval"}
+    assert first_column("## Images") == set(DataSection.model_fields) - {"train", "eval", "check_records"}
 
 
 def test_the_example_of_images_is_valid() -> None:
@@ -37,8 +38,11 @@ def test_every_record_field_is_documented() -> None:
     assert first_column("## Records") == {info.alias or name for name, info in Record.model_fields.items()}
 
 
-def test_every_trl_column_is_documented() -> None:
-    assert first_column("## TRL columns") == {*TRL_COLUMNS, "label"}
+def test_every_format_is_documented() -> None:
+    specs = [entry.spec for entry in load_registry().entries("format") if entry.plugin.distribution == "mmalign"]
+    layouts = {spec.name for spec in specs if isinstance(spec, LayoutSpec)}
+    assert first_column("## Formats of rows") == layouts
+    assert first_column("## Formats of files") == {spec.name for spec in specs} - layouts
 
 
 def test_documented_record_is_valid() -> None:

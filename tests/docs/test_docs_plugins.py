@@ -16,6 +16,9 @@ from safetensors.torch import load_file
 import mmalign
 from mmalign.config.run_config import Component, RunConfig
 from mmalign.config.validation import validate_parameters
+from mmalign.data.format_choice import BoundLayout, Formats
+from mmalign.data.layouts import LayoutWriter
+from mmalign.data.sources import DataConfig, open_source
 from mmalign.monitoring.metrics_log import read_metrics
 from mmalign.plugin_discovery import HOOKS
 from mmalign.plugins import Status
@@ -66,6 +69,18 @@ def test_example_of_a_trained_quantity_trains(
     assert heads["step_quality.layers.0.weight"].shape == (8, 32)
     losses = [row["quality/loss"] for row in read_metrics(run.output) if row["kind"] == "train"]
     assert losses[-1] < losses[0] / 2
+
+
+def test_example_of_a_format_reads_and_writes(folder: Path) -> None:
+    (folder / "my_format.py").write_text(block("python", 3), encoding="utf-8")
+    (folder / "quiz.csv").write_text("question,best,worst,source\nq,a,b,x\n", encoding="utf-8")
+    registry = load_registry(files=[Path("my_format.py")], strict=True)
+    (record,) = open_source(DataConfig(path="quiz.csv"), registry=registry)
+    assert (record.pair_indices()[0][:2], record.metadata) == ((0, 1), {"source": "x"})
+    spec, layout = Formats(registry).build({"name": "quiz"}, "--to")
+    writer = LayoutWriter(BoundLayout(spec, layout))
+    assert writer.write(record) == [{"id": "row-0", "source": "x", "question": "q", "best": "a", "worst": "b"}]
+    assert writer.lost == {}
 
 
 @pytest.mark.parametrize("hook", HOOKS)

@@ -49,7 +49,7 @@ CASES: dict[str, tuple[Callable[[Path], None], str, tuple[str, ...]]] = {
     "missing folder": (put(b""), "nowhere/x.jsonl", ("no such file", "no folder")),
     "a folder": (lambda folder: (folder / "bad").mkdir(), "bad", ("is a folder", "*.jsonl")),
     "nothing matches": (put(lines(GOOD), "a.txt"), "*.jsonl", ("no file matches",)),
-    "unknown suffix": (put(lines(GOOD), "bad.json"), "bad.json", ("expected a file named .jsonl", "one JSON object")),
+    "unknown suffix": (put(lines(GOOD), "bad.xlsx"), "bad.xlsx", ("expected a file named", ".jsonl", "format: csv")),
     "empty file": (put(b"\n\n"), "bad.jsonl", ("bad.jsonl: empty", "expected at least one record")),
     "cut-off JSON": (put(lines(GOOD) + b'{"id": "b", "pro'), "bad.jsonl", ("bad.jsonl:2:", "not valid JSON at column")),
     "a list": (put(lines([GOOD])), "bad.jsonl", ("bad.jsonl:1:", "expected a JSON object, got list")),
@@ -83,7 +83,11 @@ CASES: dict[str, tuple[Callable[[Path], None], str, tuple[str, ...]]] = {
         "bad.jsonl",
         ("scores[0].value:", "expected a number", 'got "7"'),
     ),
-    "unknown format": (put(lines({"question": "q"})), "bad.jsonl", ("bad.jsonl:1:", "unknown format", "'prompt'")),
+    "unknown format": (
+        put(lines({"question": "q"})),
+        "bad.jsonl",
+        ("bad.jsonl:1:", "unknown format", "nearest is rlaif_v", "'chosen'"),
+    ),
     "misspelt column": (put(lines({"prompt": "q", "chosn": "a"})), "bad.jsonl", ("bad.jsonl:1: chosn:", "'chosen'")),
     "half a pair": (put(lines({"prompt": "q", "chosen": "a"})), "bad.jsonl", ("bad.jsonl:1: rejected:", "missing")),
     "label is text": (

@@ -179,7 +179,7 @@ def test_a_quarantined_image_is_skipped_and_counted(
 ) -> None:
     cut(images.parent / "dark3.png")
     with caplog.at_level(logging.WARNING):
-        run = train(recipe(on_error="quarantine"), "train.steps=4")
+        run = train(recipe({"check_media": "off"}, on_error="quarantine"), "train.steps=4")
     assert run.step == 4
     shares = [row["unreadable"] for row in read_metrics(tmp_path / "run") if row["kind"] == "train"]
     assert sorted(shares) == [0.0, 0.0, 0.25, 0.25], "8 records in batches of 4: once an epoch"
@@ -191,7 +191,8 @@ def test_a_quarantined_image_is_skipped_and_counted(
 def test_a_batch_without_the_record_is_what_it_would_be_without_it_in_the_data(recipe: Build, images: Path) -> None:
     """One batch of all records: skipping one gives the step of a run on the other seven."""
     cut(images.parent / "dark3.png")
-    skipped = train(recipe(on_error="quarantine", shuffle=False), "train.steps=1", "train.batch_size=8")
+    config = recipe({"check_media": "off"}, on_error="quarantine", shuffle=False)
+    skipped = train(config, "train.steps=1", "train.batch_size=8")
     lines = images.read_text().splitlines()
     images.write_text("\n".join(lines[:3] + lines[4:]) + "\n")
     seven = train(recipe(shuffle=False), "train.steps=1", "train.batch_size=7", overwrite=True)
@@ -245,7 +246,7 @@ def test_held_out_records_are_skipped_by_their_own_setting(
     held_out.mkdir()
     path = write_images(held_out, 4)
     cut(held_out / "dark1.png")
-    data = {"train": {"path": str(images)}, "eval": {"path": str(path), "on_error": "quarantine"}}
+    data = {"train": {"path": str(images)}, "eval": {"path": str(path), "on_error": "quarantine"}, "check_media": "off"}
     evaluation = {"evaluators": [{"name": "preference"}, {"name": "generation"}]}
     config = recipe({"data": data, "evaluation": evaluation})
     run = train(config, "train.steps=1")
@@ -258,12 +259,26 @@ def test_held_out_records_are_skipped_by_their_own_setting(
 # -- the policy itself ------------------------------------------------------------------------------------------------
 
 
-def test_only_media_errors_are_skipped() -> None:
+def test_what_cannot_be_encoded_is_skipped_alike() -> None:
     def fail(record: Record) -> None:
-        raise DataError("too long")
+        if record.id == "long":
+            raise DataError("too long")
 
-    with pytest.raises(DataError, match="too long"):
-        MediaSkips(quarantine=True).apply([Record.from_text("q", id="x")], fail)
+    good, long = Record.from_text("q", id="x"), Record.from_text("q", id="long")
+    assert MediaSkips(quarantine=True).apply([good, long], fail) == [(good, None)]
+    with pytest.raises(DataError, match=r"^too long$"):
+        MediaSkips(quarantine=False).apply([good, long], fail)
+    with pytest.raises(DataError, match="none of 1 records can be encoded; the last one: too long"):
+        MediaSkips(quarantine=True).apply([long], fail)
+
+
+def test_an_image_that_is_damaged_behind_its_header_is_set_aside_at_the_start(recipe: Build, images: Path) -> None:
+    cut(images.parent / "dark3.png")
+    run = train(recipe(on_error="quarantine"), "train.steps=2")
+    (line,) = (images.parent / "images.quarantine.jsonl").read_text().splitlines()
+    told = json.loads(line)
+    assert (told["line"], json.loads(told["text"])["id"]) == (4, "p3") and "dark3.png: damaged" in told["reason"]
+    assert (len(run.source), run.left_out["train"], run.skips["train"].skipped) == (7, ["p3"], set())
 
 
 def test_prompts_are_decoded_only_where_they_may_be_skipped(images: Path) -> None:

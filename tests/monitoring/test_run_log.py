@@ -27,6 +27,12 @@ def test_what_waited_comes_first(tmp_path: Path) -> None:
     assert second.endswith("INFO mmalign.x: late") and third == "    second line ␛[2J"
 
 
+def test_secrets_that_libraries_log_are_masked(tmp_path: Path) -> None:
+    with run_log(tmp_path, writes=True):
+        logging.getLogger("httpx").warning("GET %s", "https://me:word@host/score?api_key=abcdefgh")
+    assert "GET https://***@host/score?api_key=***" in (tmp_path / FILE).read_text(encoding="utf-8")
+
+
 def test_other_processes_write_none(tmp_path: Path) -> None:
     with run_log(tmp_path, writes=False):
         logging.getLogger("mmalign.x").warning("here")

@@ -172,7 +172,7 @@ def test_policy_gradients_on_the_sampler_raise_a_reward(build: Build, tmp_path: 
         advantage={"name": "grpo"},
         rewards=rewards,
         decoding={"name": "diffusion", "max_steps": 6},
-        train={"steps": 12, "batch_size": 4, "learning_rate": 3e-3, "micro_batch_size": 32},
+        train={"steps": 24, "batch_size": 4, "learning_rate": 3e-3, "micro_batch_size": 32},
         evaluation={"evaluators": [{"name": "generation", "count": 4}]},
     )
     run = mmalign.train(config)

@@ -166,7 +166,7 @@ def test_a_template_may_say_where_the_form_of_the_answer_stands(scoring_server: 
         ({"pattern": "Score: \\d+"}, "pattern: expected one group, which holds the score, got 0"),
         ({"pattern": "(\\d+)", "structured": "always"}, "structured: a pattern reads free text"),
         ({"scale": [10, 0]}, r"scale: expected \[lowest, highest\]"),
-        ({"scale": [0, float("inf")]}, r"scale: expected \[lowest, highest\]"),
+        ({"scale": [0, float("inf")]}, r"scale\[1\]: expected a finite number"),
     ],
 )
 def test_a_judge_that_cannot_be_asked_is_refused(keys: dict[str, Any], message: str) -> None:

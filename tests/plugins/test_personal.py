@@ -181,7 +181,7 @@ def test_opposite_preferences_need_to_know_the_user(opposite: Path, tmp_path: Pa
     aware = mmalign.train(config_of(opposite, tmp_path / "aware", drop_user=0.0))
     first = next(row for row in read_metrics(aware.output) if row["kind"] == "train")
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)
-    assert final_loss(aware) < 0.5 and aware.after["reward_accuracies"] > 0.8, "0.13 and 1.0 for several seeds"
+    assert final_loss(aware) < 0.5 and aware.after["reward_accuracies"] > 0.8
     train = {"steps": 15, "batch_size": 16, "learning_rate": 1e-3}
     modality = {"name": "diffusion", "family": CUSTOM, "timesteps": TIMESTEPS, "drop_condition": 0.0}
     blind = mmalign.train(config_of(opposite, tmp_path / "blind", train=train, modality=modality))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmalign import ConfigError, DataError, EncodedResponse, Message, Part, Record, Response
-from mmalign.language.chat import PLAIN_TEMPLATE
+from mmalign.language.templates import PLAIN_TEMPLATE
 from mmalign.testing import CHAT_TEMPLATE, build_tiny_text_model
 from mmalign_text.modality import TextModality
 

@@ -6,11 +6,12 @@ import copy
 import subprocess
 import sys
 import time
-from dataclasses import fields
+from dataclasses import MISSING, fields
 
 import pytest
 import torch
 from peft import PeftModel
+from pydantic_core import PydanticUndefined
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mmalign import ConfigError, Decoding, LoRAParameters, Record
@@ -176,6 +177,7 @@ def test_a_fully_trained_network_is_saved_whole(folder, tmp_path):
 def test_the_config_model_and_the_modality_have_the_same_fields_and_defaults():
     config = {name: field.get_default() for name, field in TextConfig.model_fields.items() if not field.is_required()}
     modality = {field.name: field.default for field in fields(TextModality) if field.name != "model"}
+    assert (config.pop("chat_template_kwargs"), modality.pop("chat_template_kwargs")) == (PydanticUndefined, MISSING)
     assert config == modality
 
 

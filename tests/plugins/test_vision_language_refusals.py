@@ -59,7 +59,9 @@ def test_a_response_that_holds_the_mark_of_an_image_is_refused(seeing: Seeing, t
 
 def test_marks_without_an_image_are_refused(seeing: Seeing, tmp_path: Path) -> None:
     record = media_record(tmp_path, "image", [1], ["A cat."], text="A second <image>?")
-    with pytest.raises(DataError, match="the model's processor refuses the prompt"):
+    with pytest.raises(
+        DataError, match="it has '<image>', which stands for an image or a sound, in a text of the user"
+    ):
         seeing("llava").encode(record)
 
 

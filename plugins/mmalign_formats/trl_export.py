@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations, product
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from mmalign.data.records import Message, Node, Part, Record
-from mmalign.errors import DataError, suggest
+from mmalign import DataError, Message, Node, Part, Record, suggest
+from mmalign_formats.rows import write_media, write_messages, write_template
 
 TrlForm = Literal["preference", "unpaired", "completion", "stepwise", "prompt"]
 Row = dict[str, Any]
 Messages = tuple[Message, ...]
 
 
-def records_to_trl(record: Record, form: TrlForm | None = None, *, view: str | None = None) -> list[Row]:
+def write_trl(record: Record, form: TrlForm | None = None, *, view: str | None = None) -> list[Row]:
     """Returns the rows that say what `record` says; there may be none.
 
     Args:
@@ -32,18 +32,7 @@ def records_to_trl(record: Record, form: TrlForm | None = None, *, view: str | N
     Raises:
         DataError: TRL's columns have no place for what the record says.
     """
-    if form is not None and form not in get_args(TrlForm):
-        raise DataError(f"unknown TRL form {form!r}{suggest(form, get_args(TrlForm))}")
-    iterate = _FORMS[form or _choose_form(record)]
-    extra = record.metadata
-    rows = [{**extra, **row} for row in iterate(record, view)]
-    for row in rows:
-        hidden = sorted(set(extra) & {"prompt", "chosen", "rejected", "completion", "label", "images", "margin"})
-        if hidden:
-            raise DataError(f"meta.{hidden[0]}: has the name of a TRL column; rename it")
-        if not row.get("images"):
-            row.pop("images", None)
-    return rows
+    return [{**row, **write_template(record)} for row in _FORMS[form or _choose_form(record)](record, view)]
 
 
 def _choose_form(record: Record) -> TrlForm:
@@ -51,6 +40,8 @@ def _choose_form(record: Record) -> TrlForm:
         return "preference"
     if record.labels:
         return "unpaired"
+    if any(node.terminal and node.Q is not None for node in record.tree):
+        return "stepwise"
     return "completion" if record.responses else "prompt"
 
 
@@ -111,9 +102,11 @@ def _iter_stepwise(record: Record, view: str | None) -> Iterator[Row]:
     for node in record.tree:
         if node.terminal:
             path = [step for step in _path(record, node) if step.content]
+            texts = [_text(step.content) for step in path]
             yield {
                 "prompt": "\n".join(message.text for message in record.prompt),
-                "completions": [_text(step.content) for step in path],
+                # TRL puts a line break between steps itself.
+                "completions": [*(text.removesuffix("\n") for text in texts[:-1]), *texts[-1:]],
                 "labels": [_is_good(step) for step in path],
             }
 
@@ -173,31 +166,29 @@ def _text(content: Sequence[Part]) -> str:
 
 
 def _build_row(record: Record, view: str | None, **columns: Messages) -> Row:
-    """Joins message columns with the images of their parts, in order."""
+    """Joins message columns with the media of their parts, in order."""
     turns = [turn for column in columns.values() for turn in column]
     speakers = {turn.name for turn in turns if turn.role == "assistant" and turn.name is not None}
     if view is None and len(speakers) > 1:
         raise DataError(f"responses: several agents speak ({', '.join(sorted(speakers))}); choose one as the view")
     if view is not None and speakers and view not in speakers:
         raise DataError(f"view: nobody is called {view!r}{suggest(view, speakers)}")
-    uris = {media.mid: media.uri for media in record.media}
-    images = [_find_image(part, uris) for turn in turns for part in turn.content if part.type != "text"]
-    rows = {name: [_turn(turn, view, as_parts=bool(images)) for turn in column] for name, column in columns.items()}
-    return {**rows, "images": images}
-
-
-def _find_image(part: Part, uris: Mapping[str, str]) -> str:
-    if part.type != "image" or part.media is None:
-        raise DataError(f"prompt: a {part.type} has no TRL form; sample its frames as images, or train on records")
-    return uris[part.media]
+    media = write_media(record, turns)
+    if set(media) - {"images"}:
+        raise DataError(f"prompt: {next(iter(set(media) - {'images'}))} have no TRL form; sample frames as images")
+    rows = {name: [_turn(turn, view, as_parts=bool(media)) for turn in column] for name, column in columns.items()}
+    return {**rows, **media}
 
 
 def _turn(message: Message, view: str | None, *, as_parts: bool) -> Row:
     partner = view is not None and message.name not in (None, view)
-    parts: list[Row] = [
-        {"type": "text", "text": part.text} if part.type == "text" else {"type": part.type} for part in message.content
-    ]
+    (row,) = write_messages([message], as_parts=as_parts)
     if partner:
-        parts.insert(0, {"type": "text", "text": f"{message.name}: "})
-    text = "".join(part.get("text", "") for part in parts)
-    return {"role": "user" if partner else message.role, "content": parts if as_parts else text}
+        row["content"] = _introduce(row["content"], f"{message.name}: ")
+    if message.role != "tool":
+        row.pop("name", None)  # TRL's templates show no speakers
+    return {**row, "role": "user" if partner else message.role}
+
+
+def _introduce(content: Any, speaker: str) -> Any:
+    return f"{speaker}{content}" if isinstance(content, str) else [{"type": "text", "text": speaker}, *content]
