@@ -65,4 +65,5 @@ bench-all: install
 	$(BIN)/python benchmarks/images.py
 
 docs: install
+	$(BIN)/python -m mmalign_objectives.generate
 	$(BIN)/python docs/generate.py

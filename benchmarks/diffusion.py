@@ -29,9 +29,9 @@ from workloads import ROOT, write_rows
 
 import mmalign
 from mmalign import EncodedResponse, LoRAParameters, Model, Record
-from mmalign.compute.networks import Networks
 from mmalign.config.run_config import RunConfig
 from mmalign.monitoring.metrics_log import read_metrics
+from mmalign.networks.completion import Networks
 from mmalign_diffusion.config import FamilyComponent
 from mmalign_diffusion.modality import Diffusion
 from mmalign_diffusion.testing_pipelines import build_tiny_pipeline

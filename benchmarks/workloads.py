@@ -14,7 +14,7 @@ from arithmetic import Group, group_lengths
 from measuring import Case
 from transformers import AutoTokenizer
 
-from mmalign.language.gguf import cached_network, cached_tokenizer
+from mmalign.toolkits.language.gguf import cached_network, cached_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 PAIRS = ROOT / "configs/text/data/pairs_train.jsonl"

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmalign.binding import read_binding
 from mmalign.config.parameters import ParameterRow, parameters_table
 from mmalign.config.run_config import COMPONENT_KINDS, RunConfig
 from mmalign.config.validation import load_config_model
+from mmalign.contract.binding import read_binding
+from mmalign.contract.specs import AdvantageSpec, ObjectiveSpec, QuantitySpec, Spec
 from mmalign.planning.limits import find_limits, golden_methods
-from mmalign.registry import KINDS, Entry, Registry, load_registry
-from mmalign.specs import AdvantageSpec, ObjectiveSpec, QuantitySpec, Spec
+from mmalign.plugins.registry import KINDS, Entry, Registry, load_registry
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = ROOT / "docs" / "methods.md"

@@ -15,38 +15,50 @@ if TYPE_CHECKING:
     from mmalign.api import evaluate as evaluate
     from mmalign.api import load_run as load_run
     from mmalign.api import train as train
-    from mmalign.caches.folders import cache_folder as cache_folder
-    from mmalign.caches.parameter_counts import remember_counts as remember_counts
-    from mmalign.caches.tensor_store import TensorStore as TensorStore
-    from mmalign.compute.adapters import LoRAParameters as LoRAParameters
-    from mmalign.compute.adapters import add_lora as add_lora
-    from mmalign.compute.batch import Batch as Batch
     from mmalign.compute.step_context import StepContext as StepContext
     from mmalign.config.run_config import RunConfig as RunConfig
     from mmalign.config.run_config import load_config as load_config
+    from mmalign.contract.batch import Batch as Batch
+    from mmalign.contract.components import Collector as Collector
+    from mmalign.contract.components import Engine as Engine
+    from mmalign.contract.components import EvaluationContext as EvaluationContext
+    from mmalign.contract.components import Evaluator as Evaluator
+    from mmalign.contract.components import Generate as Generate
+    from mmalign.contract.components import Reward as Reward
+    from mmalign.contract.components import Transform as Transform
+    from mmalign.contract.decoding import Decoding as Decoding
+    from mmalign.contract.engine import Networks as Networks
+    from mmalign.contract.engine import Policy as Policy
+    from mmalign.contract.formats import FileFormat as FileFormat
+    from mmalign.contract.formats import Layout as Layout
+    from mmalign.contract.formats import RawRow as RawRow
+    from mmalign.contract.formats import ReadOptions as ReadOptions
+    from mmalign.contract.forward_plan import Divergence as Divergence
+    from mmalign.contract.forward_plan import ForwardPlan as ForwardPlan
+    from mmalign.contract.forward_plan import Output as Output
+    from mmalign.contract.modality import Modality as Modality
+    from mmalign.contract.specs import AdvantageSpec as AdvantageSpec
+    from mmalign.contract.specs import CollectorSpec as CollectorSpec
+    from mmalign.contract.specs import ConformanceSpec as ConformanceSpec
+    from mmalign.contract.specs import DecodingSpec as DecodingSpec
+    from mmalign.contract.specs import EngineSpec as EngineSpec
+    from mmalign.contract.specs import EvaluatorSpec as EvaluatorSpec
+    from mmalign.contract.specs import FileFormatSpec as FileFormatSpec
+    from mmalign.contract.specs import LayoutSpec as LayoutSpec
+    from mmalign.contract.specs import ModalitySpec as ModalitySpec
+    from mmalign.contract.specs import ObjectiveSpec as ObjectiveSpec
+    from mmalign.contract.specs import Parameters as Parameters
+    from mmalign.contract.specs import QuantitySpec as QuantitySpec
+    from mmalign.contract.specs import RewardSpec as RewardSpec
+    from mmalign.contract.specs import TransformSpec as TransformSpec
+    from mmalign.contract.specs import Unbounded as Unbounded
+    from mmalign.contract.values import EncodedResponse as EncodedResponse
+    from mmalign.contract.values import Generated as Generated
+    from mmalign.contract.values import Model as Model
+    from mmalign.contract.values import Rollout as Rollout
+    from mmalign.contract.values import Sample as Sample
+    from mmalign.contract.values import Vocabulary as Vocabulary
     from mmalign.data.arrow import record_schema as record_schema
-    from mmalign.data.chat_messages import message_from_chat as message_from_chat
-    from mmalign.data.chat_messages import read_template_arguments as read_template_arguments
-    from mmalign.data.chat_messages import read_tools as read_tools
-    from mmalign.data.formats import FileFormat as FileFormat
-    from mmalign.data.formats import Layout as Layout
-    from mmalign.data.formats import RawRow as RawRow
-    from mmalign.data.formats import ReadOptions as ReadOptions
-    from mmalign.data.json_text import dump_json as dump_json
-    from mmalign.data.json_text import parse_json as parse_json
-    from mmalign.data.records import Label as Label
-    from mmalign.data.records import Media as Media
-    from mmalign.data.records import Message as Message
-    from mmalign.data.records import Node as Node
-    from mmalign.data.records import Note as Note
-    from mmalign.data.records import Part as Part
-    from mmalign.data.records import Record as Record
-    from mmalign.data.records import Response as Response
-    from mmalign.data.records import Score as Score
-    from mmalign.data.records import Variant as Variant
-    from mmalign.decoding import Decoding as Decoding
-    from mmalign.engine import Networks as Networks
-    from mmalign.engine import Policy as Policy
     from mmalign.errors import CheckpointError as CheckpointError
     from mmalign.errors import ConfigError as ConfigError
     from mmalign.errors import DataError as DataError
@@ -56,9 +68,6 @@ if TYPE_CHECKING:
     from mmalign.errors import PluginError as PluginError
     from mmalign.errors import TrainingError as TrainingError
     from mmalign.errors import suggest as suggest
-    from mmalign.forward_plan import Divergence as Divergence
-    from mmalign.forward_plan import ForwardPlan as ForwardPlan
-    from mmalign.forward_plan import Output as Output
     from mmalign.hardware import has_fast_bfloat16 as has_fast_bfloat16
     from mmalign.hookspecs import API_VERSION as API_VERSION
     from mmalign.hookspecs import hookimpl as hookimpl
@@ -67,80 +76,71 @@ if TYPE_CHECKING:
     from mmalign.json_requests import RequestFailed as RequestFailed
     from mmalign.json_requests import Url as Url
     from mmalign.json_requests import read_key as read_key
-    from mmalign.language.config import LanguageParameters as LanguageParameters
-    from mmalign.language.loading import find_model as find_model
-    from mmalign.language.loading import load_processor as load_processor
-    from mmalign.language.loading import load_tokenizer as load_tokenizer
-    from mmalign.language.modality import LanguageModality as LanguageModality
     from mmalign.losses.objectives import Objective as Objective
     from mmalign.losses.reductions import aggregation_weights as aggregation_weights
     from mmalign.losses.reductions import masked_mean as masked_mean
     from mmalign.losses.reductions import masked_sum as masked_sum
     from mmalign.losses.reductions import step_mask as step_mask
     from mmalign.losses.reductions import weighted_sum as weighted_sum
-    from mmalign.media.images import MediaLimits as MediaLimits
     from mmalign.media.images import is_image as is_image
     from mmalign.media.images import open_image as open_image
+    from mmalign.media.limits import MediaLimits as MediaLimits
     from mmalign.media.outputs import describe_output as describe_output
     from mmalign.media.sounds import Sound as Sound
     from mmalign.media.sounds import open_sound as open_sound
-    from mmalign.modality import Modality as Modality
-    from mmalign.parts import Collector as Collector
-    from mmalign.parts import Engine as Engine
-    from mmalign.parts import EvaluationContext as EvaluationContext
-    from mmalign.parts import Evaluator as Evaluator
-    from mmalign.parts import Generate as Generate
-    from mmalign.parts import Reward as Reward
-    from mmalign.parts import Transform as Transform
+    from mmalign.networks.adapters import LoRAParameters as LoRAParameters
+    from mmalign.networks.adapters import add_lora as add_lora
     from mmalign.quiet import quiet_loading as quiet_loading
-    from mmalign.run_scorer import RunScorer as RunScorer
-    from mmalign.run_scorer import load_scorer as load_scorer
-    from mmalign.specs import AdvantageSpec as AdvantageSpec
-    from mmalign.specs import CollectorSpec as CollectorSpec
-    from mmalign.specs import ConformanceSpec as ConformanceSpec
-    from mmalign.specs import DecodingSpec as DecodingSpec
-    from mmalign.specs import EngineSpec as EngineSpec
-    from mmalign.specs import EvaluatorSpec as EvaluatorSpec
-    from mmalign.specs import FileFormatSpec as FileFormatSpec
-    from mmalign.specs import LayoutSpec as LayoutSpec
-    from mmalign.specs import ModalitySpec as ModalitySpec
-    from mmalign.specs import ObjectiveSpec as ObjectiveSpec
-    from mmalign.specs import Parameters as Parameters
-    from mmalign.specs import QuantitySpec as QuantitySpec
-    from mmalign.specs import RewardSpec as RewardSpec
-    from mmalign.specs import TransformSpec as TransformSpec
-    from mmalign.specs import Unbounded as Unbounded
+    from mmalign.records.chat_messages import message_from_chat as message_from_chat
+    from mmalign.records.chat_messages import read_template_arguments as read_template_arguments
+    from mmalign.records.chat_messages import read_tools as read_tools
+    from mmalign.records.json_text import dump_json as dump_json
+    from mmalign.records.json_text import parse_json as parse_json
+    from mmalign.records.record import Label as Label
+    from mmalign.records.record import Media as Media
+    from mmalign.records.record import Message as Message
+    from mmalign.records.record import Node as Node
+    from mmalign.records.record import Note as Note
+    from mmalign.records.record import Part as Part
+    from mmalign.records.record import Record as Record
+    from mmalign.records.record import Response as Response
+    from mmalign.records.record import Score as Score
+    from mmalign.records.record import Variant as Variant
+    from mmalign.references.folders import cache_folder as cache_folder
+    from mmalign.references.parameter_counts import remember_counts as remember_counts
+    from mmalign.references.tensor_store import TensorStore as TensorStore
     from mmalign.testing import build_tiny_text_model as build_tiny_text_model
     from mmalign.testing import try_part as try_part
-    from mmalign.tokens.decoders import Decoder as Decoder
-    from mmalign.tokens.decoders import DecoderOutput as DecoderOutput
-    from mmalign.tokens.modality import TokenModality as TokenModality
-    from mmalign.values import EncodedResponse as EncodedResponse
-    from mmalign.values import Generated as Generated
-    from mmalign.values import Model as Model
-    from mmalign.values import Rollout as Rollout
-    from mmalign.values import Sample as Sample
-    from mmalign.values import Vocabulary as Vocabulary
+    from mmalign.toolkits.language.config import LanguageParameters as LanguageParameters
+    from mmalign.toolkits.language.loading import find_model as find_model
+    from mmalign.toolkits.language.loading import load_processor as load_processor
+    from mmalign.toolkits.language.loading import load_tokenizer as load_tokenizer
+    from mmalign.toolkits.language.modality import LanguageModality as LanguageModality
+    from mmalign.toolkits.tokens.decoders import Decoder as Decoder
+    from mmalign.toolkits.tokens.decoders import DecoderOutput as DecoderOutput
+    from mmalign.toolkits.tokens.modality import TokenModality as TokenModality
+    from mmalign.training.run_scorer import RunScorer as RunScorer
+    from mmalign.training.run_scorer import load_scorer as load_scorer
 
 __version__ = "0.1.0.dev0"
 
 _EXPORTS = {
     "addresses": ("show_address",),
     "api": ("check", "evaluate", "load_run", "train"),
-    "caches.folders": ("cache_folder",),
-    "caches.parameter_counts": ("remember_counts",),
-    "caches.tensor_store": ("TensorStore",),
-    "compute.adapters": ("LoRAParameters", "add_lora"),
-    "compute.batch": ("Batch",),
+    "references.folders": ("cache_folder",),
+    "references.parameter_counts": ("remember_counts",),
+    "references.tensor_store": ("TensorStore",),
+    "networks.adapters": ("LoRAParameters", "add_lora"),
+    "contract.batch": ("Batch",),
     "compute.step_context": ("StepContext",),
     "config.run_config": ("RunConfig", "load_config"),
     "data.arrow": ("record_schema",),
-    "data.chat_messages": ("message_from_chat", "read_template_arguments", "read_tools"),
-    "data.formats": ("FileFormat", "Layout", "RawRow", "ReadOptions"),
-    "data.json_text": ("dump_json", "parse_json"),
-    "data.records": ("Label", "Media", "Message", "Node", "Note", "Part", "Record", "Response", "Score", "Variant"),
-    "decoding": ("Decoding",),
-    "engine": ("Networks", "Policy"),
+    "records.chat_messages": ("message_from_chat", "read_template_arguments", "read_tools"),
+    "contract.formats": ("FileFormat", "Layout", "RawRow", "ReadOptions"),
+    "records.json_text": ("dump_json", "parse_json"),
+    "records.record": ("Label", "Media", "Message", "Node", "Note", "Part", "Record", "Response", "Score", "Variant"),
+    "contract.decoding": ("Decoding",),
+    "contract.engine": ("Networks", "Policy"),
     "errors": (
         "CheckpointError",
         "ConfigError",
@@ -152,20 +152,21 @@ _EXPORTS = {
         "TrainingError",
         "suggest",
     ),
-    "forward_plan": ("Divergence", "ForwardPlan", "Output"),
+    "contract.forward_plan": ("Divergence", "ForwardPlan", "Output"),
     "hardware": ("has_fast_bfloat16",),
     "hookspecs": ("API_VERSION", "hookimpl"),
     "json_requests": ("JsonPoster", "RequestConfig", "RequestFailed", "Url", "read_key"),
-    "language.config": ("LanguageParameters",),
-    "language.loading": ("find_model", "load_processor", "load_tokenizer"),
-    "language.modality": ("LanguageModality",),
+    "toolkits.language.config": ("LanguageParameters",),
+    "toolkits.language.loading": ("find_model", "load_processor", "load_tokenizer"),
+    "toolkits.language.modality": ("LanguageModality",),
     "losses.objectives": ("Objective",),
     "losses.reductions": ("aggregation_weights", "masked_mean", "masked_sum", "step_mask", "weighted_sum"),
-    "media.images": ("MediaLimits", "is_image", "open_image"),
+    "media.limits": ("MediaLimits",),
+    "media.images": ("is_image", "open_image"),
     "media.outputs": ("describe_output",),
     "media.sounds": ("Sound", "open_sound"),
-    "modality": ("Modality",),
-    "parts": (
+    "contract.modality": ("Modality",),
+    "contract.components": (
         "Collector",
         "Engine",
         "EvaluationContext",
@@ -175,8 +176,8 @@ _EXPORTS = {
         "Transform",
     ),
     "quiet": ("quiet_loading",),
-    "run_scorer": ("RunScorer", "load_scorer"),
-    "specs": (
+    "training.run_scorer": ("RunScorer", "load_scorer"),
+    "contract.specs": (
         "AdvantageSpec",
         "CollectorSpec",
         "ConformanceSpec",
@@ -194,9 +195,9 @@ _EXPORTS = {
         "Unbounded",
     ),
     "testing": ("build_tiny_text_model", "try_part"),
-    "tokens.decoders": ("Decoder", "DecoderOutput"),
-    "tokens.modality": ("TokenModality",),
-    "values": (
+    "toolkits.tokens.decoders": ("Decoder", "DecoderOutput"),
+    "toolkits.tokens.modality": ("TokenModality",),
+    "contract.values": (
         "EncodedResponse",
         "Generated",
         "Model",

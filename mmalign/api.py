@@ -7,19 +7,13 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from mmalign.config.reading import Overrides
-from mmalign.config.run_config import RunConfig, load_config
+from mmalign.config.run_config import RunConfig
 from mmalign.distribution import is_main_process
 from mmalign.errors import CheckpointError, ConfigError
-from mmalign.evaluation import measure
 from mmalign.foreign import plugin_boundary
 from mmalign.hardware import choose_dtype, flushed_subnormals, kept_memory
-from mmalign.launch_requests import check_launch_requests
-from mmalign.loop import train as run_loop
-from mmalign.masking import mask_logs
 from mmalign.monitoring.run_log import run_log
-from mmalign.planning.assembly import Assembly, assemble, load_registry_for
-from mmalign.planning.inspection import Inspection, inspect_run
-from mmalign.process_failures import fail_together
+from mmalign.planning.assembly import Assembly
 from mmalign.results.checkpoint import find_latest, load_checkpoint
 from mmalign.results.comparison import read_run
 from mmalign.results.export import export_run
@@ -31,7 +25,12 @@ from mmalign.results.resuming import check_keys, check_same_model, go_on, is_com
 from mmalign.results.run_folder import CHECKPOINTS, CONFIG, check_folder, find_start, open_output
 from mmalign.results.run_lock import lock_folder
 from mmalign.run import Run
-from mmalign.startup import build_run
+from mmalign.training.assembling import load_assembly
+from mmalign.training.evaluation import measure
+from mmalign.training.inspection import Inspection, inspect_run
+from mmalign.training.loop import train as run_loop
+from mmalign.training.process_failures import fail_together
+from mmalign.training.startup import build_run
 
 
 @fail_together()
@@ -109,21 +108,6 @@ def check(config: str | Path | RunConfig, overrides: Overrides = (), *, disabled
     return inspect_run(load_assembly(config, overrides, disabled=disabled))
 
 
-def load_assembly(
-    config: str | Path | RunConfig, overrides: Overrides = (), *, disabled: Sequence[str] = ()
-) -> Assembly:
-    """Reads and checks a configuration, loads plugins and binds the parts; loads no weights."""
-    mask_logs()
-    if isinstance(config, RunConfig):
-        if overrides:
-            raise ConfigError("overrides: only a configuration file can be overridden; change the RunConfig itself")
-        check_launch_requests(config)
-        return assemble(config, load_registry_for(config.model_dump(), disabled))
-    checked = load_config(config, overrides)
-    check_launch_requests(checked)
-    return assemble(checked, load_registry_for(checked.model_dump(), disabled), str(config))
-
-
 @plugin_boundary()
 def load_run(path: str | Path, overrides: Overrides = (), *, disabled: Sequence[str] = ()) -> Run:
     """Builds a run to generate or evaluate with; nothing is written.
@@ -188,4 +172,4 @@ def export(
     write_model_folder(run, record, Path(output), merged=merged, dtype=rounded)
 
 
-__all__ = ["check", "evaluate", "export", "load_assembly", "load_run", "train"]
+__all__ = ["check", "evaluate", "export", "load_run", "train"]

@@ -14,9 +14,9 @@ import psutil
 import torch
 from packaging.requirements import Requirement
 
-from mmalign.caches.folders import cache_root, iter_cache_folders, measure_cache
 from mmalign.hardware import has_fast_bfloat16
-from mmalign.registry import Registry
+from mmalign.plugins.registry import Registry
+from mmalign.references.folders import cache_root, iter_cache_folders, measure_cache
 from mmalign.versions import installed_versions
 
 DISTRIBUTION = "mmalign"

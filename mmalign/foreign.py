@@ -116,7 +116,7 @@ def _is_ours(error: BaseException) -> bool:
     """Tells whether the engine itself acts on an error: it makes room where memory runs out."""
     if "torch" not in sys.modules:
         return isinstance(error, MemoryError)
-    from mmalign.compute.memory import is_out_of_memory
+    from mmalign.hardware import is_out_of_memory
 
     return is_out_of_memory(error)
 

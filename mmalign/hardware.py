@@ -16,6 +16,7 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_ALLOCATOR_MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
 _CPU_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
 
 # Names and numbers of glibc's malloc.h.
@@ -129,3 +130,15 @@ def _find_glibc() -> ctypes.CDLL | None:
 def _set_up(allocator: ctypes.CDLL, settings: dict[int, int]) -> None:
     for name, value in settings.items():
         allocator.mallopt(name, value)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tells whether an allocation failed, on any device.
+
+    >>> is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"))
+    True
+    """
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(message in text for message in _ALLOCATOR_MESSAGES)

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from mmalign.compute.batch import Batch
-    from mmalign.engine import Run
-    from mmalign.specs import (
+    from mmalign.contract.batch import Batch
+    from mmalign.contract.engine import Run
+    from mmalign.contract.specs import (
         AdvantageSpec,
         CollectorSpec,
         ConformanceSpec,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         RewardSpec,
         TransformSpec,
     )
-    from mmalign.values import Rollout
+    from mmalign.contract.values import Rollout
 
 API_VERSION = 2
 GROUP = "mmalign"

@@ -25,9 +25,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 from mmalign.addresses import show_address
+from mmalign.contract.specs import Parameters
 from mmalign.errors import ConfigError
 from mmalign.masking import remember_secret
-from mmalign.specs import Parameters
 
 if TYPE_CHECKING:
     import httpx2

@@ -1,6 +1,6 @@
 """A run: the assembled parts with their models loaded, and the few numbers that say how far it is.
 
-`Run.state` and `Run.tensors` are what a checkpoint holds; `mmalign.startup` builds a run.
+`Run.state` and `Run.tensors` are what a checkpoint holds; `mmalign.training.startup` builds a run.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from mmalign.compute.backend import Backend
-from mmalign.compute.batch import Batch
-from mmalign.compute.policy import Policy
 from mmalign.config.run_config import RunConfig
-from mmalign.data.records import Record
+from mmalign.contract.batch import Batch
+from mmalign.contract.values import Model
 from mmalign.data.sources import Source
 from mmalign.data.stream import RecordStream
 from mmalign.errors import CheckpointError
@@ -28,9 +27,10 @@ from mmalign.masking import mask_values
 from mmalign.media.checks import MediaSkips
 from mmalign.monitoring.learning import LearningWatch
 from mmalign.monitoring.metrics_log import MetricsLog
+from mmalign.networks.policy import Policy
 from mmalign.planning.assembly import Assembly
+from mmalign.records.record import Record
 from mmalign.references.reference import MovingReference
-from mmalign.values import Model
 
 logger = logging.getLogger(__name__)
 

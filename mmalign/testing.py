@@ -61,7 +61,7 @@ def try_part(
     Raises:
         MmalignError: something is wrong; the message has a line for each mistake.
     """
-    from mmalign.registry import load_registry
+    from mmalign.plugins.registry import load_registry
     from mmalign.trial.alone import try_alone
 
     registry = load_registry(files=[Path(file) for file in files], strict=bool(files))

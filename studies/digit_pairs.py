@@ -19,10 +19,11 @@ from typing import Any
 from accelerate.utils import set_seed
 
 import mmalign
-from mmalign.data.records import Media, Message, Part, Record
-from mmalign.data.sources import DataConfig, open_source
-from mmalign.feedback import Sampled, sample_outputs
+from mmalign.config.data import DataConfig
+from mmalign.data.sources import open_source
+from mmalign.records.record import Media, Message, Part, Record
 from mmalign.run import Run
+from mmalign.training.feedback import Sampled, sample_outputs
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs/diffusion/diffusion_dpo.yaml"

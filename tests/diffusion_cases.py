@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from mmalign import EncodedResponse, Model, Record
-from mmalign.compute.networks import Networks, complete_responses
-from mmalign.compute.policy import Policy, evaluation_mode
-from mmalign.modality import Modality
+from mmalign.contract.modality import Modality
+from mmalign.networks.completion import Networks, complete_responses
+from mmalign.networks.policy import Policy, evaluation_mode
 from mmalign_diffusion.config import FamilyComponent
 from mmalign_diffusion.modality import Diffusion
 

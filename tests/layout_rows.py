@@ -7,7 +7,7 @@ from typing import Any
 
 from mmalign.data.format_choice import BoundLayout, Formats
 from mmalign.data.layouts import LayoutReader, LayoutWriter
-from mmalign.data.records import Record
+from mmalign.records.record import Record
 
 
 def read_row(row: Mapping[str, Any], index: int = 0, layout: str | None = None) -> Record:

@@ -11,10 +11,11 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mmalign.binding import ENGINE_PARAMETERS, Binding, read_binding
+from mmalign.contract.binding import ENGINE_PARAMETERS, Binding, read_binding
+from mmalign.contract.specs import ObjectiveSpec, Parameters
+from mmalign.import_strings import load_object
 from mmalign.losses.reductions import step_mask
-from mmalign.registry import load_object, load_registry
-from mmalign.specs import ObjectiveSpec, Parameters
+from mmalign.plugins.registry import load_registry
 
 SPECS: dict[str, ObjectiveSpec] = {
     entry.spec.name: entry.spec for entry in load_registry().entries("objective") if not entry.unavailable

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from conftest import TOY_PLUGIN
 
-from mmalign.api import load_assembly
-from mmalign.binding import needs_of
 from mmalign.config.run_config import RunConfig
-from mmalign.planning.quantities import find_teachers
-from mmalign.registry import load_registry
+from mmalign.contract.binding import needs_of
+from mmalign.contract.quantities import find_teachers
+from mmalign.contract.specs import ObjectiveSpec
+from mmalign.plugins.registry import load_registry
 from mmalign.run import Run
-from mmalign.specs import ObjectiveSpec
-from mmalign.startup import build_run
 from mmalign.testing import build_tiny_text_model
+from mmalign.training.assembling import load_assembly
+from mmalign.training.startup import build_run
 
 SPECS: dict[str, ObjectiveSpec] = {entry.spec.name: entry.spec for entry in load_registry().entries("objective")}
 

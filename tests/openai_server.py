@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from mmalign import Decoding
-from mmalign.registry import load_object
-from mmalign.tokens.decoders import find_decoder
-from mmalign.tokens.generation import Sampled, sample_tokens
-from mmalign.tokens.prompts import Prompt, pad_rows
+from mmalign.import_strings import load_object
+from mmalign.toolkits.tokens.decoders import find_decoder
+from mmalign.toolkits.tokens.generation import Sampled, sample_tokens
+from mmalign.toolkits.tokens.prompts import Prompt, pad_rows
 
 DIGITS = "0123456789"
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from mmalign import EncodedResponse
-from mmalign.compute.policy import Policy
-from mmalign.forward_plan import ForwardPlan
+from mmalign.contract.forward_plan import ForwardPlan
+from mmalign.networks.policy import Policy
 
 OUTPUTS = ("logps", "entropy", "values", "scores")
 

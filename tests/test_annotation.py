@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 
 import mmalign
 from mmalign import ConfigError, DataError, Record
-from mmalign.annotation import score_records
 from mmalign.cli.main import app
-from mmalign.data.sources import DataConfig, open_source
-from mmalign.forward_plan import ForwardPlan
+from mmalign.config.data import DataConfig
+from mmalign.contract.forward_plan import ForwardPlan
+from mmalign.data.sources import open_source
+from mmalign.training.annotation import score_records
 
 RECORDS = [
     compared(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mmalign import AdvantageSpec, ObjectiveSpec, PluginError, QuantitySpec
-from mmalign.binding import needs_of, read_binding
+from mmalign.contract.binding import needs_of, read_binding
 
 
 def margin_loss(policy_chosen_mean_logps: Any, other: Any, *, beta: float) -> Any: ...

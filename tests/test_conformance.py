@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from mmalign.conformance import CaseResult, run_conformance
+from mmalign.contract.specs import ConformanceSpec
 from mmalign.errors import DataError
-from mmalign.specs import ConformanceSpec
+from mmalign.plugins.conformance import CaseResult, run_conformance
 
 
 def double(inputs: Any, hparams: Any) -> Any:
@@ -55,7 +55,7 @@ REGISTRY: Any = SimpleNamespace(
 @pytest.fixture(autouse=True)
 def _find_functions_of_this_module(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {f"{__name__}:{function.__name__}": function for function in (double, triple, fail, tabulate)}
-    monkeypatch.setattr("mmalign.registry.load_object", found.__getitem__)
+    monkeypatch.setattr("mmalign.import_strings.load_object", found.__getitem__)
 
 
 def write(tmp_path: Path, *cases: dict[str, Any], shared: Any = None) -> Path:
@@ -181,7 +181,7 @@ def test_inputs_are_float64_and_what_is_no_array_comes_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, Any] = {}
-    monkeypatch.setattr("mmalign.registry.load_object", lambda name: lambda inputs, hparams: seen.update(inputs))
+    monkeypatch.setattr("mmalign.import_strings.load_object", lambda name: lambda inputs, hparams: seen.update(inputs))
     ragged, settings = [[1], [1, 2]], {"a": 1}
     run_one(tmp_path, inputs={"x": [1, 0], "flags": [True], "ragged": ragged, "settings": settings, "text": "k1"})
     assert seen["x"].dtype == seen["flags"].dtype == torch.float64

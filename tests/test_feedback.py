@@ -12,8 +12,8 @@ import torch
 from fixed_scorer import fix_scores
 
 from mmalign import Collector, Generate, Record, Rollout, TrainingError, load_run
-from mmalign.feedback import sample_records
 from mmalign.run import Run
+from mmalign.training.feedback import sample_records
 
 PROMPTS = [Record.from_text("x" * length, id=str(length)) for length in range(1, 6)]
 

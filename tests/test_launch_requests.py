@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mmalign import ConfigError, RunConfig, check, train
-from mmalign.launch_requests import check_launch_requests
+from mmalign.training.launch_requests import check_launch_requests
 
 
 @pytest.mark.parametrize(

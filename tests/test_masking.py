@@ -14,7 +14,7 @@ from mmalign import ConfigError, train
 from mmalign.config.run_config import COMPONENT_KINDS, RunConfig, dump_config
 from mmalign.config.schema import json_schema
 from mmalign.masking import _SECRET_KEY, mask_logs, mask_text, mask_values, remember_secret
-from mmalign.registry import load_registry
+from mmalign.plugins.registry import load_registry
 
 SECRETS = [
     "http://me:WORD-123@host/score",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmalign import PluginError
-from mmalign.signatures import read_signature, resolve
+from mmalign.contract.signatures import read_signature, resolve
 
 SOURCE = '''
 raise_on_import = 1 / 0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mmalign import EncodedResponse, Record, Response, TokenModality
-from mmalign.values import Model
+from mmalign.contract.values import Model
 
 END = 1
 

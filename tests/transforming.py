@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmalign import Label, Record, Score
-from mmalign.parts import Transform
+from mmalign.contract.components import Transform
 from mmalign.planning.assembly import build_transforms
-from mmalign.registry import load_registry
+from mmalign.plugins.registry import load_registry
 
 _registry = functools.cache(load_registry)
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from mmalign.caches.folders import cache_root, clear_cache, iter_cache_entries, iter_cache_folders, measure_cache
-from mmalign.caches.row_store import RowStore
 from mmalign.errors import ConfigError, suggest
+from mmalign.references.folders import cache_root, clear_cache, iter_cache_entries, iter_cache_folders, measure_cache
+from mmalign.references.row_store import RowStore
 from mmalign.shown_text import dump_json
 from mmalign.terminal import write_line
 

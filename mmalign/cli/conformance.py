@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from mmalign.cli.context import current_registry
-from mmalign.conformance import CaseResult, Status, golden_files, run_conformance
+from mmalign.plugins.conformance import CaseResult, Status, golden_files, run_conformance
 from mmalign.shown_text import dump_json
 from mmalign.terminal import output_console, write_line
 

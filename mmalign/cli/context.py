@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mmalign.registry import Registry
+    from mmalign.plugins.registry import Registry
 
 _disabled: ContextVar[tuple[str, ...]] = ContextVar("disabled_plugins", default=())
 _debug: ContextVar[bool] = ContextVar("debug", default=False)
@@ -36,6 +36,6 @@ def disabled_plugins() -> tuple[str, ...]:
 
 def current_registry(files: Sequence[Path] = ()) -> Registry:
     """Loads the plugins that the command line asks for, and the plugin files of a configuration."""
-    from mmalign.registry import load_registry
+    from mmalign.plugins.registry import load_registry
 
     return load_registry(disabled=disabled_plugins(), files=files)

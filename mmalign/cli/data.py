@@ -17,9 +17,9 @@ from mmalign.shown_text import dump_json
 from mmalign.terminal import output_console, write_line
 
 if TYPE_CHECKING:
+    from mmalign.contract.modality import Modality
     from mmalign.data.layouts import LayoutWriter
-    from mmalign.data.records import Record
-    from mmalign.modality import Modality
+    from mmalign.records.record import Record
 
 app = typer.Typer(help="Validate, convert and show records.", no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -173,7 +173,7 @@ def _open_for_show(
 
 def _build_modality(request: DataRequest, name: str, parameters: dict[str, Any], where: str) -> Modality:
     from mmalign.config.validation import validate_parameters
-    from mmalign.registry import load_object
+    from mmalign.import_strings import load_object
 
     spec = request.registry.find("modality", name, where).spec
     checked = validate_parameters(spec, parameters, where, str(request.config or ""))
@@ -185,9 +185,9 @@ def _build_modality(request: DataRequest, name: str, parameters: dict[str, Any],
 
 
 def _build_writer(to: str, view: str | None, formats: Any) -> LayoutWriter:
+    from mmalign.contract.specs import LayoutSpec
     from mmalign.data.format_choice import BoundLayout
     from mmalign.data.layouts import LayoutWriter
-    from mmalign.specs import LayoutSpec
 
     (component,) = parse_components([to], "--to") or [{"name": "mmalign"}]
     if view is not None:

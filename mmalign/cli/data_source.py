@@ -13,13 +13,13 @@ from mmalign.errors import ConfigError, DataError
 from mmalign.terminal import write_line
 
 if TYPE_CHECKING:
+    from mmalign.config.data import DataConfig, DataSection
     from mmalign.data.format_choice import Formats
     from mmalign.data.layouts import LayoutReader
     from mmalign.data.reading import Reading
-    from mmalign.data.records import Record
-    from mmalign.data.sources import DataConfig, DataSection
-    from mmalign.media.checks import Level
-    from mmalign.registry import Registry
+    from mmalign.media.limits import MediaLevel
+    from mmalign.plugins.registry import Registry
+    from mmalign.records.record import Record
 
 _OVERRIDE = re.compile(r"[a-z_]\w*(\.\w+)+=")
 
@@ -72,8 +72,8 @@ class DataRequest:
     @cached_property
     def section(self) -> DataSection:
         """The section `data`; raises ConfigError for what is wrong with it."""
+        from mmalign.config.data import DataSection
         from mmalign.config.validation import validate
-        from mmalign.data.sources import DataSection
 
         data = self.raw.get("data")
         if not isinstance(data, dict):
@@ -82,8 +82,8 @@ class DataRequest:
 
     def iter_sources(self) -> Iterator[tuple[str, DataConfig]]:
         """Yields key path and settings of everything that is to be read."""
+        from mmalign.config.data import DataConfig
         from mmalign.config.validation import validate
-        from mmalign.data.sources import DataConfig
 
         train = self.section.train
         if self.paths:
@@ -117,7 +117,7 @@ class RowCheck:
     where: str
     config: DataConfig
     find_media: bool = False
-    check_media: Level = "off"
+    check_media: MediaLevel = "off"
     remote: bool = False
 
     @cached_property

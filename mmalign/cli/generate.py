@@ -14,16 +14,16 @@ from rich.progress import track
 from mmalign.cli.context import disabled_plugins
 from mmalign.cli.train import Overrides, RunOrConfig
 from mmalign.config.components import Component
-from mmalign.data.records import Record
 from mmalign.errors import ConfigError, MediaError
+from mmalign.records.record import Record
 from mmalign.terminal import message_console, output_console, show_text, write_line
 
 if TYPE_CHECKING:
-    from mmalign.data.sources import DataSection
-    from mmalign.feedback import Sampled
+    from mmalign.config.data import DataSection
+    from mmalign.contract.components import Collector
     from mmalign.media.contact_sheet import ContactSheet
-    from mmalign.parts import Collector
     from mmalign.run import Run
+    from mmalign.training.feedback import Sampled
 
 _SHEET = "mmalign-sheet.png"
 
@@ -52,9 +52,9 @@ def generate(  # noqa: PLR0913 (one argument is one option)
     from accelerate.utils import set_seed
 
     from mmalign import api
-    from mmalign.feedback import sample_outputs
     from mmalign.media.contact_sheet import ContactSheet
-    from mmalign.results.sample_writing import write_samples
+    from mmalign.training.feedback import sample_outputs
+    from mmalign.training.sample_writing import write_samples
 
     prompts = _read_prompts(prompt or [], data)
     loaded = api.load_run(run, overrides or (), disabled=disabled_plugins())
@@ -92,7 +92,8 @@ def _build_collector(run: Run, text: str, count: int) -> Collector:
 
 
 def _read_prompts(texts: list[str], data: Path | None) -> list[Record]:
-    from mmalign.data.sources import DataConfig, open_source
+    from mmalign.config.data import DataConfig
+    from mmalign.data.sources import open_source
 
     prompts = [Record.from_text(text, id=f"prompt-{index}") for index, text in enumerate(texts)]
     if data is not None:

@@ -13,17 +13,17 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from mmalign.binding import read_binding
 from mmalign.cli.context import current_registry
 from mmalign.cli.keys import find_keys, nearby_keys, render_keys
 from mmalign.config.parameters import ParameterRow, parameters_table
 from mmalign.config.validation import load_config_model
+from mmalign.contract.binding import read_binding
+from mmalign.contract.specs import AdvantageSpec, ObjectiveSpec, QuantitySpec
 from mmalign.errors import ConfigError, PluginError, suggest
-from mmalign.plugin_check import BrokenString, find_broken
-from mmalign.plugins import PluginInfo
-from mmalign.registry import KINDS, Entry, Registry
+from mmalign.plugins.broken_strings import BrokenString, find_broken
+from mmalign.plugins.loading import PluginInfo
+from mmalign.plugins.registry import KINDS, Entry, Registry
 from mmalign.shown_text import dump_json
-from mmalign.specs import AdvantageSpec, ObjectiveSpec, QuantitySpec
 from mmalign.terminal import add_row, output_console, show_text, write_line
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -245,6 +245,8 @@ def _parts_table(kind: str, entries: Sequence[Entry[Any]]) -> Table:
 def _render_explanation(entry: Entry[Any], limits: Mapping[str, Sequence[str]]) -> Group:
     spec = entry.spec
     facts = Table.grid(padding=(0, 2))
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")  # a long path keeps its line number
     needs = _needs(entry)
     for name in _FACTS:
         value = needs.get(name) or getattr(spec, name, "")

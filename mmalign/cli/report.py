@@ -7,9 +7,9 @@ from rich.table import Table
 
 from mmalign.monitoring.progress import before_after_table, examples_table
 from mmalign.planning.assembly import Assembly
-from mmalign.planning.inspection import DataStatistics, Inspection
 from mmalign.run import Run
 from mmalign.terminal import add_row, new_table, show_text
+from mmalign.training.inspection import DataStatistics, Inspection
 
 
 def print_result(run: Run, console: Console) -> None:

@@ -26,9 +26,10 @@ def score(
     from accelerate.utils import set_seed
 
     from mmalign import api
-    from mmalign.annotation import score_records
-    from mmalign.data.sources import DataConfig, open_source
+    from mmalign.config.data import DataConfig
+    from mmalign.data.sources import open_source
     from mmalign.data.writing import write_records
+    from mmalign.training.annotation import score_records
 
     records = list(open_source(DataConfig(path=str(data)), where="--data"))
     loaded = api.load_run(run, overrides or (), disabled=disabled_plugins())

@@ -13,22 +13,22 @@ from typing import Any
 
 from torch import Tensor
 
-from mmalign.compute.batch import ROLLOUT_AXES, Batch, build_batch
-from mmalign.compute.policy import name_outputs
 from mmalign.compute.rollout_values import encode_rollout, rollout_values
 from mmalign.compute.scoring import Scoring
 from mmalign.compute.step_context import StepContext
-from mmalign.data.records import Record
+from mmalign.contract.batch import ROLLOUT_AXES, Batch, build_batch
+from mmalign.contract.forward_plan import FROZEN_OUTPUTS, Output
+from mmalign.contract.quantities import Plan, Provider
+from mmalign.contract.values import Anchor, EncodedResponse, Rollout
 from mmalign.distribution import SumOverProcesses
 from mmalign.errors import TrainingError
-from mmalign.forward_plan import FROZEN_OUTPUTS, Output
+from mmalign.losses.metrics import compute_means
 from mmalign.media.checks import MediaSkips
-from mmalign.monitoring.metrics import compute_means
+from mmalign.networks.policy import name_outputs
 from mmalign.planning.companions import add_record_quantities, check_axes
-from mmalign.planning.quantities import Plan, Provider
+from mmalign.records.record import Record
 from mmalign.references.reference import MovingReference
 from mmalign.rewards.scorer import RewardScorer, build_samples
-from mmalign.values import Anchor, EncodedResponse, Rollout
 
 
 @dataclass(frozen=True, kw_only=True)

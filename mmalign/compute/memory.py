@@ -16,20 +16,20 @@ import torch
 from accelerate.utils.memory import clear_device_cache
 
 from mmalign.errors import TrainingError
+from mmalign.hardware import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
 # What allocators say that raise a plain RuntimeError: most devices; PyTorch's on the CPU, two forms; cuBLAS workspaces.
-_ALLOCATOR_MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
 
 
 class MicroBatchSize:
     """Responses per forward pass; it halves when memory runs out and stays halved for the rest of the run.
 
-    Every process has its own; at the end of a round they agree on the smallest, see `mmalign.loop`. Nothing that is
-    computed with it waits for another process.
+    Every process has its own; at the end of a round they agree on the smallest, see `mmalign.training.loop`. Nothing
+    that is computed with it waits for another process.
 
     Args:
         value: at most this many responses go through the network at the same time.
@@ -88,18 +88,6 @@ class MicroBatchSize:
             half,
             half,
         )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tells whether an allocation failed, on any device.
-
-    >>> is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"))
-    True
-    """
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(message in text for message in _ALLOCATOR_MESSAGES)
 
 
 def _save_random_state() -> Callable[[], None]:

@@ -19,10 +19,10 @@ from types import TracebackType
 from typing import cast
 
 from mmalign.compute.backend import Backend
-from mmalign.data.records import Record
-from mmalign.parts import Collector
+from mmalign.contract.components import Collector
+from mmalign.contract.values import Rollout
+from mmalign.records.record import Record
 from mmalign.rewards.scorer import Scoring, build_samples
-from mmalign.values import Rollout
 
 
 def collect_in_parts(

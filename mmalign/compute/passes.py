@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mmalign.forward_plan import ForwardPlan, Output
-from mmalign.values import EncodedResponse
+from mmalign.contract.forward_plan import ForwardPlan, Output
+from mmalign.contract.values import EncodedResponse
 
 
 @torch.no_grad()

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mmalign.compute.passes import pad_rows
-from mmalign.modality import Modality
-from mmalign.values import EncodedResponse, Rollout
+from mmalign.contract.modality import Modality
+from mmalign.contract.values import EncodedResponse, Rollout
 
 
 def encode_rollout(rollout: Rollout, modality: Modality) -> list[EncodedResponse]:

@@ -14,18 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmalign.compute.batch import Batch
 from mmalign.compute.memory import MicroBatchSize
-from mmalign.compute.networks import Networks, complete_responses, evaluated
 from mmalign.compute.passes import cut_rows, score_responses
-from mmalign.compute.policy import Policy, evaluation_mode
-from mmalign.data.records import Record
+from mmalign.contract.batch import Batch
+from mmalign.contract.forward_plan import Output
+from mmalign.contract.values import EncodedResponse, Generated
 from mmalign.errors import TrainingError
-from mmalign.forward_plan import Output
+from mmalign.networks.completion import Networks, complete_responses, evaluated
+from mmalign.networks.policy import Policy, evaluation_mode
 from mmalign.planning.assembly import Assembly
+from mmalign.records.record import Record
 from mmalign.references.reference import FrozenModel, MovingReference, Reference
 from mmalign.references.reference_cache import ReferenceCache
-from mmalign.values import EncodedResponse, Generated
 
 Cut = Callable[[int, int | None], Iterable[Sequence[int]]]
 """Cuts rows into parts of at most so many responses and positions."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from mmalign.specs import Parameters, Unbounded
+from mmalign.contract.specs import Parameters, Unbounded
 
 Weight = Annotated[float, Unbounded("a negative one turns the part around")]
 Score = Annotated[float, Unbounded("in the units of the reward")]

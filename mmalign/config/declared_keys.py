@@ -13,7 +13,7 @@ import importlib.util
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-_ROOT = ("mmalign.specs", "Parameters")
+_ROOT = ("mmalign.contract.specs", "Parameters")
 _HEAVY = frozenset({"torch", "transformers", "diffusers", "peft", "accelerate", "datasets"})
 _RENAMING = frozenset({"alias", "validation_alias"})
 

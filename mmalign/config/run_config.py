@@ -15,12 +15,12 @@ from omegaconf import OmegaConf
 from pydantic import Field, field_validator, model_validator
 
 from mmalign.config.components import Component, CompositionConfig, RewardComponent, WeightedComponent
+from mmalign.config.data import DataSection
 from mmalign.config.reading import Overrides, read_config
 from mmalign.config.sections import CheckpointConfig, EvaluationConfig, ReferenceConfig, TrainConfig
 from mmalign.config.validation import one_or_many, validate
-from mmalign.data.sources import DataSection
+from mmalign.contract.specs import Parameters
 from mmalign.masking import mask_values
-from mmalign.specs import Parameters
 
 COMPONENT_KINDS = {
     "modality": "modality",

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from mmalign.config.validation import load_config_model
 from mmalign.errors import PluginError
-from mmalign.registry import Entry, Registry
+from mmalign.plugins.registry import Entry, Registry
 
 Schema = dict[str, Any]
 

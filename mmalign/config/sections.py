@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mmalign.config.components import Component
 from mmalign.config.validation import one_or_many
-from mmalign.specs import Parameters
+from mmalign.contract.specs import Parameters
 
 DecayRate = Annotated[float, Field(ge=0, lt=1)]
 

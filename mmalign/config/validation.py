@@ -14,8 +14,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mmalign.config.parameters import format_value, nested_models
+from mmalign.contract.specs import Spec
 from mmalign.errors import ConfigError, PluginError, suggest
-from mmalign.specs import Spec
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Location = tuple[int | str, ...]
@@ -98,7 +98,7 @@ def validate_parameters(spec: Spec, data: Mapping[str, Any], where: str, source:
 
 def load_config_model(spec: Spec) -> type[BaseModel]:
     """Loads the model that validates a part's parameters; raises PluginError if it cannot."""
-    from mmalign.registry import load_object
+    from mmalign.import_strings import load_object
 
     model_class = load_object(spec.config)
     if not (isinstance(model_class, type) and issubclass(model_class, BaseModel)):

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmalign.contract.formats import FileFormat, ReadOptions, Rows
 from mmalign.data.format_choice import Formats, format_code
-from mmalign.data.formats import FileFormat, ReadOptions, Rows
 from mmalign.errors import DataError
 
 if TYPE_CHECKING:
-    from mmalign.data.sources import DataConfig
+    from mmalign.config.data import DataConfig
 
 QUARANTINE_SUFFIX = ".quarantine.jsonl"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")

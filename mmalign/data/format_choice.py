@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from mmalign.config.validation import validate_parameters
-from mmalign.data.formats import FileFormat, Layout, Row
+from mmalign.contract.formats import FileFormat, Layout, Row
+from mmalign.contract.specs import FileFormatSpec, FormatSpec, LayoutSpec
 from mmalign.errors import ConfigError, DataError, PluginError, suggest
 from mmalign.foreign import foreign_code
-from mmalign.registry import Registry, load_object, load_registry
-from mmalign.specs import FileFormatSpec, FormatSpec, LayoutSpec
+from mmalign.import_strings import load_object
+from mmalign.plugins.registry import Registry, load_registry
 
 _SIMILAR = 0.85
 _NEAR = 0.75

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmalign.contract.formats import RawRow
 from mmalign.data.format_choice import format_code
-from mmalign.data.formats import RawRow
-from mmalign.data.json_text import readable
 from mmalign.data.layouts import LayoutReader
-from mmalign.data.records import Record
 from mmalign.errors import DataError, MediaError, PluginError, suggest
+from mmalign.records.json_text import readable
+from mmalign.records.record import Record
 
 if TYPE_CHECKING:
-    from mmalign.data.sources import DataConfig
+    from mmalign.config.data import DataConfig
 
 
 CheckMedia = Callable[[Record], None]

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from rich.console import Console
 from rich.text import Text
 
-from mmalign.data.records import Media, Message, Part, Record
+from mmalign.contract.modality import Modality
 from mmalign.errors import MediaError
 from mmalign.media.images import read_header
-from mmalign.modality import Modality
+from mmalign.records.record import Media, Message, Part, Record
 from mmalign.shown_text import show_controls
 from mmalign.terminal import show_text
 

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmalign.binding import ENGINE_PARAMETERS
-from mmalign.compute.batch import Batch
+from mmalign.contract.batch import Batch
+from mmalign.contract.binding import ENGINE_PARAMETERS
+from mmalign.contract.specs import ObjectiveSpec
 from mmalign.errors import PluginError
 from mmalign.foreign import foreign_code, name_origin
 from mmalign.losses.reductions import aggregation_weights
 from mmalign.names import distinct_names
-from mmalign.specs import ObjectiveSpec
 
 LossFunction = Callable[..., tuple[Tensor, Mapping[str, Tensor]]]
 
@@ -128,7 +128,7 @@ def bind_objective(
     """Separates the loss's own parameters from those that the engine acts on.
 
     Args:
-        inputs: which quantity each parameter of the loss gets; see `mmalign.binding`.
+        inputs: which quantity each parameter of the loss gets; see `mmalign.contract.binding`.
     """
     own = {name: value for name, value in parameters.items() if name not in ENGINE_PARAMETERS}
     aggregation = parameters.get("aggregation", spec.aggregation)

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from mmalign.losses.metrics import MetricSums
 from mmalign.losses.objectives import Objective
 from mmalign.losses.reductions import weighted_sum
-from mmalign.monitoring.metrics import MetricSums
 
 
 def weighted_loss(

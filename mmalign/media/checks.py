@@ -10,18 +10,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from mmalign.data.records import Media, Record
 from mmalign.errors import DataError, MediaError
 from mmalign.media.fetching import is_web_address, show_uri
-from mmalign.media.images import DEFAULT_LIMITS, MediaLimits, open_image, read_header
+from mmalign.media.images import open_image, read_header
+from mmalign.media.limits import DEFAULT_LIMITS, MediaLevel, MediaLimits
 from mmalign.media.sounds import decode_sound, read_sound_header
+from mmalign.records.record import Media, Record
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
-
-Level = Literal["header", "full", "off"]
 
 
 _LOOKS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
@@ -31,7 +30,7 @@ _LOOKS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 """What is checked: by its header, and by decoding all of it."""
 
 
-def check_media(record: Record, *, level: Level = "header", limits: MediaLimits = DEFAULT_LIMITS) -> None:
+def check_media(record: Record, *, level: MediaLevel = "header", limits: MediaLimits = DEFAULT_LIMITS) -> None:
     """Checks the images and sounds of a record; video and latents are left to whoever reads them.
 
     Args:
@@ -48,7 +47,7 @@ def check_media(record: Record, *, level: Level = "header", limits: MediaLimits 
 class MediaCheck:
     """Checks media as `check_media` does; what many records share is looked at once."""
 
-    level: Level = "header"
+    level: MediaLevel = "header"
     limits: MediaLimits = DEFAULT_LIMITS
     _known: dict[Media, str] = field(default_factory=dict)
     _several: bool = False

@@ -18,8 +18,8 @@ from mmalign.errors import MediaError
 from mmalign.media.web import fetch
 
 if TYPE_CHECKING:
-    from mmalign.data.record_rows import Media
-    from mmalign.media.images import MediaLimits
+    from mmalign.media.limits import MediaLimits
+    from mmalign.records.rows import Media
 
 _SHOWN = 40  # characters of a long URI that a message quotes
 _LISTED = 10_000  # files of a folder that are looked through for a similar name

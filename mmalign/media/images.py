@@ -18,16 +18,15 @@ from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any
 
 from mmalign.errors import ConfigError, MediaError
+from mmalign.media.limits import DEFAULT_LIMITS, LARGEST_PIXELS, MediaLimits
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from mmalign.data.record_rows import Media
+    from mmalign.records.rows import Media
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP")
 """What is read. Pillow knows more, some by running other programs."""
-LARGEST_PIXELS = 178_956_970
-"""Pixels above which Pillow itself refuses."""
 
 # What Pillow's decoders raise on damaged files.
 _DAMAGED: tuple[type[Exception], ...] = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError)
@@ -35,27 +34,6 @@ _DAMAGED += (AttributeError, ArithmeticError, RuntimeError, MemoryError, struct.
 _TURNED = (5, 6, 7, 8)  # values of EXIF orientation that swap width and height
 _ORIENTATION = 0x0112
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
-@dataclass(frozen=True)
-class MediaLimits:
-    """What is accepted.
-
-    Attributes:
-        pixels: width times height.
-        size: bytes of the file.
-        remote: True if http and https may be fetched.
-        timeout: seconds that fetching one file may take.
-        samples: of a sound, over all channels.
-        private_hosts: hosts with a private or loopback address that may be fetched from, by the name in the address.
-    """
-
-    pixels: int = 64_000_000
-    size: int = 64 * 2**20
-    remote: bool = False
-    timeout: float = 30.0
-    samples: int = 250_000_000
-    private_hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,9 +49,6 @@ class Header:
     width: int
     height: int
     several: bool = False
-
-
-DEFAULT_LIMITS = MediaLimits()
 
 
 def open_image(media: Media, *, where: str, limits: MediaLimits = DEFAULT_LIMITS) -> Image:

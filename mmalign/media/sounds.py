@@ -11,13 +11,13 @@ from math import gcd
 from typing import TYPE_CHECKING, Any
 
 from mmalign.errors import ConfigError, MediaError
-from mmalign.media.images import DEFAULT_LIMITS, MediaLimits
+from mmalign.media.limits import DEFAULT_LIMITS, MediaLimits
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from mmalign.data.record_rows import Media
+    from mmalign.records.rows import Media
 
     Samples = NDArray[np.float32]
 

@@ -11,7 +11,7 @@ from mmalign.media.addresses import resolve_public
 if TYPE_CHECKING:
     import httpx2
 
-    from mmalign.media.images import MediaLimits
+    from mmalign.media.limits import MediaLimits
 
 _REDIRECTS = 5
 _PORTS = {"http": 80, "https": 443}

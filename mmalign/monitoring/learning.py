@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mmalign.compute.batch import Batch
+from mmalign.contract.batch import Batch
 
 logger = logging.getLogger(__name__)
 

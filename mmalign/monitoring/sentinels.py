@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mmalign.compute.batch import Batch
+from mmalign.contract.batch import Batch
+from mmalign.contract.specs import ObjectiveSpec
 from mmalign.errors import DataError, TrainingError
 from mmalign.losses.objectives import Objective
-from mmalign.monitoring.sampler_gap import sampler_gaps
-from mmalign.specs import ObjectiveSpec
+from mmalign.losses.sampler_gap import sampler_gaps
 
 MAX_START_GAP = 0.1
 """Nats per step by which two scorings of the same steps may differ: bfloat16 gives about 0.02, a mistake gives 1."""

@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from mmalign.binding import read_binding
 from mmalign.config.components import Component, RewardComponent, place
 from mmalign.config.run_config import RunConfig
-from mmalign.decoding import Decoding
+from mmalign.contract.binding import read_binding
+from mmalign.contract.components import Collector, Engine, Evaluator, Reward, Transform
+from mmalign.contract.decoding import Decoding
+from mmalign.contract.modality import Modality
+from mmalign.contract.quantities import Plan
+from mmalign.contract.specs import AdvantageSpec, ModalitySpec, ObjectiveSpec, Spec, TargetSpec
 from mmalign.errors import ConfigError, PluginError, suggest
+from mmalign.import_strings import load_object
 from mmalign.losses.objectives import Objective, bind_axes, bind_objective, label_metrics
-from mmalign.modality import Modality
 from mmalign.names import distinct_names
-from mmalign.parts import Collector, Engine, Evaluator, Reward, Transform
 from mmalign.planning.checks import (
     check_consulted,
     check_exports,
@@ -32,11 +35,9 @@ from mmalign.planning.checks import (
 from mmalign.planning.components import check_components
 from mmalign.planning.overlap import check_overlap
 from mmalign.planning.plan import BoundAdvantage, Builder, plan_run
-from mmalign.planning.quantities import Plan
-from mmalign.registry import Registry, load_object
+from mmalign.plugins.registry import Registry
 from mmalign.rewards.global_state import preserved_state
 from mmalign.rewards.scorer import BoundReward, RewardScorer
-from mmalign.specs import AdvantageSpec, ModalitySpec, ObjectiveSpec, Spec, TargetSpec
 
 _LABEL = re.compile(r"[^\W\d_][\w.-]*")
 
@@ -158,7 +159,7 @@ def build_transforms(registry: Registry, components: Sequence[Any], where: str, 
 
 def load_registry_for(config: Mapping[str, Any], disabled: Sequence[str] = ()) -> Registry:
     """Loads plugins, those in the configuration's `plugins` files included."""
-    from mmalign.registry import load_registry
+    from mmalign.plugins.registry import load_registry
 
     files = [Path(file) for file in config.get("plugins") or ()]
     return load_registry(disabled=disabled, files=files)

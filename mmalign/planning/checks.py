@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mmalign.config.run_config import RunConfig
-from mmalign.decoding import Decoding
+from mmalign.contract.decoding import Decoding
+from mmalign.contract.modality import Modality
+from mmalign.contract.quantities import Plan
+from mmalign.contract.specs import ModalitySpec
 from mmalign.errors import ConfigError, PlanError, suggest
 from mmalign.losses.objectives import Objective
-from mmalign.modality import Modality
-from mmalign.planning.quantities import Plan
-from mmalign.registry import Registry
-from mmalign.specs import ModalitySpec
+from mmalign.plugins.registry import Registry
 
 if TYPE_CHECKING:
     from mmalign.planning.assembly import Assembly

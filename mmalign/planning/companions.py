@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mmalign.compute.batch import Batch
-from mmalign.data.records import Record
+from mmalign.contract.batch import Batch
+from mmalign.contract.quantities import Plan, Provider
+from mmalign.contract.values import EncodedResponse
 from mmalign.errors import PluginError
-from mmalign.planning.quantities import Plan, Provider
-from mmalign.values import EncodedResponse
+from mmalign.records.record import Record
 
 Encode = Callable[[Record], Sequence[EncodedResponse]]
 

@@ -6,13 +6,13 @@ seen when they are joined.
 
 from __future__ import annotations
 
-from mmalign.binding import ENGINE_PARAMETERS, check_keywords, owner_of, read_binding, read_keywords
 from mmalign.config.run_config import RunConfig
+from mmalign.contract.binding import ENGINE_PARAMETERS, check_keywords, owner_of, read_binding, read_keywords
+from mmalign.contract.signatures import as_builder, read_signature
+from mmalign.contract.specs import AdvantageSpec, ModalitySpec, ObjectiveSpec, QuantitySpec, Spec, TargetSpec
 from mmalign.errors import ErrorList
 from mmalign.planning.early_checks import iter_components
 from mmalign.planning.plan import Builder
-from mmalign.signatures import as_builder, read_signature
-from mmalign.specs import AdvantageSpec, ModalitySpec, ObjectiveSpec, QuantitySpec, Spec, TargetSpec
 
 
 def check_components(builder: Builder, config: RunConfig) -> None:

@@ -16,7 +16,7 @@ from mmalign.config.reading import Overrides
 from mmalign.config.run_config import COMPONENT_KINDS, RunConfig, load_config
 from mmalign.config.validation import validate_parameters
 from mmalign.errors import ConfigError, ErrorList, suggest
-from mmalign.registry import Registry, load_registry
+from mmalign.plugins.registry import Registry, load_registry
 
 
 def check_early(path: str | Path, overrides: Overrides = (), *, disabled: Sequence[str] = ()) -> RunConfig:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmalign.binding import needs_of
+from mmalign.contract.binding import needs_of
+from mmalign.contract.quantities import DERIVED, Plan, Provider, find_teachers, plan_quantities
+from mmalign.contract.specs import CollectorSpec, ConformanceSpec, ModalitySpec, ObjectiveSpec, Spec
 from mmalign.errors import PlanError
 from mmalign.planning.plan import list_needs, list_providers
-from mmalign.planning.quantities import DERIVED, Plan, Provider, find_teachers, plan_quantities
-from mmalign.registry import Entry, Registry
-from mmalign.specs import CollectorSpec, ConformanceSpec, ModalitySpec, ObjectiveSpec, Spec
+from mmalign.plugins.registry import Entry, Registry
 
 STORED, SAMPLED, BOTH = "stored responses", "sampled responses", "stored and sampled responses in one run"
 

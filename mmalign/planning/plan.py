@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from mmalign.binding import check_keywords, needs_of, owner_of, read_keywords
 from mmalign.config.components import Component, place
 from mmalign.config.run_config import RunConfig
 from mmalign.config.validation import validate_parameters
+from mmalign.contract.binding import check_keywords, needs_of, owner_of, read_keywords
+from mmalign.contract.quantities import Plan, Provider, plan_quantities
+from mmalign.contract.specs import CollectorSpec, ModalitySpec, ObjectiveSpec, Spec, TargetSpec
 from mmalign.errors import ConfigError
 from mmalign.foreign import foreign_code
+from mmalign.import_strings import load_object
 from mmalign.losses.objectives import Objective
 from mmalign.planning.providers import data_providers, modality_providers, plugin_provider, rollout_providers
-from mmalign.planning.quantities import Plan, Provider, plan_quantities
-from mmalign.registry import Registry, load_object
-from mmalign.specs import CollectorSpec, ModalitySpec, ObjectiveSpec, Spec, TargetSpec
+from mmalign.plugins.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor

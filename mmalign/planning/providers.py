@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmalign.compute.batch import DATA_AXES, ROLLOUT_AXES
-from mmalign.forward_plan import FROZEN_OUTPUTS, POLICY_OUTPUTS, Divergence
-from mmalign.planning.quantities import Provider
-from mmalign.specs import CollectorSpec, ModalitySpec, QuantitySpec
+from mmalign.contract.batch import DATA_AXES, ROLLOUT_AXES
+from mmalign.contract.forward_plan import FROZEN_OUTPUTS, POLICY_OUTPUTS, Divergence
+from mmalign.contract.quantities import Provider
+from mmalign.contract.specs import CollectorSpec, ModalitySpec, QuantitySpec
 
 _FEEDBACK = {"pairs": "pairs", "pair_strength": "pairs", "labels": "labels", "labelled": "labels"}
 _FEEDBACK |= {"ratings": "ratings", "ranks": "ranks"}

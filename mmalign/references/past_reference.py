@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from mmalign.compute.policy import Policy
 from mmalign.errors import CheckpointError
+from mmalign.networks.policy import Policy
 from mmalign.references.reference import MovingReference
 
 

@@ -15,8 +15,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mmalign.compute.policy import Policy, evaluation_mode
 from mmalign.errors import CheckpointError
+from mmalign.networks.policy import Policy, evaluation_mode
 
 
 class Reference(ABC):

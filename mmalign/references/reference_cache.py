@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mmalign.caches.kept_rows import KeptRows
-from mmalign.values import EncodedResponse
+from mmalign.contract.values import EncodedResponse
+from mmalign.references.kept_rows import KeptRows
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from mmalign.compute.policy import Policy
 from mmalign.errors import ConfigError
+from mmalign.networks.policy import Policy
 from mmalign.planning.assembly import Assembly
 from mmalign.references.reference import FrozenModel
 

@@ -19,7 +19,7 @@ from mmalign.config.validation import validate, validate_parameters
 from mmalign.errors import CheckpointError, ConfigError, MmalignError
 from mmalign.masking import mask_values
 from mmalign.planning.assembly import Assembly
-from mmalign.registry import Registry
+from mmalign.plugins.registry import Registry
 from mmalign.results.loaded import RECORDED, iter_components
 
 HARMLESS = (

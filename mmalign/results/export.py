@@ -10,9 +10,9 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from mmalign.config.run_config import dump_config
-from mmalign.monitoring.sample_grids import copy_grids
-from mmalign.plugins import provenance
+from mmalign.plugins.loading import provenance
 from mmalign.results.report import ModelCard, write_model_card
+from mmalign.results.sample_grids import copy_grids
 from mmalign.results.writing import replace_text
 from mmalign.run import Run
 

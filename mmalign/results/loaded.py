@@ -13,11 +13,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmalign.caches.fingerprints import hash_tensors
-from mmalign.compute.policy import Policy
 from mmalign.config.run_config import COMPONENT_KINDS
+from mmalign.networks.policy import Policy
 from mmalign.planning.assembly import Assembly
-from mmalign.plugins import PluginInfo
+from mmalign.plugins.loading import PluginInfo
+from mmalign.references.fingerprints import hash_tensors
 from mmalign.results.named_files import digest_file, digest_named_files
 from mmalign.run import Run
 from mmalign.versions import installed_versions

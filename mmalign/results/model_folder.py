@@ -17,8 +17,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from mmalign.contract.modality import Modality
 from mmalign.errors import ConfigError
-from mmalign.modality import Modality
 from mmalign.results.comparison import RunRecord
 from mmalign.results.export import save_heads, write_card
 from mmalign.run import Run

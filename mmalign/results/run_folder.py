@@ -15,11 +15,11 @@ from mmalign.errors import CheckpointError, ConfigError
 from mmalign.masking import mask_text
 from mmalign.monitoring.metrics_log import FILE as METRICS
 from mmalign.monitoring.metrics_log import read_metrics
-from mmalign.monitoring.sample_grids import SAMPLES
 from mmalign.results.checkpoint import find_latest
 from mmalign.results.export import MERGED, MODEL, RESULTS
 from mmalign.results.provenance import write_provenance
 from mmalign.results.run_lock import LOCK
+from mmalign.results.sample_grids import SAMPLES
 from mmalign.results.writing import replace_text
 from mmalign.run import Run
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmalign.values import Sample
+from mmalign.contract.values import Sample
 
 
 def content_key(sample: Sample) -> bytes | None:

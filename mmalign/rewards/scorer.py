@@ -20,15 +20,15 @@ import torch
 from torch import Tensor
 
 from mmalign.config.components import CompositionConfig, RewardComponent
-from mmalign.data.records import Record, Response
+from mmalign.contract.components import Reward
+from mmalign.contract.values import Generated, Rollout, Sample
 from mmalign.names import distinct_names
-from mmalign.parts import Reward
+from mmalign.records.record import Record, Response
 from mmalign.rewards.composition import Composition
 from mmalign.rewards.failures import FailureCount, Outcome, Scores
 from mmalign.rewards.global_state import preserved_state
 from mmalign.rewards.keys import content_key
 from mmalign.rewards.scoring import Key, ScoreCache, score_distinct
-from mmalign.values import Generated, Rollout, Sample
 
 
 def build_samples(rollouts: Sequence[Rollout], decode: Callable[[Record, Response], Any]) -> list[Sample]:

@@ -9,10 +9,10 @@ from math import isnan
 from numbers import Real
 from typing import Any
 
+from mmalign.contract.components import Reward
+from mmalign.contract.values import Sample
 from mmalign.errors import MmalignError, TrainingError
-from mmalign.parts import Reward
 from mmalign.rewards.failures import Outcome, Scores
-from mmalign.values import Sample
 
 Key = bytes | int
 """Digest of a sample's content, or its position where the content has no bytes."""

@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from mmalign.binding import check_keywords, needs_of, owner_of, read_binding, read_keywords
 from mmalign.config.validation import validate_parameters
-from mmalign.forward_plan import Divergence, Output
+from mmalign.contract.binding import check_keywords, needs_of, owner_of, read_binding, read_keywords
+from mmalign.contract.forward_plan import Divergence, Output
+from mmalign.contract.quantities import Plan, Provider, find_teachers, plan_quantities
+from mmalign.contract.specs import AdvantageSpec, CollectorSpec, ModalitySpec, ObjectiveSpec, QuantitySpec
+from mmalign.import_strings import load_object
 from mmalign.losses.objectives import Objective, bind_objective
 from mmalign.planning.plan import BoundAdvantage, list_needs, list_providers
 from mmalign.planning.providers import plugin_provider
-from mmalign.planning.quantities import Plan, Provider, find_teachers, plan_quantities
-from mmalign.registry import Registry, load_object
-from mmalign.specs import AdvantageSpec, CollectorSpec, ModalitySpec, ObjectiveSpec, QuantitySpec
+from mmalign.plugins.registry import Registry
 from mmalign.trial.objectives import TrialReport, try_methods
 from mmalign.trial.values import TrialSizes
 

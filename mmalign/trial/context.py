@@ -7,10 +7,10 @@ from typing import Any, NoReturn, cast
 import torch
 from torch import Tensor
 
-from mmalign.compute.batch import Batch
 from mmalign.compute.step_context import StepContext
-from mmalign.data.records import Record
+from mmalign.contract.batch import Batch
 from mmalign.errors import MmalignError
+from mmalign.records.record import Record
 
 
 class NotTried(MmalignError):

@@ -8,14 +8,14 @@ from functools import partial
 
 import torch
 
-from mmalign.compute.networks import Networks, complete_responses, evaluated
-from mmalign.compute.policy import Policy
+from mmalign.contract.forward_plan import ForwardPlan, Output
+from mmalign.contract.modality import Modality
+from mmalign.contract.quantities import Plan
+from mmalign.contract.values import Anchor, EncodedResponse
 from mmalign.errors import PluginError
 from mmalign.foreign import foreign_code, name_origin
-from mmalign.forward_plan import ForwardPlan, Output
-from mmalign.modality import Modality
-from mmalign.planning.quantities import Plan
-from mmalign.values import Anchor, EncodedResponse
+from mmalign.networks.completion import Networks, complete_responses, evaluated
+from mmalign.networks.policy import Policy
 
 SMALL = 1_000_000
 """Parameters of a network that `check` may load."""

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from mmalign.contract.quantities import Plan
 from mmalign.errors import MmalignError, PluginError
 from mmalign.foreign import name_origin
+from mmalign.losses.metrics import MetricSums
 from mmalign.losses.objectives import Objective, bind_axes
 from mmalign.losses.weighting import weighted_loss
-from mmalign.monitoring.metrics import MetricSums
 from mmalign.planning.plan import BoundAdvantage
-from mmalign.planning.quantities import Plan
 from mmalign.trial.quantities import TrialValues, compute_trial_values
 from mmalign.trial.values import TrialSizes
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmalign.data.records import Record, Response
+from mmalign.contract.modality import Modality
+from mmalign.contract.values import Sample
 from mmalign.errors import MmalignError, PluginError
 from mmalign.foreign import describe_error, name_origin
-from mmalign.modality import Modality
+from mmalign.records.record import Record, Response
 from mmalign.rewards.global_state import preserved_state
 from mmalign.rewards.scorer import BoundReward
 from mmalign.rewards.scoring import score_each
-from mmalign.values import Sample
 
 _SLIPS = (AttributeError, ImportError, NameError, TypeError)
 """What a wrong program raises, whatever the response says."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmalign.caches.fingerprints import hash_code, hash_tensor, hash_tensors
+from mmalign.references.fingerprints import hash_code, hash_tensor, hash_tensors
 
 VALUES = torch.arange(12, dtype=torch.float32).reshape(3, 4)
 

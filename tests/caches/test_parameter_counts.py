@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mmalign.caches.folders import cache_folder
-from mmalign.caches.parameter_counts import remember_counts
+from mmalign.references.folders import cache_folder
+from mmalign.references.parameter_counts import remember_counts
 
 
 class Counter:

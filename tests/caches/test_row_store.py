@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmalign.caches.row_store import RowStore
+from mmalign.references.row_store import RowStore
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_file_that_cannot_be_opened_is_an_error_and_stays(tmp_path: Path) -> N
 WRITER = """
 import sys
 from pathlib import Path
-from mmalign.caches.row_store import RowStore
+from mmalign.references.row_store import RowStore
 store = RowStore(Path(sys.argv[1]))
 keys = [b"%d" % number for number in range(60)]
 kept = {}

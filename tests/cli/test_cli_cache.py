@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from mmalign import ConfigError, cache_folder
-from mmalign.caches.row_store import RowStore
 from mmalign.cli.cache import clear
 from mmalign.cli.main import main
+from mmalign.references.row_store import RowStore
 
 
 @pytest.fixture

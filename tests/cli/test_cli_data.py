@@ -13,9 +13,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from mmalign.cli.data import app
-from mmalign.data.records import Record
 from mmalign.data.show import paint, print_record
 from mmalign.errors import ConfigError, DataError
+from mmalign.records.record import Record
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "example_records.jsonl"
 
@@ -145,7 +145,7 @@ class TwoPieces:
     """A modality whose prompts are context and whose responses are trained on."""
 
     def encode(self, record: Record) -> list[Any]:
-        from mmalign.values import EncodedResponse
+        from mmalign.contract.values import EncodedResponse
 
         return [EncodedResponse({}, steps=2, size=5, truncated=1) for _ in record.responses]
 

@@ -18,11 +18,12 @@ from typer.testing import CliRunner
 
 from mmalign import ConfigError, DataError, MediaError, Record, load_run, open_image
 from mmalign.cli.main import app
-from mmalign.data.sources import DataConfig, open_source
-from mmalign.evaluation import measure
-from mmalign.feedback import Sampled, sample_outputs, sample_records
+from mmalign.config.data import DataConfig
+from mmalign.data.sources import open_source
 from mmalign.media.checks import check_media
-from mmalign.results.sample_writing import write_samples
+from mmalign.training.evaluation import measure
+from mmalign.training.feedback import Sampled, sample_outputs, sample_records
+from mmalign.training.sample_writing import write_samples
 
 PLUGIN = Path(__file__).parents[1] / "image_toy_plugin.py"
 Build = Callable[..., dict[str, Any]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from mmalign.cli.main import COMMANDS, main
 from mmalign.cli.parts import PLURALS
 from mmalign.config.run_config import COMPONENT_KINDS, RunConfig
 from mmalign.config.schema import json_schema
-from mmalign.registry import Registry
+from mmalign.plugins.registry import Registry
 
 PLUGIN_FILE = """
 import mmalign
@@ -201,6 +202,16 @@ def test_explain_shows_the_aggregation_of_steps_only(
     assert run(monkeypatch, "explain", name) == 0
     facts = capsys.readouterr().out.partition("\nplugin ")[0]
     assert ("aggregation" in facts) == shown
+
+
+def test_explain_shows_the_whole_path_and_line_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert run(monkeypatch, "explain", "opmd") == 0
+    shown = "".join(capsys.readouterr().out.split())
+    file, line = re.search(r"definedin(/.*/policy_gradient/opmd\.py):(\d+)needs", shown).groups()
+    assert Path(file).read_text(encoding="utf-8").splitlines()[int(line) - 1].startswith("def opmd_loss(")
 
 
 def test_explain_shows_what_an_objective_can_be_used_with(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

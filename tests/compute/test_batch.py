@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mmalign import Record
-from mmalign.compute.batch import Batch, build_batch
-from mmalign.values import EncodedResponse
+from mmalign.contract.batch import Batch, build_batch
+from mmalign.contract.values import EncodedResponse
 
 
 def make_record(id: str, responses: int, pairs: tuple[tuple[int, int], ...] = (), **feedback: object) -> Record:

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from mmalign.compute.float32 import in_float32
+from mmalign.networks.float32 import in_float32
 
 IDS = torch.arange(2, 12)[None]
 

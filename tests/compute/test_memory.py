@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 import torch
 
-from mmalign.api import load_assembly
-from mmalign.compute.memory import MicroBatchSize, is_out_of_memory
+from mmalign.compute.memory import MicroBatchSize
 from mmalign.config.run_config import RunConfig
 from mmalign.errors import TrainingError
-from mmalign.loop import accumulate_gradients, train
+from mmalign.hardware import is_out_of_memory
 from mmalign.monitoring.metrics_log import read_metrics
-from mmalign.rounds import begin_round
 from mmalign.run import Run
-from mmalign.startup import build_run
+from mmalign.training.assembling import load_assembly
+from mmalign.training.loop import accumulate_gradients, train
+from mmalign.training.rounds import begin_round
+from mmalign.training.startup import build_run
 
 
 @contextmanager

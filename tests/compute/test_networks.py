@@ -14,8 +14,8 @@ from toy_plugin import Toy
 
 import mmalign
 from mmalign import ConfigError, EncodedResponse, PluginError, RunConfig
-from mmalign.compute.networks import Networks
 from mmalign.monitoring.metrics_log import read_metrics
+from mmalign.networks.completion import Networks
 
 BuildConfig = Callable[..., dict[str, Any]]
 

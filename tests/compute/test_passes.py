@@ -13,9 +13,9 @@ from torch import Tensor
 
 from mmalign.compute.passes import cut_rows, score_responses
 from mmalign.config.run_config import RunConfig
-from mmalign.forward_plan import ForwardPlan, Output
-from mmalign.rounds import begin_round
-from mmalign.values import EncodedResponse
+from mmalign.contract.forward_plan import ForwardPlan, Output
+from mmalign.contract.values import EncodedResponse
+from mmalign.training.rounds import begin_round
 
 
 def test_passes_without_gradient_keep_to_the_token_budget_too() -> None:

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmalign.api import load_assembly
 from mmalign.compute.step_context import StepContext
-from mmalign.data.records import Record
 from mmalign.errors import DataError
-from mmalign.loop import train
+from mmalign.records.record import Record
 from mmalign.results.checkpoint import find_latest, load_checkpoint
-from mmalign.startup import build_run
+from mmalign.training.assembling import load_assembly
+from mmalign.training.loop import train
+from mmalign.training.startup import build_run
 
 
 def make_context(rank: int = 0, others: Tensor | None = None, processes: int = 1, **fields: Any) -> StepContext:

@@ -9,7 +9,7 @@ import pytest
 
 from mmalign.config.declared_keys import declared_keys, imports_heavy
 from mmalign.config.validation import load_config_model
-from mmalign.registry import KINDS, Registry, load_registry
+from mmalign.plugins.registry import KINDS, Registry, load_registry
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from mmalign import ConfigError, Parameters, RunConfig, Unbounded
 from mmalign.config.validation import load_config_model, validate
-from mmalign.registry import KINDS, load_registry
+from mmalign.plugins.registry import KINDS, load_registry
 
 BOUNDS = ("gt", "ge", "lt", "le")
 

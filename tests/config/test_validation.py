@@ -11,8 +11,8 @@ from mmalign.config.parameters import ParameterRow, parameters_table
 from mmalign.config.run_config import RunConfig
 from mmalign.config.sections import TrainConfig
 from mmalign.config.validation import load_config_model, validate, validate_parameters
+from mmalign.contract.specs import Parameters, RewardSpec
 from mmalign.errors import ConfigError, PluginError
-from mmalign.specs import Parameters, RewardSpec
 
 
 class Adapter(Parameters):

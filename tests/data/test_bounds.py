@@ -13,11 +13,12 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from mmalign.data.json_text import dump_json, parse_json
-from mmalign.data.records import Record
-from mmalign.data.sources import DataConfig, Source, open_source
+from mmalign.config.data import DataConfig
+from mmalign.contract.components import Transform
+from mmalign.data.sources import Source, open_source
 from mmalign.errors import DataError
-from mmalign.parts import Transform
+from mmalign.records.json_text import dump_json, parse_json
+from mmalign.records.record import Record
 
 GOOD = '{"prompt": "q", "completion": "a"}'
 

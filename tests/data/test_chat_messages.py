@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from layout_rows import read_row, write_rows_of
 
-from mmalign.data.records import Record
-from mmalign.data.sources import DataConfig, open_source
+from mmalign.config.data import DataConfig
+from mmalign.data.sources import open_source
 from mmalign.data.writing import write_records, write_rows
 from mmalign.errors import DataError
+from mmalign.records.record import Record
 
 TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "default": None}}}]
 CALL = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": {"town": "Oslo"}}}

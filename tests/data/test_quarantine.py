@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from mmalign.data.sources import DataConfig, Source, open_source
+from mmalign.config.data import DataConfig
+from mmalign.data.sources import Source, open_source
 from mmalign.data.writing import write_rows
 from mmalign.errors import DataError
 

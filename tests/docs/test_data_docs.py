@@ -7,10 +7,10 @@ from pathlib import Path
 
 import yaml
 
-from mmalign.data.records import Record
-from mmalign.data.sources import DataConfig, DataSection
-from mmalign.registry import load_registry
-from mmalign.specs import LayoutSpec
+from mmalign.config.data import DataConfig, DataSection
+from mmalign.contract.specs import LayoutSpec
+from mmalign.plugins.registry import load_registry
+from mmalign.records.record import Record
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 

@@ -11,7 +11,8 @@ import torch
 
 import mmalign
 from mmalign import Decoding, Modality, Record
-from mmalign.registry import load_object, load_registry
+from mmalign.import_strings import load_object
+from mmalign.plugins.registry import load_registry
 
 PAGE = (Path(__file__).parents[2] / "docs" / "modalities.md").read_text(encoding="utf-8")
 

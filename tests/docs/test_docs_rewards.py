@@ -13,8 +13,9 @@ from mmalign import Record, Sample
 from mmalign.config.components import RewardComponent
 from mmalign.config.run_config import RunConfig
 from mmalign.config.validation import validate
+from mmalign.import_strings import load_object
 from mmalign.planning.assembly import assemble
-from mmalign.registry import load_object, load_registry
+from mmalign.plugins.registry import load_registry
 from mmalign.rewards.scorer import BoundReward, RewardScorer
 from mmalign_rewards.python_function import PythonFunction
 

@@ -16,11 +16,11 @@ from transforming import compared, rated
 
 import mmalign
 from mmalign import Note, Record, Response, Score
-from mmalign.api import load_assembly
 from mmalign.data.sources import Source
 from mmalign.monitoring.metrics_log import read_metrics
-from mmalign.registry import load_registry
-from mmalign.startup import open_data
+from mmalign.plugins.registry import load_registry
+from mmalign.training.assembling import load_assembly
+from mmalign.training.startup import open_data
 
 PAGE = (Path(__file__).parents[2] / "docs" / "transforms.md").read_text(encoding="utf-8")
 SECTIONS = {

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from mmalign.registry import KINDS, load_registry
+from mmalign.plugins.registry import KINDS, load_registry
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from mmalign import DataError, Decoding, Generated, Record, RequestConfig, TrainingError
-from mmalign.registry import load_object
+from mmalign.import_strings import load_object
 
 GOOD = json.dumps({"choices": [{"text": "42", "finish_reason": "stop"}]})
 Answer = tuple[int, str]

@@ -157,7 +157,7 @@ def test_the_command_line_shows_frames_where_they_are_asked_for(
 
 def test_a_bug_of_ours_keeps_its_traceback(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error in which no plugin has a part."""
-    monkeypatch.setattr("mmalign.loop.learning_rate", len)
+    monkeypatch.setattr("mmalign.training.loop.learning_rate", len)
     with pytest.raises(TypeError) as caught:
         train(offline)
     assert "optimiser_step" in "".join(traceback.format_tb(caught.value.__traceback__))

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from data_mutations import build_file
 
-from mmalign.data.sources import DataConfig, open_source
+from mmalign.config.data import DataConfig
+from mmalign.data.sources import open_source
 from mmalign.data.writing import write_records
 from mmalign.errors import DataError, MmalignError
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from test_golden_vectors import PACKAGED, TOLERANCE, describe
 
-from mmalign.conformance import run_conformance
-from mmalign.registry import Registry, load_registry
+from mmalign.plugins.conformance import run_conformance
+from mmalign.plugins.registry import Registry, load_registry
 from mmalign_diffusion.conformance import stable_diffusion_schedule
 
 METHODS = {"diffusion-parametrisation", "ddim", "ddim-inversion", "flow-grpo", "dance-grpo"}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mmalign.conformance import CaseResult, golden_files, run_conformance
 from mmalign.planning.limits import golden_methods
-from mmalign.registry import Registry, load_registry
+from mmalign.plugins.conformance import CaseResult, golden_files, run_conformance
+from mmalign.plugins.registry import Registry, load_registry
 
 PACKAGED = {path.name: path for path in golden_files()}
 TOLERANCE = 1e-9
@@ -90,6 +90,7 @@ IMPLEMENTED = {
         "ppo clip",
         "dapo",
         "gspo",
+        "opmd",
         "grpo two-sided clip",
         "grpo loss, local token mean (TRL calls it bnpo; it is NOT Beta normalisation)",
     },

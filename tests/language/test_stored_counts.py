@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from mmalign import LoRAParameters, add_lora
-from mmalign.language.stored_counts import count_stored
+from mmalign.toolkits.language.stored_counts import count_stored
 
 FAMILIES = {"llama": "LlamaConfig", "mistral": "MistralConfig", "qwen2": "Qwen2Config", "qwen3": "Qwen3Config"}
 SIZES = {

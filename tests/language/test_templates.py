@@ -11,8 +11,8 @@ import torch
 from transformers import AutoTokenizer
 
 from mmalign import ConfigError, DataError, Record
-from mmalign.language.templates import PLAIN_TEMPLATE, choose_template
 from mmalign.testing import CHAT_TEMPLATE, build_tiny_text_model
+from mmalign.toolkits.language.templates import PLAIN_TEMPLATE, choose_template
 from mmalign_text.modality import TextModality
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mmalign import find_model, load_tokenizer
-from mmalign.language.tokenizer_class import tokenizer_options
+from mmalign.toolkits.language.tokenizer_class import tokenizer_options
 
 TEXT = "Ünïcode,  two spaces <|im_start|> 12345\n\nif x: return"
 

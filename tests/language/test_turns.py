@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmalign import DataError, Message, Part, Record, Response
-from mmalign.data.record_rows import Function, ToolCall
-from mmalign.language.chat import ChatFormat
-from mmalign.language.encoding import LanguageEncoder, TokenLimits
-from mmalign.language.templates import ChatTemplate
+from mmalign.records.rows import Function, ToolCall
 from mmalign.testing import build_tiny_tokenizer
+from mmalign.toolkits.language.chat import ChatFormat
+from mmalign.toolkits.language.encoding import LanguageEncoder, TokenLimits
+from mmalign.toolkits.language.templates import ChatTemplate
 
 Pieces = list[tuple[str, bool]]
 SNIPPETS = [

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from mmalign import ConfigError, ObjectiveSpec, PluginError, Record
-from mmalign.compute.batch import Batch, build_batch
+from mmalign.contract.batch import Batch, build_batch
+from mmalign.contract.values import EncodedResponse
+from mmalign.losses.metrics import MetricSums
 from mmalign.losses.objectives import Objective, bind_axes, bind_objective, element_mask, label_metrics
 from mmalign.losses.weighting import weighted_loss
-from mmalign.monitoring.metrics import MetricSums
-from mmalign.values import EncodedResponse
 
 
 def make_spec(per: Any, **declared: Any) -> ObjectiveSpec:

@@ -9,9 +9,9 @@ import pytest
 from feedback_records import build_record
 from objective_runs import build_config, start
 
-from mmalign.data.records import Record
-from mmalign.loop import accumulate_gradients
-from mmalign.rounds import begin_round
+from mmalign.records.record import Record
+from mmalign.training.loop import accumulate_gradients
+from mmalign.training.rounds import begin_round
 
 
 @pytest.mark.parametrize("name", ["bvpo", "irepo"])

@@ -27,13 +27,13 @@ from objective_runs import (
 )
 from torch import Tensor
 
-from mmalign.api import load_assembly
 from mmalign.errors import DataError, PlanError
-from mmalign.loop import optimiser_step
-from mmalign.loop import train as run_loop
 from mmalign.monitoring.metrics_log import read_metrics
-from mmalign.rounds import begin_round
 from mmalign.run import Run
+from mmalign.training.assembling import load_assembly
+from mmalign.training.loop import optimiser_step
+from mmalign.training.loop import train as run_loop
+from mmalign.training.rounds import begin_round
 
 MODALITIES = ("text", "toy", "toy_bound", "diffusion")
 FAST = {"dpo", "ipo", "kto", "simpo", "sft"}

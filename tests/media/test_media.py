@@ -20,7 +20,8 @@ from image_files import SIZE, animation, bomb, encode, half_transparent, noise, 
 from PIL import Image, ImageFile
 
 from mmalign import Media, MediaError, MediaLimits, is_image, open_image
-from mmalign.media.images import LARGEST_PIXELS, read_header
+from mmalign.media.images import read_header
+from mmalign.media.limits import LARGEST_PIXELS
 
 
 def read(uri: object, limits: MediaLimits = MediaLimits(), **claims: Any) -> Image.Image:  # noqa: B008

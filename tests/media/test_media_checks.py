@@ -14,9 +14,10 @@ from image_toy_plugin import draw
 
 import mmalign
 from mmalign import ConfigError, DataError, MediaError, Record, load_run
-from mmalign.data.sources import DataConfig, open_source
+from mmalign.config.data import DataConfig
+from mmalign.data.sources import open_source
 from mmalign.media.checks import MediaCheck, MediaSkips, check_media
-from mmalign.media.images import MediaLimits
+from mmalign.media.limits import MediaLimits
 from mmalign.monitoring.metrics_log import read_metrics
 
 PLUGIN = Path(__file__).parents[1] / "image_toy_plugin.py"

@@ -14,12 +14,13 @@ from image_files import noise
 from safetensors.numpy import load_file
 
 from mmalign import DataError, Message, Record, Response, Sound, open_sound
-from mmalign.data.sources import DataConfig, open_source
-from mmalign.feedback import Sampled, _content
+from mmalign.config.data import DataConfig
+from mmalign.contract.modality import Modality
+from mmalign.data.sources import open_source
 from mmalign.media.checks import check_media
 from mmalign.media.outputs import describe_output, is_text
-from mmalign.modality import Modality
-from mmalign.results.sample_writing import write_samples
+from mmalign.training.feedback import Sampled, _content
+from mmalign.training.sample_writing import write_samples
 
 SINE = 0.5 * np.sin(2 * np.pi * 440 * np.arange(800) / 8000)
 OUTPUTS: dict[str, tuple[Any, str]] = {

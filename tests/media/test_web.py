@@ -12,7 +12,7 @@ import pytest
 
 from mmalign import MediaError
 from mmalign.media.addresses import is_public, resolve_public
-from mmalign.media.images import MediaLimits
+from mmalign.media.limits import MediaLimits
 from mmalign.media.web import fetch
 
 NAMED = MediaLimits(remote=True, timeout=2, private_hosts=("127.0.0.1",))

@@ -11,9 +11,9 @@ import torch
 from transforming import compared
 
 from mmalign import ConfigError, Record, check, train
-from mmalign.compute.batch import Batch, build_batch
+from mmalign.contract.batch import Batch, build_batch
+from mmalign.contract.values import EncodedResponse
 from mmalign.monitoring.learning import PATIENCE, LearningWatch
-from mmalign.values import EncodedResponse
 
 Build = Callable[..., dict[str, Any]]
 WriteConfig = Callable[..., Path]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mmalign import ObjectiveSpec, PluginError
+from mmalign.losses.metrics import MetricSums, compute_means
 from mmalign.losses.objectives import Objective
-from mmalign.monitoring.metrics import MetricSums, compute_means
 from mmalign.names import distinct_names
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import mmalign
-from mmalign.monitoring.sample_grids import start_file, write_grid
 from mmalign.results.report import ModelCard, render_model_card
+from mmalign.results.sample_grids import start_file, write_grid
 
 PLUGIN = Path(__file__).parents[1] / "image_toy_plugin.py"
 

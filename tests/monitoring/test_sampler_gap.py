@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mmalign import train
-from mmalign.monitoring.sampler_gap import SamplerGap
+from mmalign.losses.sampler_gap import SamplerGap
 
 
 def values(policy: list[list[float]], behaviour: list[list[float]], mask: list[list[int]]) -> dict[str, Tensor]:

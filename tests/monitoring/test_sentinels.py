@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from mmalign import DataError, ObjectiveSpec, Record, TrainingError
-from mmalign.compute.batch import build_batch
+from mmalign.contract.batch import build_batch
+from mmalign.contract.values import EncodedResponse
 from mmalign.losses.objectives import Objective, bind_objective
 from mmalign.monitoring.sentinels import (
     check_covered,
@@ -18,7 +19,6 @@ from mmalign.monitoring.sentinels import (
     check_same_start,
     flat_groups,
 )
-from mmalign.values import EncodedResponse
 
 MASK = torch.tensor([[True, True], [True, False]])
 LOGPS = torch.tensor([[-1.0, -2.0], [-3.0, nan]])

@@ -15,8 +15,8 @@ import pytest
 from objective_runs import PARAMETERS, QUANTITIES
 
 from mmalign import MmalignError
-from mmalign.registry import Registry
-from mmalign.specs import AdvantageSpec, ObjectiveSpec, QuantitySpec
+from mmalign.contract.specs import AdvantageSpec, ObjectiveSpec, QuantitySpec
+from mmalign.plugins.registry import Registry
 from mmalign.trial.alone import try_alone
 
 Spec = ObjectiveSpec | AdvantageSpec | QuantitySpec

@@ -7,11 +7,11 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
-from mmalign.binding import read_binding
 from mmalign.config.validation import load_config_model
-from mmalign.planning.quantities import Plan
-from mmalign.registry import Registry
-from mmalign.specs import AdvantageSpec, ObjectiveSpec, QuantitySpec
+from mmalign.contract.binding import read_binding
+from mmalign.contract.quantities import Plan
+from mmalign.contract.specs import AdvantageSpec, ObjectiveSpec, QuantitySpec
+from mmalign.plugins.registry import Registry
 from mmalign.trial.alone import plan_alone
 from mutation.mutants import Mutant, load_function
 

@@ -11,8 +11,8 @@ import pytest
 from objective_inputs import find_mixed_metrics
 
 from mmalign import MmalignError
-from mmalign.binding import read_binding
-from mmalign.registry import Registry, load_registry
+from mmalign.contract.binding import read_binding
+from mmalign.plugins.registry import Registry, load_registry
 from mutation.checks import Spec, UnitTests, check_trial
 from mutation.generated import iter_mutants, iter_spec_mutants, iter_swaps, swap_names
 from mutation.mutants import Mutant, applied

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 import mmalign
 from mmalign.cli.main import app
-from mmalign.registry import load_object, load_registry
+from mmalign.import_strings import load_object
+from mmalign.plugins.registry import load_registry
 
 PLUGIN = Path(__file__).with_name("five_kinds.py")
 KINDS = {

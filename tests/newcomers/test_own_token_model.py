@@ -13,7 +13,8 @@ import torch
 import mmalign
 from mmalign import Decoding, PluginError, Record, TokenModality
 from mmalign.config.validation import validate
-from mmalign.registry import load_object, load_registry
+from mmalign.import_strings import load_object
+from mmalign.plugins.registry import load_registry
 
 PLUGIN = Path(__file__).with_name("gru_tokens.py")
 DECODING = Decoding(temperature=0.7, max_steps=8)

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from mmalign import ConfigError, DataError, MmalignError, PlanError, PluginError, RunConfig, StepContext, TrainingError
-from mmalign.api import load_assembly, load_run
-from mmalign.forward_plan import ForwardPlan
+from mmalign.api import load_run
+from mmalign.contract.forward_plan import ForwardPlan
+from mmalign.contract.values import Rollout
 from mmalign.planning.assembly import Assembly
-from mmalign.planning.inspection import inspect_run
 from mmalign.run import Run
-from mmalign.values import Rollout
+from mmalign.training.assembling import load_assembly
+from mmalign.training.inspection import inspect_run
 
 Build = Callable[..., dict[str, Any]]
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from mmalign import Record
-from mmalign.compute.batch import Batch, build_batch
+from mmalign.contract.batch import Batch, build_batch
+from mmalign.contract.quantities import Plan, Provider, plan_quantities, take_row
+from mmalign.contract.values import EncodedResponse
 from mmalign.planning.companions import add_record_quantities
-from mmalign.planning.quantities import Plan, Provider, plan_quantities, take_row
-from mmalign.values import EncodedResponse
 
 NAN = pytest.approx(math.nan, nan_ok=True)
 LENGTHS = {"a": 1, "b": 2, "c": 3, "why": 5}

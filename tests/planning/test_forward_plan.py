@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mmalign import Divergence, ForwardPlan, Output
-from mmalign.forward_plan import POLICY_OUTPUTS
+from mmalign.contract.forward_plan import POLICY_OUTPUTS
 
 
 def test_names_and_members_are_one() -> None:

@@ -9,7 +9,7 @@ import pytest
 from conftest import TOY_PLUGIN
 
 from mmalign.planning.limits import BOTH, SAMPLED, STORED, find_limits, golden_methods
-from mmalign.registry import Registry, load_registry
+from mmalign.plugins.registry import Registry, load_registry
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -10,7 +10,7 @@ import pytest
 
 import mmalign
 from mmalign import RunConfig
-from mmalign.planning.inspection import Inspection
+from mmalign.training.inspection import Inspection
 
 PAIR = {"prompt": "Say a", "chosen": "good", "rejected": "bad"}
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from mmalign import ModalitySpec, PlanError
-from mmalign.forward_plan import ForwardPlan
+from mmalign.contract.forward_plan import ForwardPlan
+from mmalign.contract.quantities import Plan, Provider, find_teachers, plan_quantities, take_chosen, take_rejected
 from mmalign.planning.providers import data_providers, modality_providers, rollout_providers
-from mmalign.planning.quantities import Plan, Provider, find_teachers, plan_quantities, take_chosen, take_rejected
 
 MODALITY = ModalitySpec(name="toy", summary="", target="toy:Toy", provides=("logps", "entropy"))
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmalign_objectives.a_lol import a_lol_kl_loss, a_lol_loss, a_lol_ref_free_loss, a_lol_seq_loss
+from mmalign_objectives.unpaired.a_lol import a_lol_kl_loss, a_lol_loss, a_lol_ref_free_loss, a_lol_seq_loss
 
 POLICY = torch.tensor([-3.0, -6.0, -5.0, -4.0], dtype=torch.float64)
 REFERENCE = torch.tensor([-3.5, -5.0, -9.0, -4.0], dtype=torch.float64)

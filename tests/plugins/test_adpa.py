@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmalign.forward_plan import ForwardPlan
-from mmalign.tokens.decoders import Decoder, DecoderOutput
-from mmalign.tokens.logps import score_steps
-from mmalign.values import Anchor
-from mmalign_objectives.adpa import adpa_loss, dckd_loss
-from mmalign_objectives.sft import sft_loss
+from mmalign.contract.forward_plan import ForwardPlan
+from mmalign.contract.values import Anchor
+from mmalign.toolkits.tokens.decoders import Decoder, DecoderOutput
+from mmalign.toolkits.tokens.logps import score_steps
+from mmalign_objectives.distillation.adpa import adpa_loss, dckd_loss
+from mmalign_objectives.supervised.sft import sft_loss
 
 LOGPS = torch.tensor([-1.0, -0.5, -2.0], dtype=torch.float64)
 ALIGNED = torch.tensor([-1.5, -3.0, -0.25], dtype=torch.float64)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmalign_objectives.aot import aot_loss, aot_unpaired_loss, match_chosen, match_margins, match_rejected
-from mmalign_objectives.dpo import dpo_loss
-from mmalign_objectives.links import logistic
+from mmalign_objectives.pairs.aot import aot_loss, aot_unpaired_loss, match_chosen, match_margins, match_rejected
+from mmalign_objectives.pairs.dpo import dpo_loss
+from mmalign_objectives.support.links import logistic
 
 OPTIONS = {"beta": 0.5, "label_smoothing": 0.1}
 

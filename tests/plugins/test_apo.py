@@ -9,8 +9,8 @@ import torch
 from pair_cases import AT_THE_REFERENCE, PAIRS, gradient_of, log_ratios
 from torch import Tensor
 
-from mmalign_objectives.apo import apo_down_loss, apo_zero_loss
-from mmalign_objectives.kto import kto_loss
+from mmalign_objectives.pairs.apo import apo_down_loss, apo_zero_loss
+from mmalign_objectives.unpaired.kto import kto_loss
 
 
 def zero(pairs: Tensor, beta: float = 0.5) -> Tensor:

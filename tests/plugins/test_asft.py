@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from mmalign_objectives.asft import asft_loss
-from mmalign_objectives.orpo import orpo_loss
+from mmalign_objectives.pairs.asft import asft_loss
+from mmalign_objectives.pairs.orpo import orpo_loss
 
 CHOSEN = torch.tensor([-1.0, -0.5, -2.0], dtype=torch.float64)
 REJECTED = torch.tensor([-1.5, -0.5, -1.0], dtype=torch.float64)

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from mmalign import EncodedResponse, Record
-from mmalign.compute.batch import build_batch
-from mmalign_objectives.bco import bco_loss, compute_density_ratios, compute_mean_log_ratio
-from mmalign_objectives.dpo import dpo_loss
+from mmalign.contract.batch import build_batch
+from mmalign_objectives.pairs.dpo import dpo_loss
+from mmalign_objectives.unpaired.bco import bco_loss, compute_density_ratios, compute_mean_log_ratio
 
 POLICY = torch.tensor([-3.0, -6.0, -5.0, -4.0], dtype=torch.float64)
 REFERENCE = torch.tensor([-5.0, -5.0, -5.0, -7.0], dtype=torch.float64)

@@ -9,8 +9,8 @@ import torch
 from pair_cases import PAIRS, gradient_of
 from torch import Tensor
 
-from mmalign_objectives.bvpo import best_trace_weight, bvpo_loss
-from mmalign_objectives.dpo import dpo_loss
+from mmalign_objectives.pairs.bvpo import best_trace_weight, bvpo_loss
+from mmalign_objectives.pairs.dpo import dpo_loss
 
 TRACE = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
 

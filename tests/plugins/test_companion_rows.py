@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mmalign import Record
-from mmalign_objectives import companion_rows as companions
+from mmalign_objectives.support import companion_rows as companions
 
 
 def record_of(**fields) -> Record:

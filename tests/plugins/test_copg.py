@@ -7,8 +7,8 @@ import torch
 from pair_cases import PAIRS, gradient_of, margins
 from torch import Tensor
 
-from mmalign_objectives.copg import copg_group_loss, copg_loss
-from mmalign_objectives.ipo import ipo_loss
+from mmalign_objectives.pairs.copg import copg_group_loss, copg_loss
+from mmalign_objectives.pairs.ipo import ipo_loss
 
 CHOSEN = torch.tensor([1.2, 0.3, 2.0], dtype=torch.float64)
 REJECTED = torch.tensor([0.2, 0.5, 1.1], dtype=torch.float64)

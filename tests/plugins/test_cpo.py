@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from mmalign_objectives.cpo import cpo_loss
-from mmalign_objectives.dpo import dpo_loss
+from mmalign_objectives.pairs.cpo import cpo_loss
+from mmalign_objectives.pairs.dpo import dpo_loss
 
 CHOSEN = torch.tensor([-8.0, -6.0], dtype=torch.float64)
 REJECTED = torch.tensor([-10.0, -3.0], dtype=torch.float64)

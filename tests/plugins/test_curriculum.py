@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 import mmalign
 from mmalign import DataError, Label, Record
 from mmalign.cli.main import app
-from mmalign.data.sources import DataConfig, Source, open_source
+from mmalign.config.data import DataConfig
+from mmalign.data.sources import Source, open_source
 from mmalign.data.stream import RecordStream
 from mmalign.monitoring.metrics_log import read_metrics
 

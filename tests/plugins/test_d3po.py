@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmalign_objectives.d3po import d3po_loss, d3po_online_loss
+from mmalign_objectives.denoising.d3po import d3po_loss, d3po_online_loss
 
 # Two steps; the second pair's rejected response has only one.
 CHOSEN = torch.tensor([[0.05, -0.02], [0.30, 0.10]], dtype=torch.float64)

@@ -7,11 +7,12 @@ import math
 import pytest
 import torch
 
-from mmalign.registry import load_object, load_registry
-from mmalign.specs import ObjectiveSpec
-from mmalign_objectives.conformance_diffusion import alpha_bars_of, compute_diffusion_dpo, compute_inpo
-from mmalign_objectives.denoising import denoising_errors
-from mmalign_objectives.dpo import DiffusionDPOConfig, dpo_loss
+from mmalign.contract.specs import ObjectiveSpec
+from mmalign.import_strings import load_object
+from mmalign.plugins.registry import load_registry
+from mmalign_objectives.conformance.diffusion import alpha_bars_of, compute_diffusion_dpo, compute_inpo
+from mmalign_objectives.pairs.dpo import DiffusionDPOConfig, dpo_loss
+from mmalign_objectives.support.denoising import denoising_errors
 
 SPECS: dict[str, ObjectiveSpec] = {entry.spec.name: entry.spec for entry in load_registry().entries("objective")}
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmalign_objectives.diffusion_kto import compute_batch_reference_point, diffusion_kto_loss
-from mmalign_objectives.kto import kto_loss
+from mmalign_objectives.denoising.diffusion_kto import compute_batch_reference_point, diffusion_kto_loss
+from mmalign_objectives.unpaired.kto import kto_loss
 
 # Denoising errors 0.2, 0.3, 0.1, 0.4 of the policy and 0.3, 0.3, 0.3, 0.3 of the reference.
 POLICY = -torch.tensor([0.2, 0.3, 0.1, 0.4], dtype=torch.float64) / 2

@@ -16,11 +16,12 @@ from peft import PeftModel
 from torch.nn.functional import logsigmoid
 
 from mmalign import ConfigError, DataError, Decoding, LoRAParameters, Record
-from mmalign.data.sources import DataConfig, open_source
+from mmalign.config.data import DataConfig
+from mmalign.data.sources import open_source
 from mmalign_diffusion.config import FamilyComponent, Noising, Timesteps
 from mmalign_diffusion.decoding import DiffusionDecoding
 from mmalign_diffusion.modality import Diffusion
-from mmalign_objectives.dpo import dpo_loss
+from mmalign_objectives.pairs.dpo import dpo_loss
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,7 @@ def test_dpo_with_forward_noising_is_diffusion_dpo(build: Any, records: list[Rec
 
 
 def _dpo_defaults() -> dict[str, Any]:
-    from mmalign_objectives.dpo import DPOConfig
+    from mmalign_objectives.pairs.dpo import DPOConfig
 
     return {name: value for name, value in DPOConfig().model_dump().items() if name not in ("beta", "label_smoothing")}
 

@@ -9,7 +9,7 @@ import torch
 from pair_cases import AT_THE_REFERENCE, PAIRS, gradient_of, margins
 from torch import Tensor
 
-from mmalign_objectives.discopop import discopop_loss
+from mmalign_objectives.pairs.discopop import discopop_loss
 
 
 def loss_of(pairs: Tensor, beta: float = 0.3, temperature: float = 0.05) -> Tensor:

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from mmalign_objectives.dpo import CDPOConfig, DPOConfig, dpo_loss
-from mmalign_objectives.simpo import simpo_loss
+from mmalign_objectives.pairs.dpo import CDPOConfig, DPOConfig, dpo_loss
+from mmalign_objectives.pairs.simpo import simpo_loss
 
 PAIRS = torch.tensor(
     [[-10.0, -12.0, -11.0, -11.0], [-5.0, -3.0, -4.5, -6.0], [-7.0, -7.0, -7.0, -7.0]], dtype=torch.float64

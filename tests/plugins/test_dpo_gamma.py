@@ -9,9 +9,9 @@ import torch
 from pair_cases import PAIRS, gradient_of
 from torch import Tensor
 
-from mmalign_objectives.cpo import cpo_loss
-from mmalign_objectives.dpo import dpo_loss
-from mmalign_objectives.dpo_gamma import dpo_gamma_loss
+from mmalign_objectives.pairs.cpo import cpo_loss
+from mmalign_objectives.pairs.dpo import dpo_loss
+from mmalign_objectives.pairs.dpo_gamma import dpo_gamma_loss
 
 
 def loss_of(pairs: Tensor, gamma: float = 0.5) -> Tensor:

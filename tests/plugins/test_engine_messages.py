@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmalign.data.trl_formats import record_from_trl
+from layout_rows import read_row
 
 from mmalign import MediaLimits
 from mmalign_engines.messages import chat_messages
@@ -15,4 +15,4 @@ def test_calls_and_their_answers_are_sent_as_servers_know_them() -> None:
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "c1", "content": "3 C"},
     ]
-    assert chat_messages(record_from_trl({"prompt": prompt}, 0), MediaLimits()) == prompt
+    assert chat_messages(read_row({"prompt": prompt}, 0), MediaLimits()) == prompt

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mmalign import ConfigError, Decoding, Record, RunConfig, check, train
-from mmalign.registry import load_object
+from mmalign.import_strings import load_object
 
 Build = Callable[..., dict[str, Any]]
 WriteConfig = Callable[..., Path]

@@ -15,9 +15,9 @@ from mmalign import ConfigError, PlanError, load_run
 from mmalign.config.run_config import RunConfig
 from mmalign.monitoring.metrics_log import read_metrics
 from mmalign.planning.assembly import assemble
-from mmalign.registry import load_registry
-from mmalign.startup import open_data
-from mmalign_objectives.exact_kl import exact_kl_loss
+from mmalign.plugins.registry import load_registry
+from mmalign.training.startup import open_data
+from mmalign_objectives.penalties.exact_kl import exact_kl_loss
 
 ROWS = [
     {"prompt": "Say it.", "chosen": "good day", "rejected": "bad"},

@@ -9,8 +9,8 @@ import torch
 from pair_cases import PAIRS, gradient_of, margins
 from torch import Tensor
 
-from mmalign_objectives.dpo import dpo_loss
-from mmalign_objectives.exo import exo_loss
+from mmalign_objectives.pairs.dpo import dpo_loss
+from mmalign_objectives.pairs.exo import exo_loss
 
 
 def loss_of(pairs: Tensor, label_smoothing: float = 0.1, beta: float = 0.3) -> Tensor:

@@ -9,9 +9,9 @@ import torch
 from pair_cases import PAIRS, gradient_of, log_ratios
 from torch import Tensor
 
-from mmalign_objectives.divergences import alpha_rewards, divergence_rewards
-from mmalign_objectives.dpo import dpo_loss
-from mmalign_objectives.f_dpo import f_dpo_loss
+from mmalign_objectives.pairs.dpo import dpo_loss
+from mmalign_objectives.pairs.f_dpo import f_dpo_loss
+from mmalign_objectives.support.divergences import alpha_rewards, divergence_rewards
 
 
 def loss_of(pairs: Tensor, divergence: str, alpha: float = 0.5, beta: float = 0.3) -> Tensor:

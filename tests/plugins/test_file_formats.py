@@ -18,10 +18,11 @@ from pyarrow import parquet
 from typer.testing import CliRunner
 
 from mmalign.cli.data import app
-from mmalign.data.records import Record
-from mmalign.data.sources import DataConfig, Source, open_source
+from mmalign.config.data import DataConfig
+from mmalign.data.sources import Source, open_source
 from mmalign.data.writing import write_records
 from mmalign.errors import ConfigError, DataError
+from mmalign.records.record import Record
 
 ROWS: list[dict[str, Any]] = [
     {

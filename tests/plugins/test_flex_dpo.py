@@ -10,8 +10,8 @@ from pair_cases import PAIRS, gradient_of, log_ratios
 from pydantic import ValidationError
 from torch import Tensor
 
-from mmalign_objectives.dpo import dpo_loss
-from mmalign_objectives.flex_dpo import FlexDPOConfig, flex_dpo_loss
+from mmalign_objectives.pairs.dpo import dpo_loss
+from mmalign_objectives.pairs.flex_dpo import FlexDPOConfig, flex_dpo_loss
 
 
 def loss_of(pairs: Tensor, chosen: float = 0.5, rejected: float = 0.3) -> Tensor:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 
 from mmalign import EncodedResponse, Record
-from mmalign.compute.batch import Batch, build_batch
-from mmalign.data.records import Label, Score
-from mmalign_objectives.grades import compute_grades, mark_graded
+from mmalign.contract.batch import Batch, build_batch
+from mmalign.records.record import Label, Score
+from mmalign_objectives.support.grades import compute_grades, mark_graded
 
 
 def make_record(name: str, ratings: Sequence[float | None], ranking: Sequence[Sequence[str]] = ()) -> Record:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmalign_objectives.dpo import dpo_loss
-from mmalign_objectives.hinge import hinge_loss
+from mmalign_objectives.pairs.dpo import dpo_loss
+from mmalign_objectives.pairs.hinge import hinge_loss
 
 PAIRS = torch.tensor([[-10.0, -12.0, -11.0, -11.0], [-5.0, -3.0, -4.5, -6.0]], dtype=torch.float64)
 

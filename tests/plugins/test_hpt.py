@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmalign_objectives.clipping import is_clipped
-from mmalign_objectives.hpt import (
+from mmalign_objectives.policy_gradient.hpt import (
     choose_imitation,
     hpt_reinforcement_loss,
     mark_imitated,
@@ -15,9 +14,10 @@ from mmalign_objectives.hpt import (
     mark_reinforced,
     unified_gradient_loss,
 )
-from mmalign_objectives.policy_gradient import policy_gradient_loss
-from mmalign_objectives.ratio import step_ratio
-from mmalign_objectives.sft import sft_loss
+from mmalign_objectives.policy_gradient.policy_gradient import policy_gradient_loss
+from mmalign_objectives.supervised.sft import sft_loss
+from mmalign_objectives.support.clipping import is_clipped
+from mmalign_objectives.support.ratio import step_ratio
 
 POLICY = torch.tensor([[-1.0, -0.2, -2.0], [-0.7, -1.1, float("nan")]], dtype=torch.float64)
 BEHAVIOUR = torch.tensor([[-1.2, -0.9, -1.0], [-0.8, -1.0, float("nan")]], dtype=torch.float64)

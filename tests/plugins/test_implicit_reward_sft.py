@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from mmalign_objectives.implicit_reward_sft import implicit_reward_sft_loss
+from mmalign_objectives.supervised.implicit_reward_sft import implicit_reward_sft_loss
 
 REWARDS = torch.tensor([-1.0, 0.0, 2.0, 5.0], dtype=torch.float64)
 REFERENCE = torch.tensor([-9.0, -8.0, -7.0, -20.0], dtype=torch.float64)

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from mmalign import DataError, EncodedResponse, Record
-from mmalign.compute.batch import Batch, build_batch
-from mmalign.data.records import Score
-from mmalign_objectives.dpo import dpo_loss
-from mmalign_objectives.in_context_ranking import (
+from mmalign.contract.batch import Batch, build_batch
+from mmalign.records.record import Score
+from mmalign_objectives.lists.in_context_ranking import (
     compute_item_index,
     compute_item_relevance,
     in_context_ranking_loss,
     mark_ranked_items,
     rank_items,
 )
+from mmalign_objectives.pairs.dpo import dpo_loss
 
 NAN = math.nan
 INDEX = torch.tensor([[1, 1, 0, 2, 3, 3], [1, 2, 2, 2, 0, 0], [1, 1, 0, 0, 0, 0]])

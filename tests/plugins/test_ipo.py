@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmalign.binding import needs_of
-from mmalign.registry import load_registry
-from mmalign_objectives.ipo import ipo_loss
+from mmalign.contract.binding import needs_of
+from mmalign.plugins.registry import load_registry
+from mmalign_objectives.pairs.ipo import ipo_loss
 
 PAIRS = torch.tensor(
     [[-2.0, -4.0, -3.0, -3.5], [-1.0, -1.0, -1.0, -1.0], [-6.0, -2.0, -5.0, -3.0]], dtype=torch.float64

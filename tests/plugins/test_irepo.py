@@ -9,8 +9,8 @@ import torch
 from pair_cases import PAIRS, gradient_of, margins
 from torch import Tensor
 
-from mmalign_objectives.dpo import dpo_loss
-from mmalign_objectives.irepo import irepo_loss
+from mmalign_objectives.pairs.dpo import dpo_loss
+from mmalign_objectives.pairs.irepo import irepo_loss
 
 SHARES = torch.tensor([0.8, 0.5, 0.3], dtype=torch.float64)
 SWAPPED = PAIRS[:, [1, 0, 3, 2]]

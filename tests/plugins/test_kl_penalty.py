@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from mmalign_objectives.kl_penalty import estimate_kl, kl_penalty_loss
+from mmalign_objectives.penalties.kl_penalty import estimate_kl, kl_penalty_loss
 
 POLICY = torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64)
 REFERENCE = torch.tensor([[0.25, 0.25, 0.5]], dtype=torch.float64)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mmalign_objectives.kto import apo_zero_unpaired_loss, estimate_kl_reference_point, kto_loss
+from mmalign_objectives.unpaired.kto import apo_zero_unpaired_loss, estimate_kl_reference_point, kto_loss
 
 POLICY = torch.tensor([-3.0, -6.0, -5.0, -4.0], dtype=torch.float64)
 REFERENCE = torch.tensor([-5.0, -5.0, -5.0, -7.0], dtype=torch.float64)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmalign_objectives import lipo
-from mmalign_objectives.dpo import dpo_loss
-from mmalign_objectives.hinge import hinge_loss
+from mmalign_objectives.lists import lipo
+from mmalign_objectives.pairs.dpo import dpo_loss
+from mmalign_objectives.pairs.hinge import hinge_loss
 
 BETA = 0.5
 POLICY = torch.tensor([-3.0, -6.0, -5.0, -4.0, -2.0, -7.0], dtype=torch.float64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmalign_objectives.lists import group_lists, order_best_first, ranking_metrics
+from mmalign_objectives.support.lists import group_lists, order_best_first, ranking_metrics
 
 PROMPTS = torch.tensor([7, 3, 7, 7, 3])
 COUNTED = torch.tensor([True, True, False, True, True])

@@ -13,9 +13,6 @@ from random import Random
 import pytest
 import torch
 
-from mmalign_objectives.cpo import cpo_loss
-from mmalign_objectives.dpo import dpo_loss
-from mmalign_objectives.links import logistic
 from mmalign_objectives.logic import (
     FALSE,
     INSTANCES,
@@ -28,8 +25,11 @@ from mmalign_objectives.logic import (
     iter_structures,
     weighted_count,
 )
-from mmalign_objectives.odds import log_odds
-from mmalign_objectives.orpo import orpo_loss
+from mmalign_objectives.pairs.cpo import cpo_loss
+from mmalign_objectives.pairs.dpo import dpo_loss
+from mmalign_objectives.pairs.orpo import orpo_loss
+from mmalign_objectives.support.links import logistic
+from mmalign_objectives.support.odds import log_odds
 
 W, L = Proposition("w"), Proposition("l")
 CASES = [(-0.3, -1.7), (-2.0, -0.1), (-1.0, -1.0), (-5.0, -0.01)]

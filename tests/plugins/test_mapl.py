@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from mmalign import Record
-from mmalign.compute.batch import build_batch
-from mmalign.values import EncodedResponse
-from mmalign_objectives.dpo import dpo_loss
-from mmalign_objectives.mapl import mapl_inter_loss, mark_ordered_pairs
+from mmalign.contract.batch import build_batch
+from mmalign.contract.values import EncodedResponse
+from mmalign_objectives.pairs.dpo import dpo_loss
+from mmalign_objectives.pairs.mapl import mapl_inter_loss, mark_ordered_pairs
 
 BETA = 0.5
 CHOSEN = torch.tensor([-1.0, -2.0, -3.0, -1.5], dtype=torch.float64)

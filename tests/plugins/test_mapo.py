@@ -9,7 +9,7 @@ import torch
 from pair_cases import gradient_of
 from torch import Tensor
 
-from mmalign_objectives.mapo import link_errors, mapo_loss
+from mmalign_objectives.denoising.mapo import link_errors, mapo_loss
 
 CODE = {"preference_weight": 0.1, "margin_scale": 1000.0, "error_scale": 0.5, "link_power": 1.0}
 ERRORS = torch.tensor([[0.10, 0.05], [0.02, 0.03], [0.30, 0.20]], dtype=torch.float64)

@@ -15,8 +15,8 @@ from torch import Tensor
 import mmalign
 from mmalign import ConfigError, RunConfig
 from mmalign.monitoring.metrics_log import read_metrics
-from mmalign.rounds import begin_round
 from mmalign.run import Run
+from mmalign.training.rounds import begin_round
 from mmalign_diffusion.families.masked_tokens import MaskedTokens
 from mmalign_diffusion.masked_sampling import masked_counts
 

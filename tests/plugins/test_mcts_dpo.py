@@ -9,8 +9,8 @@ import torch
 from pair_cases import AT_THE_REFERENCE, PAIRS, gradient_of, margins
 from torch import Tensor
 
-from mmalign_objectives.dpo import dpo_loss
-from mmalign_objectives.mcts_dpo import mcts_dpo_loss
+from mmalign_objectives.pairs.dpo import dpo_loss
+from mmalign_objectives.pairs.mcts_dpo import mcts_dpo_loss
 
 
 def loss_of(pairs: Tensor, chosen: list[float], rejected: list[float]) -> Tensor:

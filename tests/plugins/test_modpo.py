@@ -10,8 +10,8 @@ from pair_cases import PAIRS, gradient_of, margins
 from pydantic import ValidationError
 from torch import Tensor
 
-from mmalign_objectives.dpo import dpo_loss
-from mmalign_objectives.modpo import MODPOConfig, modpo_loss
+from mmalign_objectives.pairs.dpo import dpo_loss
+from mmalign_objectives.pairs.modpo import MODPOConfig, modpo_loss
 
 CHOSEN = torch.tensor([[0.5, 1.0], [0.0, -1.0], [2.0, 0.3]], dtype=torch.float64)
 REJECTED = torch.tensor([[-0.5, 0.0], [0.4, 0.0], [1.0, 0.7]], dtype=torch.float64)

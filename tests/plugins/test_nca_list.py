@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from mmalign_objectives.nca_list import info_nca_loss, nca_list_loss, target_weights
+from mmalign_objectives.lists.nca_list import info_nca_loss, nca_list_loss, target_weights
 
 POLICY = torch.tensor([-3.0, -6.0, -5.0, -4.0, -2.0], dtype=torch.float64)
 REFERENCE = torch.tensor([-5.0, -5.0, -5.5, -7.0, -2.5], dtype=torch.float64)

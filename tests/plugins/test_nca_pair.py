@@ -9,7 +9,7 @@ import torch
 from pair_cases import AT_THE_REFERENCE, PAIRS, gradient_of, log_ratios
 from torch import Tensor
 
-from mmalign_objectives.nca_pair import nca_pair_loss
+from mmalign_objectives.pairs.nca_pair import nca_pair_loss
 
 
 def loss_of(pairs: Tensor, beta: float = 0.5) -> Tensor:

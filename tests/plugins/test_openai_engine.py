@@ -14,7 +14,7 @@ from openai_server import DIGITS, TinyServer
 from torch import Tensor, nn
 
 from mmalign import ConfigError, Generated, Record, RequestConfig, TrainingError, load_run, train
-from mmalign.registry import load_object
+from mmalign.import_strings import load_object
 
 RECORDS = [Record.from_text("Count to ten.", id="a"), Record.from_text("What is the capital of France?", id="b")]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmalign_objectives.oreo import oreo_loss
+from mmalign_objectives.unpaired.oreo import oreo_loss
 
 BETA = 0.5
 POLICY = torch.tensor([[-1.0, -0.5, -2.0], [-0.7, -1.1, float("nan")]], dtype=torch.float64)

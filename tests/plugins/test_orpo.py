@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from mmalign_objectives.odds import log_odds
-from mmalign_objectives.orpo import orpo_loss
+from mmalign_objectives.pairs.orpo import orpo_loss
+from mmalign_objectives.support.odds import log_odds
 
 CHOSEN = torch.tensor([0.5, 0.9, 0.2], dtype=torch.float64).log()
 REJECTED = torch.tensor([0.5, 0.1, 0.6], dtype=torch.float64).log()

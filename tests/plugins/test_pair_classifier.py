@@ -9,7 +9,7 @@ import torch
 from transforming import compared
 
 from mmalign import Record
-from mmalign_objectives.pair_classifier import (
+from mmalign_objectives.heads.pair_classifier import (
     QuestionConfig,
     ask_in_order,
     ask_swapped,

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from mmalign.losses.reductions import aggregation_weights, weighted_sum
-from mmalign_objectives.policy_gradient import (
+from mmalign_objectives.policy_gradient.policy_gradient import (
     DAPOConfig,
     DrGRPOConfig,
     GRPOConfig,
@@ -19,7 +19,7 @@ from mmalign_objectives.policy_gradient import (
     policy_gradient_loss,
     sequence_policy_gradient_loss,
 )
-from mmalign_objectives.ratio import MAX_LOG_RATIO, sequence_ratio, step_ratio
+from mmalign_objectives.support.ratio import MAX_LOG_RATIO, sequence_ratio, step_ratio
 
 NAN = float("nan")
 CLIP: dict[str, Any] = {"clip_low": 0.2, "clip_high": 0.2, "dual_clip_limit": None}

@@ -13,8 +13,8 @@ from torch import Tensor
 
 import mmalign
 from mmalign import DataError, EncodedResponse, EvaluationContext, Record
-from mmalign.compute.batch import Batch, build_batch
-from mmalign.data.records import Label
+from mmalign.contract.batch import Batch, build_batch
+from mmalign.records.record import Label
 from mmalign_evaluators.preference import PreferenceEvaluator, render_histogram
 
 STEPS = 2

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmalign_objectives.pro import OFFSET, pro_loss
-from mmalign_objectives.simpo import simpo_loss
+from mmalign_objectives.lists.pro import OFFSET, pro_loss
+from mmalign_objectives.pairs.simpo import simpo_loss
 
 MEANS = torch.tensor([-0.5, -1.5, -1.0, -0.7, -0.2, -0.9], dtype=torch.float64)
 SUMS = MEANS * torch.tensor([4, 7, 3, 5, 6, 2])

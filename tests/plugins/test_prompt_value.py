@@ -14,7 +14,7 @@ from torch import nn
 import mmalign
 from mmalign import ConfigError, Model
 from mmalign.monitoring.metrics_log import read_metrics
-from mmalign_objectives.prompt_value import PromptValueHead, prompt_value_loss
+from mmalign_objectives.heads.prompt_value import PromptValueHead, prompt_value_loss
 
 QUALITY = {"good": 0.9, "bad": 0.1}
 

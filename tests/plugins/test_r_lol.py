@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from mmalign_objectives.a_lol import a_lol_loss
-from mmalign_objectives.r_lol import r_lol_loss, reward_gold_loss, weighted_cloning_loss
+from mmalign_objectives.unpaired.a_lol import a_lol_loss
+from mmalign_objectives.unpaired.r_lol import r_lol_loss, reward_gold_loss, weighted_cloning_loss
 
 POLICY = torch.tensor([-3.0, -6.0, -4.0], dtype=torch.float64)
 REFERENCE = torch.tensor([-3.5, -5.0, -4.0], dtype=torch.float64)

@@ -9,7 +9,7 @@ import torch
 from transforming import build, compared, pairs_of, rated, transform
 
 from mmalign import ConfigError, DataError, Record
-from mmalign_objectives.dpo import dpo_loss
+from mmalign_objectives.pairs.dpo import dpo_loss
 
 PAIR = compared(rated({"good": 9.0, "bad": 3.5}), ("r0", "r1"), strength=5.5, annotator="lm:judge")
 

@@ -9,9 +9,9 @@ import torch
 from pair_cases import PAIRS
 from torch import Tensor
 
-from mmalign_objectives.dpo import dpo_loss
-from mmalign_objectives.orpo import orpo_loss
-from mmalign_objectives.rationale_dpo import rationale_dpo_loss, rationale_loss, rationale_orpo_loss
+from mmalign_objectives.pairs.dpo import dpo_loss
+from mmalign_objectives.pairs.orpo import orpo_loss
+from mmalign_objectives.pairs.rationale_dpo import rationale_dpo_loss, rationale_loss, rationale_orpo_loss
 
 RATIONALE = torch.tensor([-2.0, -15.0, -8.0], dtype=torch.float64)
 DPO = dpo_loss(*PAIRS.unbind(1), beta=0.5, label_smoothing=0.0)[0]

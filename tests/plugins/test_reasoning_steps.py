@@ -10,9 +10,9 @@ import torch
 from objective_runs import build_config, start
 
 from mmalign import DataError, EncodedResponse, Record
-from mmalign.compute.batch import Batch, build_batch
-from mmalign.rounds import begin_round
-from mmalign_objectives.reasoning_steps import average_states, compute_step_index, sum_by_step
+from mmalign.contract.batch import Batch, build_batch
+from mmalign.training.rounds import begin_round
+from mmalign_objectives.support.reasoning_steps import average_states, compute_step_index, sum_by_step
 
 
 def batch_of(masks: list[list[int] | None], lengths: list[int], scores: list[dict[str, object]]) -> Batch:

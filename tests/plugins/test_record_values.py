@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from mmalign import DataError, Record
-from mmalign.compute.batch import build_batch
-from mmalign.values import EncodedResponse
-from mmalign_objectives import record_values
+from mmalign.contract.batch import build_batch
+from mmalign.contract.values import EncodedResponse
+from mmalign_objectives.support import record_values
 
 NAN = pytest.approx(nan, nan_ok=True)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmalign_objectives.reg_grpo import reg_grpo_loss, standardise
+from mmalign_objectives.policy_gradient.reg_grpo import reg_grpo_loss, standardise
 
 REWARDS = torch.tensor([1.0, 0.0, 0.4, 1.6], dtype=torch.float64)
 LOG_RATIOS = torch.tensor([0.3, 0.4, -0.3, -0.7], dtype=torch.float64)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmalign_objectives.reward_model import RewardModelConfig, reward_model_loss
+from mmalign_objectives.heads.reward_model import RewardModelConfig, reward_model_loss
 
 CHOSEN = torch.tensor([1.0, 0.5, -1.0], dtype=torch.float64)
 REJECTED = torch.tensor([0.0, 0.5, 2.0], dtype=torch.float64)

@@ -9,8 +9,8 @@ import torch
 from pair_cases import PAIRS, gradient_of, margins
 from torch import Tensor
 
-from mmalign_objectives.dpo import dpo_loss
-from mmalign_objectives.robust_dpo import robust_dpo_loss
+from mmalign_objectives.pairs.dpo import dpo_loss
+from mmalign_objectives.pairs.robust_dpo import robust_dpo_loss
 
 SWAPPED = PAIRS[:, [1, 0, 3, 2]]
 

@@ -9,9 +9,9 @@ import torch
 from pair_cases import AT_THE_REFERENCE, PAIRS, gradient_of, margins
 from torch import Tensor
 
-from mmalign_objectives.dpo import dpo_loss
-from mmalign_objectives.rpo import rpo_mean_loss, rpo_sum_loss
-from mmalign_objectives.vpo import vpo_loss
+from mmalign_objectives.pairs.dpo import dpo_loss
+from mmalign_objectives.pairs.rpo import rpo_mean_loss, rpo_sum_loss
+from mmalign_objectives.pairs.vpo import vpo_loss
 
 LENGTHS = torch.tensor([4.0, 2.0, 7.0], dtype=torch.float64)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmalign_objectives.sampled_kl import sampled_kl_loss
+from mmalign_objectives.penalties.sampled_kl import sampled_kl_loss
 
 PROMPTS = torch.tensor([0, 0, 1])
 ALL = torch.ones(3, dtype=torch.bool)

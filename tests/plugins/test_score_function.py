@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from mmalign_objectives.policy_gradient import policy_gradient_loss
-from mmalign_objectives.score_function import score_function_loss
+from mmalign_objectives.policy_gradient.policy_gradient import policy_gradient_loss
+from mmalign_objectives.policy_gradient.score_function import score_function_loss
 
 LOGPS = torch.tensor([[-1.0, -2.0], [-0.5, -3.0]], dtype=torch.float64)
 ADVANTAGES = torch.tensor([2.0, -1.0], dtype=torch.float64)

@@ -16,7 +16,7 @@ from objective_runs import move_away, start
 import mmalign
 from mmalign import ConfigError, DataError, Record, RunConfig
 from mmalign.monitoring.metrics_log import read_metrics
-from mmalign.rounds import begin_round
+from mmalign.training.rounds import begin_round
 
 PAST = {"strategy": "past", "every": 1, "keep": 3}
 

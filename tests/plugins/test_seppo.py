@@ -9,8 +9,8 @@ import torch
 from pair_cases import gradient_of
 from torch import Tensor
 
-from mmalign_objectives.dpo import dpo_loss
-from mmalign_objectives.seppo import seppo_loss
+from mmalign_objectives.denoising.seppo import seppo_loss
+from mmalign_objectives.pairs.dpo import dpo_loss
 
 # The policy is ahead of the reference on chosen, behind, level; log-ratios (1, -1), (-2, 0.5), (0, 0.25).
 PAIRS = torch.tensor(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmalign_objectives.sft import sft_loss
+from mmalign_objectives.supervised.sft import sft_loss
 
 
 def test_sft_loss_by_hand() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from mmalign_objectives.cpo import cpo_loss
-from mmalign_objectives.simpo import AlphaPOConfig, CPOSimPOConfig, SimPOConfig, simpo_loss
+from mmalign_objectives.pairs.cpo import cpo_loss
+from mmalign_objectives.pairs.simpo import AlphaPOConfig, CPOSimPOConfig, SimPOConfig, simpo_loss
 
 CHOSEN = torch.tensor([-1.0, -0.5, -2.0], dtype=torch.float64)
 REJECTED = torch.tensor([-1.5, -0.5, -1.0], dtype=torch.float64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmalign_objectives.slic_hf import slic_hf_loss
+from mmalign_objectives.pairs.slic_hf import slic_hf_loss
 
 CHOSEN = torch.tensor([-4.0, -4.0, -4.0], dtype=torch.float64)
 REJECTED = torch.tensor([-4.5, -5.0, -3.0], dtype=torch.float64)

@@ -10,8 +10,8 @@ from pair_cases import PAIRS, gradient_of, margins
 from pydantic import ValidationError
 from torch import Tensor
 
-from mmalign_objectives.dpo import dpo_loss
-from mmalign_objectives.smpo import SmPOConfig, smpo_loss
+from mmalign_objectives.denoising.smpo import SmPOConfig, smpo_loss
+from mmalign_objectives.pairs.dpo import dpo_loss
 
 CHOSEN = torch.tensor([8.0, 3.0, 5.0], dtype=torch.float64)
 REJECTED = torch.tensor([3.0, 4.0, 1.0], dtype=torch.float64)

@@ -15,15 +15,15 @@ from torch import Tensor
 
 import mmalign
 from mmalign.monitoring.metrics_log import read_metrics
-from mmalign_objectives.dpo import dpo_loss
-from mmalign_objectives.sparsepo import (
+from mmalign_objectives.pairs.dpo import dpo_loss
+from mmalign_objectives.pairs.sparsepo import (
     MaPOConfig,
     SparsePOConfig,
     mapo_loss,
     sparsepo_common_loss,
     sparsepo_loss,
 )
-from mmalign_objectives.tdpo import tdpo_loss
+from mmalign_objectives.pairs.tdpo import tdpo_loss
 
 OPTIONS = {"beta": 0.5, "reward_sparsity": 0.0, "divergence_sparsity": 0.0}
 LENGTHS = (3, 2, 4, 1)

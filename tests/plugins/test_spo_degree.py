@@ -14,7 +14,7 @@ from torch import nn
 import mmalign
 from mmalign import ConfigError, Model, Record
 from mmalign.monitoring.metrics_log import read_metrics
-from mmalign_objectives.spo_degree import LevelHead, spo_degree_loss
+from mmalign_objectives.heads.spo_degree import LevelHead, spo_degree_loss
 
 TEXT = "Marie Curie studied radioactive elements in a small laboratory, and won two Nobel prizes for her careful work."
 
@@ -89,7 +89,7 @@ def test_head_and_policy_learn_to_tell_the_levels(write_run: Any) -> None:
 
 def test_other_responses_do_not_count(write_run: Any) -> None:
     run = mmalign.load_run(write_run("count", {"name": "spo_degree"}))
-    from mmalign.startup import open_data
+    from mmalign.training.startup import open_data
 
     batch = run.backend.prepare(run.backend.encode(list(open_data(run.assembly, "train"))))
     levels = batch.quantities["removal_levels"]

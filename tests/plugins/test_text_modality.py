@@ -15,8 +15,8 @@ from pydantic_core import PydanticUndefined
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mmalign import ConfigError, Decoding, LoRAParameters, Record
-from mmalign.compute.policy import Policy
-from mmalign.forward_plan import ForwardPlan
+from mmalign.contract.forward_plan import ForwardPlan
+from mmalign.networks.policy import Policy
 from mmalign.testing import build_tiny_text_model
 from mmalign_text.config import TextConfig
 from mmalign_text.modality import TextModality

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmalign import ConfigError, Model
-from mmalign_objectives.token_masks import MaskHead, compute_activation_mask
+from mmalign_objectives.heads.token_masks import MaskHead, compute_activation_mask
 
 STEPS = torch.tensor([[True, True, True, False], [True, False, False, False]])
 

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from mmalign_objectives.dpo import dpo_loss
-from mmalign_objectives.lipo import lipo_lambda_loss, lipo_pair_logistic_loss
-from mmalign_objectives.tpo_tree import compare_branches, step_weights_of, tpo_tree_loss
+from mmalign_objectives.lists.lipo import lipo_lambda_loss, lipo_pair_logistic_loss
+from mmalign_objectives.lists.tpo_tree import compare_branches, step_weights_of, tpo_tree_loss
+from mmalign_objectives.pairs.dpo import dpo_loss
 
 RATIOS = torch.tensor([[[0.5, -0.2, 0.3], [0.1, 0.4, 0.0], [-0.6, 0.2, 0.1]]], dtype=torch.float64)  # [1, 3, 3]
 GRADES = torch.tensor([[1.0, 0.2, 0.6]], dtype=torch.float64)

@@ -9,9 +9,9 @@ import torch
 from pair_cases import PAIRS
 from torch import Tensor
 
-from mmalign_objectives.cpo import cpo_loss
-from mmalign_objectives.simpo import simpo_loss
-from mmalign_objectives.tpo_triple import tpo_triple_l_loss, tpo_triple_loss
+from mmalign_objectives.pairs.cpo import cpo_loss
+from mmalign_objectives.pairs.simpo import simpo_loss
+from mmalign_objectives.pairs.tpo_triple import tpo_triple_l_loss, tpo_triple_loss
 
 CHOSEN, REJECTED = PAIRS[:, 0], PAIRS[:, 1]
 GOLD = torch.tensor([-1.5, -0.5, -2.0], dtype=torch.float64)

@@ -11,9 +11,9 @@ from transforming import compared
 
 import mmalign
 from mmalign import ConfigError, Record, Sample
-from mmalign.annotation import score_records
 from mmalign.config.components import RewardComponent
 from mmalign.rewards.scorer import BoundReward, RewardScorer
+from mmalign.training.annotation import score_records
 from mmalign_rewards.classifier import Classifier
 from mmalign_rewards.trained_run import TrainedRun
 

@@ -20,7 +20,7 @@ from multimodal_models import build_tiny_multimodal_model
 from multimodal_records import media_record
 
 from mmalign import DataError, Decoding, Record
-from mmalign.registry import load_object
+from mmalign.import_strings import load_object
 from mmalign.testing import build_tiny_text_model
 
 RECORDS = [Record.from_text("Count to ten.", id="a"), Record.from_text("What is the capital of France?", id="b")]

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from mmalign import EncodedResponse, Record
-from mmalign.compute.batch import build_batch
-from mmalign.data.records import Label, Score
-from mmalign_objectives.dpo import dpo_loss
-from mmalign_objectives.trpa import compute_levels, trpa_loss
+from mmalign.contract.batch import build_batch
+from mmalign.records.record import Label, Score
+from mmalign_objectives.pairs.dpo import dpo_loss
+from mmalign_objectives.pairs.trpa import compute_levels, trpa_loss
 
 PAIRS = torch.tensor([[-1.0, -1.2, -1.1, -1.1], [-0.5, -0.3, -0.45, -0.6]], dtype=torch.float64)
 

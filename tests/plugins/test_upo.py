@@ -10,11 +10,11 @@ from pair_cases import PAIRS, margins
 from torch import Tensor
 
 from mmalign import Record, Score
-from mmalign.compute.batch import build_batch
-from mmalign.values import EncodedResponse
-from mmalign_objectives.dpo import dpo_loss
-from mmalign_objectives.record_values import compute_label_smoothing
-from mmalign_objectives.upo import upo_loss
+from mmalign.contract.batch import build_batch
+from mmalign.contract.values import EncodedResponse
+from mmalign_objectives.pairs.dpo import dpo_loss
+from mmalign_objectives.pairs.upo import upo_loss
+from mmalign_objectives.support.record_values import compute_label_smoothing
 
 MEANS = torch.tensor([-1.0, -0.5, -2.0], dtype=torch.float64)
 

@@ -16,7 +16,7 @@ from PIL import Image
 from tiny_media import tiny_sound
 
 from mmalign import Record
-from mmalign.tokens.decoders import find_text_part
+from mmalign.toolkits.tokens.decoders import find_text_part
 from mmalign_vision_language.config import VisionLanguageConfig
 from mmalign_vision_language.modality import VisionLanguageModality
 

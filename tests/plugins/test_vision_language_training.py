@@ -13,9 +13,9 @@ from multimodal_records import media_record, write_colour_pairs
 
 import mmalign
 from mmalign import LoRAParameters
-from mmalign.compute.policy import Policy
-from mmalign.forward_plan import ForwardPlan
+from mmalign.contract.forward_plan import ForwardPlan
 from mmalign.monitoring.metrics_log import read_metrics
+from mmalign.networks.policy import Policy
 from mmalign_vision_language.modality import VisionLanguageModality
 
 CPU = torch.device("cpu")

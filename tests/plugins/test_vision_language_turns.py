@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmalign.data.trl_formats import record_from_trl
+from layout_rows import read_row
 from multimodal_models import Family
 from multimodal_records import write_media
 
@@ -29,7 +29,7 @@ def dialogue(folder: Path, first: str = "A cat.", second: str = "Two.") -> Recor
         {"role": "assistant", "content": second},
     ]
     images = [str(write_media(folder, "image", seed)) for seed in (1, 2, 3)]
-    return record_from_trl({"id": "a", "messages": messages, "images": images}, 0)
+    return read_row({"id": "a", "messages": messages, "images": images}, 0)
 
 
 def as_prompt(record: Record, turns: int) -> Record:
@@ -93,7 +93,7 @@ def test_a_last_turn_without_loss_leaves_nothing_after_the_image(seeing: Seeing,
 def test_the_word_image_in_a_row_becomes_an_image(seeing: Seeing, tmp_path: Path) -> None:
     row = {"prompt": "Is <image> red?", "completion": "Yes", "images": [str(write_media(tmp_path, "image", 1))]}
     modality = seeing()
-    [encoded] = modality.encode(record_from_trl(json.loads(json.dumps(row)), 0))
+    [encoded] = modality.encode(read_row(json.loads(json.dumps(row)), 0))
     assert "Is <|vision_start|><|image_pad|>" in modality.render(encoded)[0][0]
 
 

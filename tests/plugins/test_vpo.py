@@ -10,8 +10,8 @@ from pair_cases import AT_THE_REFERENCE, PAIRS, gradient_of, log_ratios
 from pydantic import ValidationError
 from torch import Tensor
 
-from mmalign_objectives.dpo import dpo_loss
-from mmalign_objectives.vpo import VPOOfflineConfig, VPOOnlineConfig, vpo_loss
+from mmalign_objectives.pairs.dpo import dpo_loss
+from mmalign_objectives.pairs.vpo import VPOOfflineConfig, VPOOnlineConfig, vpo_loss
 
 
 def loss_of(pairs: Tensor, incentive: float, calibration: str = "chosen") -> Tensor:

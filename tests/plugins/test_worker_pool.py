@@ -17,7 +17,7 @@ import pytest
 from mmalign import ConfigError, Record, Response, Sample
 from mmalign.config.components import RewardComponent
 from mmalign.config.validation import validate
-from mmalign.plugin_discovery import Candidate
+from mmalign.plugins.discovery import Candidate
 from mmalign.rewards.scorer import BoundReward, RewardScorer
 from mmalign_rewards.python_function import PythonFunction, PythonFunctionConfig
 

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from objective_runs import BEYOND_LOGPS, SPECS, build_config, is_bound, is_online, move_away
 from torch import Tensor
 
-from mmalign.compute.batch import Batch
 from mmalign.compute.memory import MicroBatchSize
-from mmalign.loop import accumulate_gradients
-from mmalign.rounds import begin_round
+from mmalign.contract.batch import Batch
 from mmalign.run import Run
+from mmalign.training.loop import accumulate_gradients
+from mmalign.training.rounds import begin_round
 
 PROMPTS = 5
 COUPLED = {"kto", "bco", "aot", "aot_unpaired", "diffusion_kto"}

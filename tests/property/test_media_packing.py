@@ -16,11 +16,11 @@ from multimodal_records import media_of, media_record
 from packed_rows import OUTPUTS, measure
 
 from mmalign import Decoding, EncodedResponse
-from mmalign.compute.policy import Policy
-from mmalign.forward_plan import ForwardPlan
-from mmalign.tokens.decoders import find_text_part
-from mmalign.tokens.packing_support import can_pack
-from mmalign.tokens.prompts import Prompt
+from mmalign.contract.forward_plan import ForwardPlan
+from mmalign.networks.policy import Policy
+from mmalign.toolkits.tokens.decoders import find_text_part
+from mmalign.toolkits.tokens.packing_support import can_pack
+from mmalign.toolkits.tokens.prompts import Prompt
 from mmalign_vision_language.modality import VisionLanguageModality
 
 PACKED: tuple[Family, ...] = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "idefics3", "qwen2_audio")

@@ -24,8 +24,8 @@ from objective_inputs import (
 )
 from pydantic import ValidationError
 
-from mmalign.binding import ENGINE_PARAMETERS
-from mmalign.registry import load_object
+from mmalign.contract.binding import ENGINE_PARAMETERS
+from mmalign.import_strings import load_object
 
 
 @every_objective

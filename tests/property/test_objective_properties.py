@@ -28,8 +28,8 @@ from objective_inputs import (
 )
 from torch import Tensor
 
+from mmalign.import_strings import load_object
 from mmalign.losses.reductions import AGGREGATIONS, aggregation_weights, weighted_sum
-from mmalign.registry import load_object
 
 
 @pytest.mark.parametrize("name", [name for name in SPECS if name not in SEMI_GRADIENT])

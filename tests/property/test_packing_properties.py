@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from packed_rows import OUTPUTS, measure
 
-from mmalign.compute.policy import Policy
+from mmalign.contract.values import EncodedResponse
+from mmalign.networks.policy import Policy
 from mmalign.testing import build_tiny_text_model
-from mmalign.tokens.packing_support import can_pack
-from mmalign.values import EncodedResponse
+from mmalign.toolkits.tokens.packing_support import can_pack
 from mmalign_text.modality import TextModality
 
 ARCHITECTURES = ("llama", "qwen2", "gpt2")

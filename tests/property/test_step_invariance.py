@@ -10,14 +10,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmalign.api import load_assembly
 from mmalign.compute.memory import MicroBatchSize
 from mmalign.config.run_config import RunConfig
-from mmalign.data.records import Label, Record
-from mmalign.loop import accumulate_gradients
+from mmalign.records.record import Label, Record
 from mmalign.run import Run
-from mmalign.startup import build_run
 from mmalign.testing import Architecture, build_tiny_text_model
+from mmalign.training.assembling import load_assembly
+from mmalign.training.loop import accumulate_gradients
+from mmalign.training.startup import build_run
 
 OBJECTIVES = {
     "sft": [{"name": "sft"}],

@@ -26,7 +26,7 @@ def test_there_are_as_many_configurations_as_are_tested() -> None:
 
 
 def test_every_objective_has_a_configuration() -> None:
-    from mmalign.registry import load_registry
+    from mmalign.plugins.registry import load_registry
 
     used = {
         component["name"] for path in CONFIGS for component in _listed(yaml.safe_load(path.read_text())["objective"])

@@ -48,7 +48,7 @@ def test_a_digit_recipe_trains(path: Path, tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("path", LARGE, ids=lambda path: path.stem)
 def test_a_recipe_of_a_large_model_is_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mmalign.config.validation import validate_parameters
-    from mmalign.registry import load_registry
+    from mmalign.plugins.registry import load_registry
     from mmalign_diffusion.config import DiffusionConfig
     from mmalign_diffusion.families import FAMILIES
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from mmalign import Record, Response, Sample
-from mmalign.registry import Registry, load_object, load_registry
+from mmalign.import_strings import load_object
+from mmalign.plugins.registry import Registry, load_registry
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

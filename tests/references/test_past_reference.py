@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mmalign import CheckpointError, Modality, Model
-from mmalign.compute.policy import Policy
+from mmalign.networks.policy import Policy
 from mmalign.references.past_reference import PastPolicies
 from mmalign.references.reference import PeriodicSync
 

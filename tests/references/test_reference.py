@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 import mmalign
 from mmalign import CheckpointError, ConfigError, EncodedResponse, Modality, Model
-from mmalign.compute.policy import Policy
-from mmalign.forward_plan import ForwardPlan
+from mmalign.contract.forward_plan import ForwardPlan
+from mmalign.networks.policy import Policy
 from mmalign.references.reference import AdapterOff, Extrapolation, FrozenCopy, MovingAverage, PeriodicSync, Reference
 
 

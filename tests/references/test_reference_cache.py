@@ -14,9 +14,9 @@ from torch import Tensor
 
 import mmalign
 from mmalign import EncodedResponse
-from mmalign.caches.row_store import RowStore
 from mmalign.references.reference import AdapterOff, FrozenCopy
 from mmalign.references.reference_cache import ReferenceCache
+from mmalign.references.row_store import RowStore
 
 
 @pytest.fixture(autouse=True)

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 import mmalign
 from mmalign import ConfigError, PlanError, build_tiny_text_model, load_run
-from mmalign.forward_plan import ForwardPlan
+from mmalign.contract.forward_plan import ForwardPlan
+from mmalign.contract.values import Anchor
 from mmalign.monitoring.metrics_log import read_metrics
-from mmalign.startup import open_data
-from mmalign.tokens.decoders import Decoder, DecoderOutput
-from mmalign.tokens.logps import score_steps
-from mmalign.values import Anchor
+from mmalign.toolkits.tokens.decoders import Decoder, DecoderOutput
+from mmalign.toolkits.tokens.logps import score_steps
+from mmalign.training.startup import open_data
 
 ROWS = [
     {"prompt": "Say it.", "chosen": "good day", "rejected": "bad"},
@@ -33,7 +33,7 @@ def loss(teacher_logps, teacher_reverse_kl, teacher_expected_logps, step_mask):
 
 @hookimpl
 def register_objectives():
-    spec = {"loss": "%s:loss", "per": "step", "config": "mmalign_objectives.exact_kl:ExactKLConfig"}
+    spec = {"loss": "%s:loss", "per": "step", "config": "mmalign_objectives.penalties.exact_kl:ExactKLConfig"}
     return [ObjectiveSpec(name="toy_distillation", summary="Reverse KL to a teacher.", **spec)]
 """
 

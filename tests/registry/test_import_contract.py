@@ -74,7 +74,7 @@ def test_an_example_uses_only_what_mmalign_exports(path: Path) -> None:
     "source",
     [
         "import mmalign.compute.backend",
-        "from mmalign.parts import Reward",
+        "from mmalign.contract.components import Reward",
         "from mmalign import compute",
         "def f():\n    from mmalign import no_such_name",
         "import mmalign\nmmalign.compute",
@@ -144,7 +144,7 @@ def load_in_fresh_interpreter(modules: list[str]) -> list[str]:
 
 @pytest.mark.parametrize(
     "modules",
-    [["mmalign"], ["mmalign.hookspecs", "mmalign.parts", "mmalign.errors"], PLUGINS],
+    [["mmalign"], ["mmalign.hookspecs", "mmalign.contract.components", "mmalign.errors"], PLUGINS],
     ids=["package", "contract", "plugins"],
 )
 def test_registration_loads_nothing_heavy(modules: list[str]) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mmalign.plugin_check import find_broken
-from mmalign.registry import load_registry
+from mmalign.plugins.broken_strings import find_broken
+from mmalign.plugins.registry import load_registry
 
 SPECS = """
     import mmalign

@@ -14,8 +14,8 @@ import pytest
 
 from mmalign import __version__
 from mmalign.errors import ConfigError, PluginError
-from mmalign.plugins import load_plugins, provenance
-from mmalign.registry import load_object
+from mmalign.import_strings import load_object
+from mmalign.plugins.loading import load_plugins, provenance
 
 OBSERVER = """
     import mmalign

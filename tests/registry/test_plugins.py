@@ -16,8 +16,8 @@ import pytest
 from mmalign import plugins
 from mmalign.errors import ConfigError, PluginError
 from mmalign.hookspecs import hookimpl
-from mmalign.plugin_discovery import HOOKS, check_hooks, new_manager
-from mmalign.plugins import load_plugins
+from mmalign.plugins.discovery import HOOKS, check_hooks, new_manager
+from mmalign.plugins.loading import load_plugins
 
 OBSERVER = """
     import mmalign
@@ -256,5 +256,5 @@ def test_unknown_name_to_leave_out_is_an_error(site: Site, monkeypatch: pytest.M
 
 
 def test_loading_imports_no_torch() -> None:
-    code = "import sys, mmalign.registry as r; r.load_registry(); sys.exit('torch' in sys.modules)"
+    code = "import sys, mmalign.plugins.registry as r; r.load_registry(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from mmalign.contract.specs import DecodingSpec, QuantitySpec, RewardSpec, Spec
 from mmalign.errors import ConfigError, PluginError
 from mmalign.hookspecs import hookimpl
-from mmalign.plugins import PluginInfo, PluginSet
-from mmalign.registry import HOOK_OF, KINDS, Registry, load_object
-from mmalign.specs import DecodingSpec, QuantitySpec, RewardSpec, Spec
+from mmalign.import_strings import load_object
+from mmalign.plugins.loading import PluginInfo, PluginSet
+from mmalign.plugins.registry import HOOK_OF, KINDS, Registry
 
 
 def reward(name: str, **changes: Any) -> RewardSpec:
@@ -177,7 +178,7 @@ def _all_subclasses(cls: type[Spec]) -> set[type[Spec]]:
 
 def test_import_string_is_loaded() -> None:
     assert load_object("mmalign.errors:PluginError") is PluginError
-    assert load_object("mmalign.plugins:PluginInfo.to_dict") is PluginInfo.to_dict
+    assert load_object("mmalign.plugins.loading:PluginInfo.to_dict") is PluginInfo.to_dict
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from mmalign import ConfigError
-from mmalign.api import load_assembly
 from mmalign.config.run_config import RunConfig
 from mmalign.config.validation import validate
+from mmalign.training.assembling import load_assembly
 
 
 def assemble(folder: Path, *rewards: dict[str, Any]) -> Any:

@@ -14,10 +14,10 @@ import mmalign
 from mmalign import ConfigError, Record
 from mmalign.config.run_config import RunConfig, load_config
 from mmalign.config.validation import validate
-from mmalign.feedback import sample_records
 from mmalign.monitoring.metrics_log import read_metrics
 from mmalign.planning.assembly import assemble, load_registry_for
 from mmalign.results.checkpoint import find_latest, load_checkpoint
+from mmalign.training.feedback import sample_records
 
 Build = Callable[..., dict[str, Any]]
 

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from mmalign.interruption import Interruption
+from mmalign.training.interruption import Interruption
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

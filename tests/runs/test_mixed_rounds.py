@@ -16,9 +16,9 @@ from torch import Tensor
 import mmalign
 from mmalign import ConfigError, DataError, EncodedResponse, Generated, Record, Response, Rollout
 from mmalign.config.run_config import RunConfig
-from mmalign.evaluation import measure
-from mmalign.loop import accumulate_gradients
-from mmalign.rounds import begin_round
+from mmalign.training.evaluation import measure
+from mmalign.training.loop import accumulate_gradients
+from mmalign.training.rounds import begin_round
 from mmalign.run import Run
 
 HYPO = [{"name": "dpo", "beta": 0.5}, {"name": "sampled_kl", "weight": 0.3}]

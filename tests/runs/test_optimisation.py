@@ -8,7 +8,7 @@ from torch import nn
 
 from mmalign.config.sections import TrainConfig
 from mmalign.hardware import choose_dtype
-from mmalign.optimisation import build_optimiser, learning_rate, set_learning_rate
+from mmalign.training.optimisation import build_optimiser, learning_rate, set_learning_rate
 
 
 def rates(total: int = 10, **settings: object) -> list[float]:

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from mmalign.compute.policy import Policy
-from mmalign.forward_plan import ForwardPlan
+from mmalign.networks.policy import Policy
+from mmalign.contract.forward_plan import ForwardPlan
 import mmalign
 from mmalign import ConfigError, EncodedResponse, Model, PlanError, QuantitySpec
 from mmalign.monitoring.metrics_log import read_metrics
-from mmalign.optimisation import set_learning_rate
+from mmalign.training.optimisation import set_learning_rate
 from mmalign.planning.providers import data_providers, plugin_provider
-from mmalign.planning.quantities import Provider, plan_quantities
-from mmalign.registry import load_registry
+from mmalign.contract.quantities import Provider, plan_quantities
+from mmalign.plugins.registry import load_registry
 
 PLUGIN = '''
 import torch

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mmalign.api import load_assembly
+from mmalign.training.assembling import load_assembly
 
 STUDIES = Path(__file__).parents[2] / "studies"
 

@@ -10,10 +10,10 @@ from token_models import END, IdTokens, encoded
 from torch import Tensor
 
 from mmalign import EncodedResponse
-from mmalign.compute.policy import Policy
-from mmalign.forward_plan import ForwardPlan
-from mmalign.tokens.inner_states import record_activations
-from mmalign.values import Model
+from mmalign.contract.forward_plan import ForwardPlan
+from mmalign.contract.values import Model
+from mmalign.networks.policy import Policy
+from mmalign.toolkits.tokens.inner_states import record_activations
 
 PLAN = ForwardPlan.of("hidden", "layers", "activations", "context")
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmalign.forward_plan import ForwardPlan
-from mmalign.tokens.decoders import SplitDecoder
-from mmalign.tokens.logps import score_steps
-from mmalign.values import Anchor
+from mmalign.contract.forward_plan import ForwardPlan
+from mmalign.contract.values import Anchor
+from mmalign.toolkits.tokens.decoders import SplitDecoder
+from mmalign.toolkits.tokens.logps import score_steps
 
 STEPS, HIDDEN, WORDS = 7, 6, 11
 PLAN = ForwardPlan.of("logps", "entropy", teacher=["forward_kl"])

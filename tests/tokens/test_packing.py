@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from mmalign.tokens import packed_attention as attention
-from mmalign.tokens import packing
-from mmalign.tokens.packed_attention import attend_by_flex, attend_by_segments, packed_attention
-from mmalign.tokens.packing import PackedLayout, pack
-from mmalign.tokens.prompts import Prompt
+from mmalign.toolkits.tokens import packed_attention as attention
+from mmalign.toolkits.tokens import packing
+from mmalign.toolkits.tokens.packed_attention import attend_by_flex, attend_by_segments, packed_attention
+from mmalign.toolkits.tokens.packing import PackedLayout, pack
+from mmalign.toolkits.tokens.prompts import Prompt
 
 HEADS, SIZE = 4, 8
 SCALE = 0.3

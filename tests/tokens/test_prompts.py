@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from mmalign import Decoding
-from mmalign.tokens.generation import Excluding, draw
-from mmalign.tokens.packing import pack, pack_prompts
-from mmalign.tokens.packing_support import packed_inputs
-from mmalign.tokens.prompts import Prompt, group_equal, join_media, pad_rows
+from mmalign.toolkits.tokens.generation import Excluding, draw
+from mmalign.toolkits.tokens.packing import pack, pack_prompts
+from mmalign.toolkits.tokens.packing_support import packed_inputs
+from mmalign.toolkits.tokens.prompts import Prompt, group_equal, join_media, pad_rows
 
 IDS = torch.tensor([5, 9, 9, 6])
 # A network that counts on three axes: the two places of an image stand side by side in its third.

@@ -8,8 +8,8 @@ from token_models import END, IdTokens, ids_of, score_longhand
 from torch import Tensor
 
 from mmalign import Decoding, Record
-from mmalign.tokens.generation import draw
-from mmalign.tokens.packing_support import can_pack
+from mmalign.toolkits.tokens.generation import draw
+from mmalign.toolkits.tokens.packing_support import can_pack
 
 PROMPTS = [Record.from_text("0 40 41 42 43 44"), Record.from_text("0 45"), Record.from_text("0 46 47 48")]
 

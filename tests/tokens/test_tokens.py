@@ -11,10 +11,10 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
 from mmalign import Decoding, Record
-from mmalign.compute.policy import Policy
-from mmalign.forward_plan import ForwardPlan
-from mmalign.tokens.decoders import SplitDecoder, WholeDecoder, find_decoder
-from mmalign.values import Model
+from mmalign.contract.forward_plan import ForwardPlan
+from mmalign.contract.values import Model
+from mmalign.networks.policy import Policy
+from mmalign.toolkits.tokens.decoders import SplitDecoder, WholeDecoder, find_decoder
 
 
 @pytest.fixture

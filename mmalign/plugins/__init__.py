@@ -1,0 +1,1 @@
+"""How plugins are found, loaded, looked up and tried."""

@@ -1,0 +1,1 @@
+"""What a record is: its schema, its checks, reading and writing it as JSON."""

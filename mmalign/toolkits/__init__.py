@@ -1,0 +1,1 @@
+"""For authors of modalities; the engine imports none of it."""

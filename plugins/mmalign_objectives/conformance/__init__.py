@@ -1,0 +1,1 @@
+"""Golden-vector cases of the objectives; `index` lists them and imports no torch."""

@@ -1,0 +1,1 @@
+"""Objectives that learn from the distributions of teachers."""

@@ -1,0 +1,1 @@
+"""Objectives that train a head, and the modules of those heads."""

@@ -1,0 +1,1 @@
+"""Objectives on all responses to a prompt, or on a list of items within one."""

@@ -1,0 +1,1 @@
+"""Objectives on a chosen and a rejected response to one prompt."""

@@ -1,0 +1,1 @@
+"""Terms to be added to another objective: divergences from a frozen policy."""

@@ -1,0 +1,1 @@
+"""Policy gradients on sampled responses and their advantages or rewards."""

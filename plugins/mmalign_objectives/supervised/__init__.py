@@ -1,0 +1,1 @@
+"""Likelihood of target responses."""

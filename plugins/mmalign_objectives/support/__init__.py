@@ -1,0 +1,1 @@
+"""What several objectives share: links, ratios, shapes, and quantities read from records."""

@@ -1,0 +1,1 @@
+"""Objectives on single stored responses with a label, a rating or an outcome."""
