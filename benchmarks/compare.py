@@ -60,7 +60,7 @@ def list_cases(options: argparse.Namespace) -> list[Case]:
 
 
 def is_sensible(method: str, system: str) -> bool:
-    """Tells whether a system has something of its own for a method, on this machine."""
+    """Returns whether a system has something of its own for a method, on this machine."""
     if system == "trl-precomputed":
         return method in ("dpo", "kto")
     if system == "trl-liger":

@@ -31,7 +31,7 @@ import mmalign
 from mmalign import EncodedResponse, LoRAParameters, Model, Record
 from mmalign.config.run_config import RunConfig
 from mmalign.monitoring.metrics_log import read_metrics
-from mmalign.networks.completion import Networks
+from mmalign.networks.augmentation import Networks
 from mmalign_diffusion.config import FamilyComponent
 from mmalign_diffusion.modality import Diffusion
 from mmalign_diffusion.testing_pipelines import build_tiny_pipeline
@@ -148,7 +148,7 @@ def _encode(modality: Diffusion, model: Model, pairs: Path) -> list[EncodedRespo
     for media in (media for row in rows for media in row["media"]):
         media["uri"] = str(pairs.parent / media["uri"])
     encoded = [one for row in rows for one in modality.encode(Record.model_validate(row))]
-    return modality.complete(Networks(torch.device("cpu"), nullcontext, {}), encoded)[0]
+    return modality.augment(Networks(torch.device("cpu"), nullcontext, {}), encoded)[0]
 
 
 def _time(way: Callable[[], Any]) -> float:

@@ -46,7 +46,7 @@ def _describe(rows: Sequence[Row]) -> str:
 
 
 def write_page(page: Path, table: str) -> bool:
-    """Replaces what is between the markers; tells whether the page has them."""
+    """Replaces what is between the markers; returns whether the page has them."""
     before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

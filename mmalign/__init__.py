@@ -58,7 +58,21 @@ if TYPE_CHECKING:
     from mmalign.contract.values import Rollout as Rollout
     from mmalign.contract.values import Sample as Sample
     from mmalign.contract.values import Vocabulary as Vocabulary
-    from mmalign.data.arrow import record_schema as record_schema
+    from mmalign.data.chat_messages import message_from_chat as message_from_chat
+    from mmalign.data.chat_messages import read_template_arguments as read_template_arguments
+    from mmalign.data.chat_messages import read_tools as read_tools
+    from mmalign.data.json_text import dump_json as dump_json
+    from mmalign.data.json_text import parse_json as parse_json
+    from mmalign.data.records import Label as Label
+    from mmalign.data.records import Media as Media
+    from mmalign.data.records import Message as Message
+    from mmalign.data.records import Node as Node
+    from mmalign.data.records import Note as Note
+    from mmalign.data.records import Part as Part
+    from mmalign.data.records import Record as Record
+    from mmalign.data.records import Response as Response
+    from mmalign.data.records import Score as Score
+    from mmalign.data.records import Variant as Variant
     from mmalign.errors import CheckpointError as CheckpointError
     from mmalign.errors import ConfigError as ConfigError
     from mmalign.errors import DataError as DataError
@@ -91,24 +105,10 @@ if TYPE_CHECKING:
     from mmalign.networks.adapters import LoRAParameters as LoRAParameters
     from mmalign.networks.adapters import add_lora as add_lora
     from mmalign.quiet import quiet_loading as quiet_loading
-    from mmalign.records.chat_messages import message_from_chat as message_from_chat
-    from mmalign.records.chat_messages import read_template_arguments as read_template_arguments
-    from mmalign.records.chat_messages import read_tools as read_tools
-    from mmalign.records.json_text import dump_json as dump_json
-    from mmalign.records.json_text import parse_json as parse_json
-    from mmalign.records.record import Label as Label
-    from mmalign.records.record import Media as Media
-    from mmalign.records.record import Message as Message
-    from mmalign.records.record import Node as Node
-    from mmalign.records.record import Note as Note
-    from mmalign.records.record import Part as Part
-    from mmalign.records.record import Record as Record
-    from mmalign.records.record import Response as Response
-    from mmalign.records.record import Score as Score
-    from mmalign.records.record import Variant as Variant
     from mmalign.references.folders import cache_folder as cache_folder
     from mmalign.references.parameter_counts import remember_counts as remember_counts
     from mmalign.references.tensor_store import TensorStore as TensorStore
+    from mmalign.sources.arrow import record_schema as record_schema
     from mmalign.testing import build_tiny_text_model as build_tiny_text_model
     from mmalign.testing import try_part as try_part
     from mmalign.toolkits.language.config import LanguageParameters as LanguageParameters
@@ -134,11 +134,11 @@ _EXPORTS = {
     "contract.batch": ("Batch",),
     "compute.step_context": ("StepContext",),
     "config.run_config": ("RunConfig", "load_config"),
-    "data.arrow": ("record_schema",),
-    "records.chat_messages": ("message_from_chat", "read_template_arguments", "read_tools"),
+    "sources.arrow": ("record_schema",),
+    "data.chat_messages": ("message_from_chat", "read_template_arguments", "read_tools"),
     "contract.formats": ("FileFormat", "Layout", "RawRow", "ReadOptions"),
-    "records.json_text": ("dump_json", "parse_json"),
-    "records.record": ("Label", "Media", "Message", "Node", "Note", "Part", "Record", "Response", "Score", "Variant"),
+    "data.json_text": ("dump_json", "parse_json"),
+    "data.records": ("Label", "Media", "Message", "Node", "Note", "Part", "Record", "Response", "Score", "Variant"),
     "contract.decoding": ("Decoding",),
     "contract.engine": ("Networks", "Policy"),
     "errors": (

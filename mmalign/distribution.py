@@ -36,7 +36,7 @@ def count_and_mean(values: Tensor, sum_over_processes: SumOverProcesses) -> tupl
     return count, total / count if count else 0.0
 
 
-def take_share(items: Sequence[Item], rank: int, processes: int, where: str) -> list[Item]:
+def shard(items: Sequence[Item], rank: int, processes: int, where: str) -> list[Item]:
     """Returns the part of `items` that belongs to process `rank`.
 
     Args:
@@ -94,7 +94,7 @@ def gather_shares(items: Sequence[Item]) -> list[list[Item]]:
 
 
 def list_following(shares: Sequence[Sequence[Item]], rank: int) -> list[Item]:
-    """Lists, to every item of process `rank`, the one that came after it before `take_share` shared them out.
+    """Lists, to every item of process `rank`, the one that came after it before `shard` shared them out.
 
     The first one follows the last. Where a share has lost items, the next one that is left follows.
     """

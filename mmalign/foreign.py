@@ -113,7 +113,7 @@ def _origin(package: str) -> str:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Tells whether the engine itself acts on an error: it makes room where memory runs out."""
+    """Returns whether the engine itself acts on an error: it makes room where memory runs out."""
     if "torch" not in sys.modules:
         return isinstance(error, MemoryError)
     from mmalign.hardware import is_out_of_memory

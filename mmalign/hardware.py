@@ -56,7 +56,7 @@ def choose_precision(name: str, dtype: torch.dtype, *, adapter: bool) -> str:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Tells whether matrix products in bfloat16 run on dedicated units of `device`."""
+    """Returns whether matrix products in bfloat16 run on dedicated units of `device`."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
@@ -133,7 +133,7 @@ def _set_up(allocator: ctypes.CDLL, settings: dict[int, int]) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tells whether an allocation failed, on any device.
+    """Returns whether an allocation failed, on any device.
 
     >>> is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"))
     True

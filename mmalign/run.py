@@ -19,8 +19,7 @@ from mmalign.compute.backend import Backend
 from mmalign.config.run_config import RunConfig
 from mmalign.contract.batch import Batch
 from mmalign.contract.values import Model
-from mmalign.data.sources import Source
-from mmalign.data.stream import RecordStream
+from mmalign.data.records import Record
 from mmalign.errors import CheckpointError
 from mmalign.losses.objectives import Objective
 from mmalign.masking import mask_values
@@ -29,8 +28,9 @@ from mmalign.monitoring.learning import LearningWatch
 from mmalign.monitoring.metrics_log import MetricsLog
 from mmalign.networks.policy import Policy
 from mmalign.planning.assembly import Assembly
-from mmalign.records.record import Record
 from mmalign.references.reference import MovingReference
+from mmalign.sources.source import Source
+from mmalign.sources.stream import RecordStream
 
 logger = logging.getLogger(__name__)
 

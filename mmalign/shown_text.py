@@ -63,7 +63,7 @@ def _picture(match: re.Match[str]) -> str:
 
 
 def _joins(text: str, place: int) -> bool:
-    """Tells whether a joiner stands between two letters, marks or symbols that it shapes: none of them Latin."""
+    """Returns whether a joiner stands between two letters, marks or symbols that it shapes: none of them Latin."""
     if not 0 < place < len(text) - 1:
         return False
     return all(_is_shaped(text[near]) for near in (place - 1, place + 1))

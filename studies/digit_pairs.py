@@ -20,9 +20,9 @@ from accelerate.utils import set_seed
 
 import mmalign
 from mmalign.config.data import DataConfig
-from mmalign.data.sources import open_source
-from mmalign.records.record import Media, Message, Part, Record
+from mmalign.data.records import Media, Message, Part, Record
 from mmalign.run import Run
+from mmalign.sources.source import open_source
 from mmalign.training.feedback import Sampled, sample_outputs
 
 ROOT = Path(__file__).resolve().parents[1]

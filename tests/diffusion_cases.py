@@ -10,7 +10,7 @@ import torch
 
 from mmalign import EncodedResponse, Model, Record
 from mmalign.contract.modality import Modality
-from mmalign.networks.completion import Networks, complete_responses
+from mmalign.networks.augmentation import Networks, augment_responses
 from mmalign.networks.policy import Policy, evaluation_mode
 from mmalign_diffusion.config import FamilyComponent
 from mmalign_diffusion.modality import Diffusion
@@ -29,7 +29,7 @@ def complete(
     """Encodes and completes all responses, `size` of them at a time."""
     torch.manual_seed(seed)
     encoded = [one for record in records for one in modality.encode(record)]
-    return complete_responses(modality, networks_of(modality, model), encoded, size)[0]
+    return augment_responses(modality, networks_of(modality, model), encoded, size)[0]
 
 
 def networks_of(modality: Modality, model: Model) -> Networks:

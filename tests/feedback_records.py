@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mmalign.records.record import Record
+from mmalign.data.records import Record
 
 RESPONSES = {
     "a": ("00100", "0010", "00001"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mmalign.data.format_choice import BoundLayout, Formats
-from mmalign.data.layouts import LayoutReader, LayoutWriter
-from mmalign.records.record import Record
+from mmalign.data.records import Record
+from mmalign.sources.format_choice import BoundLayout, Formats
+from mmalign.sources.layouts import LayoutReader, LayoutWriter
 
 
 def read_row(row: Mapping[str, Any], index: int = 0, layout: str | None = None) -> Record:

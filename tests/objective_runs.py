@@ -105,13 +105,13 @@ REWARDS: dict[str, dict[str, Any]] = {
 
 
 def is_online(name: str) -> bool:
-    """Tells whether an objective is trained on samples: by its needs, or by what it is added to."""
+    """Returns whether an objective is trained on samples: by its needs, or by what it is added to."""
     specs = [SPECS[one] for one in (name, PENALTIES.get(name, name))]
     return any(not ROLLOUTS.isdisjoint((*needs_of(spec), spec.over)) for spec in specs)
 
 
 def is_bound(name: str) -> bool:
-    """Tells whether an objective is for log-probs that are bounds, and for those alone."""
+    """Returns whether an objective is for log-probs that are bounds, and for those alone."""
     return SPECS[name].log_prob_kinds == ("surrogate",)
 
 

@@ -36,7 +36,7 @@ def collect(run: Run, parts: int, seed: int = 3) -> tuple[list[Any], torch.Tenso
 
 
 def wait_for_the_end_of_threads() -> bool:
-    """Tells whether no scoring thread is left before long."""
+    """Returns whether no scoring thread is left before long."""
     deadline = time.monotonic() + PATIENCE
     while any(thread.name == "mmalign-rewards" for thread in threading.enumerate()):
         if time.monotonic() > deadline:

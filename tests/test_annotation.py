@@ -18,7 +18,7 @@ from mmalign import ConfigError, DataError, Record
 from mmalign.cli.main import app
 from mmalign.config.data import DataConfig
 from mmalign.contract.forward_plan import ForwardPlan
-from mmalign.data.sources import open_source
+from mmalign.sources.source import open_source
 from mmalign.training.annotation import score_records
 
 RECORDS = [

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from mmalign.distribution import gather_shares, list_following, take_share
+from mmalign.distribution import gather_shares, list_following, shard
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 @pytest.mark.parametrize("count", [3, 4, 7])
 def test_the_following_item_is_that_of_one_process(count: int, processes: int) -> None:
     items = list(range(count))
-    shares = [take_share(items, rank, processes, "batch") for rank in range(processes)]
+    shares = [shard(items, rank, processes, "batch") for rank in range(processes)]
     following = {
         item: after
         for rank, share in enumerate(shares)

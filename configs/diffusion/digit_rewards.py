@@ -1,7 +1,7 @@
 """A plugin file for the digit recipes: three rewards, and an evaluator that compares with the start of the run.
 
 `ink` and `digit_seen` are what is optimised. `digit_judge` was trained on other digits than what `digit_seen` asks,
-so it tells whether the images stay what was asked for. `docs/plugins.md` says how such a file is written.
+so it returns whether the images stay what was asked for. `docs/plugins.md` says how such a file is written.
 """
 
 from __future__ import annotations

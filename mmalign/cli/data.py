@@ -18,8 +18,8 @@ from mmalign.terminal import output_console, write_line
 
 if TYPE_CHECKING:
     from mmalign.contract.modality import Modality
-    from mmalign.data.layouts import LayoutWriter
-    from mmalign.records.record import Record
+    from mmalign.data.records import Record
+    from mmalign.sources.layouts import LayoutWriter
 
 app = typer.Typer(help="Validate, convert and show records.", no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -61,7 +61,7 @@ def validate(  # noqa: PLR0913 - the options of the command
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
     """Read every row, count what is there, and list the bad rows, those with one fault together."""
-    from mmalign.data.faults import FaultList
+    from mmalign.sources.faults import FaultList
 
     request = _request(paths, config, form, columns, split=split, on_error=on_error)
     counts: Counter[str] = Counter({name: 0 for name in ("records", "responses", "pairs", "unary", "bad", "sources")})
@@ -96,8 +96,8 @@ def convert(  # noqa: PLR0913 - the options of the command
     view: Annotated[str | None, typer.Option(help="TRL rows of a dialogue: the agent that is trained.")] = None,
 ) -> None:
     """Rewrite data in another format; OUT is written whole or not at all, and what it cannot hold is said."""
-    from mmalign.data.format_choice import Formats
-    from mmalign.data.writing import write_rows
+    from mmalign.sources.format_choice import Formats
+    from mmalign.sources.writing import write_rows
 
     request = _request([source], None, form, columns, split=split)
     ((where, settings),) = request.iter_sources()
@@ -126,7 +126,7 @@ def show(  # noqa: PLR0913 - the options of the command
     split: SplitOption = None,
 ) -> None:
     """Show rows as the model reads them, what the loss counts in colour; without a model, their messages."""
-    from mmalign.data.show import print_record
+    from mmalign.sources.show import print_record
 
     request = _request(paths, config, form, columns, split=split, streaming=True if paths else None)
     reader, records = _open_for_show(request, modality, model)
@@ -149,8 +149,8 @@ def _open_for_show(
     request: DataRequest, modality: str | None, model: str | None
 ) -> tuple[Modality | None, Iterable[Record]]:
     """Returns what reads the records, if anything, and the records."""
-    from mmalign.data.sources import open_source
     from mmalign.planning.assembly import build_transforms
+    from mmalign.sources.source import open_source
 
     where, settings = next(request.iter_sources())
     if request.config is None:
@@ -186,8 +186,8 @@ def _build_modality(request: DataRequest, name: str, parameters: dict[str, Any],
 
 def _build_writer(to: str, view: str | None, formats: Any) -> LayoutWriter:
     from mmalign.contract.specs import LayoutSpec
-    from mmalign.data.format_choice import BoundLayout
-    from mmalign.data.layouts import LayoutWriter
+    from mmalign.sources.format_choice import BoundLayout
+    from mmalign.sources.layouts import LayoutWriter
 
     (component,) = parse_components([to], "--to") or [{"name": "mmalign"}]
     if view is not None:

@@ -14,12 +14,12 @@ from mmalign.terminal import write_line
 
 if TYPE_CHECKING:
     from mmalign.config.data import DataConfig, DataSection
-    from mmalign.data.format_choice import Formats
-    from mmalign.data.layouts import LayoutReader
-    from mmalign.data.reading import Reading
+    from mmalign.data.records import Record
     from mmalign.media.limits import MediaLevel
     from mmalign.plugins.registry import Registry
-    from mmalign.records.record import Record
+    from mmalign.sources.format_choice import Formats
+    from mmalign.sources.layouts import LayoutReader
+    from mmalign.sources.reading import Reading
 
 _OVERRIDE = re.compile(r"[a-z_]\w*(\.\w+)+=")
 
@@ -99,7 +99,7 @@ class DataRequest:
 
     def formats(self, config: DataConfig, where: str) -> Formats:
         """Returns the formats that read a source."""
-        from mmalign.data.format_choice import Formats
+        from mmalign.sources.format_choice import Formats
 
         return Formats(self.registry, config.format, where)
 
@@ -128,7 +128,7 @@ class RowCheck:
     @cached_property
     def layouts(self) -> LayoutReader:
         """What reads the rows."""
-        from mmalign.data.layouts import LayoutReader
+        from mmalign.sources.layouts import LayoutReader
 
         return LayoutReader(self.formats)
 
@@ -138,10 +138,10 @@ class RowCheck:
         Raises:
             DataError: there is no row at all, or no good one while bad ones are set aside.
         """
-        from mmalign.data.files import find_rows
-        from mmalign.data.reading import read_rows
-        from mmalign.data.sources import Quarantine
         from mmalign.media.checks import MediaCheck
+        from mmalign.sources.files import find_rows
+        from mmalign.sources.reading import read_rows
+        from mmalign.sources.source import Quarantine
 
         limits = self.request.section.media_limits
         if self.remote or (self.request.config is None and self.check_media == "header"):

@@ -14,8 +14,8 @@ from rich.progress import track
 from mmalign.cli.context import disabled_plugins
 from mmalign.cli.train import Overrides, RunOrConfig
 from mmalign.config.components import Component
+from mmalign.data.records import Record
 from mmalign.errors import ConfigError, MediaError
-from mmalign.records.record import Record
 from mmalign.terminal import message_console, output_console, show_text, write_line
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _build_collector(run: Run, text: str, count: int) -> Collector:
 
 def _read_prompts(texts: list[str], data: Path | None) -> list[Record]:
     from mmalign.config.data import DataConfig
-    from mmalign.data.sources import open_source
+    from mmalign.sources.source import open_source
 
     prompts = [Record.from_text(text, id=f"prompt-{index}") for index, text in enumerate(texts)]
     if data is not None:

@@ -27,8 +27,8 @@ def score(
 
     from mmalign import api
     from mmalign.config.data import DataConfig
-    from mmalign.data.sources import open_source
-    from mmalign.data.writing import write_records
+    from mmalign.sources.source import open_source
+    from mmalign.sources.writing import write_records
     from mmalign.training.annotation import score_records
 
     records = list(open_source(DataConfig(path=str(data)), where="--data"))

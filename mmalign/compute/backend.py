@@ -20,13 +20,13 @@ from mmalign.contract.batch import ROLLOUT_AXES, Batch, build_batch
 from mmalign.contract.forward_plan import FROZEN_OUTPUTS, Output
 from mmalign.contract.quantities import Plan, Provider
 from mmalign.contract.values import Anchor, EncodedResponse, Rollout
+from mmalign.data.records import Record
 from mmalign.distribution import SumOverProcesses
 from mmalign.errors import TrainingError
 from mmalign.losses.metrics import compute_means
 from mmalign.media.checks import MediaSkips
 from mmalign.networks.policy import name_outputs
 from mmalign.planning.companions import add_record_quantities, check_axes
-from mmalign.records.record import Record
 from mmalign.references.reference import MovingReference
 from mmalign.rewards.scorer import RewardScorer, build_samples
 
@@ -82,12 +82,12 @@ class Backend(Scoring):
     ) -> Batch:
         whole = self.assembly.whole_prompts
         batch = build_batch(records, encoded, targets_only=targets_only, whole_prompts=whole).to(self.device)
-        responses, measurements = self.complete(batch.responses)
+        responses, measurements = self.augment(batch.responses)
         return replace(batch, responses=tuple(responses), measurements=measurements)
 
     def encode_responses(self, records: Sequence[Record]) -> list[EncodedResponse]:
         """Encodes and completes the stored responses of all records, without their feedback."""
-        return self.complete([item for record in records for item in self.assembly.modality.encode(record)])[0]
+        return self.augment([item for record in records for item in self.assembly.modality.encode(record)])[0]
 
     def measurement_means(self, batch: Batch) -> dict[str, float]:
         """Averages what was measured when the batch was completed, over all processes; left out where nothing was."""

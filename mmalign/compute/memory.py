@@ -41,7 +41,9 @@ class MicroBatchSize:
     def __init__(self, value: int) -> None:
         self.value = value
 
-    def fit(self, count: int, compute: Callable[[int], Result], reset: Callable[[], object] | None = None) -> Result:
+    def run_with_retry(
+        self, count: int, compute: Callable[[int], Result], reset: Callable[[], object] | None = None
+    ) -> Result:
         """Calls `compute(size)`; again with half the size, from the same random state, while memory runs out.
 
         Args:

@@ -21,7 +21,7 @@ from typing import cast
 from mmalign.compute.backend import Backend
 from mmalign.contract.components import Collector
 from mmalign.contract.values import Rollout
-from mmalign.records.record import Record
+from mmalign.data.records import Record
 from mmalign.rewards.scorer import Scoring, build_samples
 
 

@@ -19,11 +19,11 @@ from mmalign.compute.passes import cut_rows, score_responses
 from mmalign.contract.batch import Batch
 from mmalign.contract.forward_plan import Output
 from mmalign.contract.values import EncodedResponse, Generated
+from mmalign.data.records import Record
 from mmalign.errors import TrainingError
-from mmalign.networks.completion import Networks, complete_responses, evaluated
+from mmalign.networks.augmentation import Networks, augment_responses, evaluated
 from mmalign.networks.policy import Policy, evaluation_mode
 from mmalign.planning.assembly import Assembly
-from mmalign.records.record import Record
 from mmalign.references.reference import FrozenModel, MovingReference, Reference
 from mmalign.references.reference_cache import ReferenceCache
 
@@ -59,13 +59,13 @@ class Scoring:
     teachers: Mapping[str, FrozenModel] = field(default_factory=dict)
     teacher_caches: Mapping[str, ReferenceCache] = field(default_factory=dict)
 
-    def complete(self, responses: Sequence[EncodedResponse]) -> tuple[list[EncodedResponse], dict[str, Tensor]]:
+    def augment(self, responses: Sequence[EncodedResponse]) -> tuple[list[EncodedResponse], dict[str, Tensor]]:
         """Adds to encoded responses what only networks can tell, and returns measurements [N]; see `Modality`."""
         anchors = {name: one.active for name, one in self.anchors.items()}
         current = {"policy": partial(evaluated, self.unwrapped)}
         networks = Networks(self.device, self.autocast, current | anchors)
-        return self.micro_batch_size.fit(
-            len(responses), lambda size: complete_responses(self.assembly.modality, networks, responses, size)
+        return self.micro_batch_size.run_with_retry(
+            len(responses), lambda size: augment_responses(self.assembly.modality, networks, responses, size)
         )
 
     def reference_logps(self, batch: Batch) -> Tensor:
@@ -145,7 +145,7 @@ class Scoring:
         missing = [one.encoded for group in groups for one in group if one.behaviour_logps is None]
         if not missing:
             return [list(group) for group in groups]
-        missing, _ = self.complete(missing)
+        missing, _ = self.augment(missing)
         with self._at_sampling_temperature():
             sampler = network != "policy"
             logps = self.score_with_reference(missing, stored=False) if sampler else self.policy_logps(missing)
@@ -155,7 +155,7 @@ class Scoring:
         ]
 
     def generate_by_policy(self, records: Sequence[Record], count: int) -> list[list[Generated]]:
-        """Samples as `sample` does, but surely with the policy as it now is: for measuring it."""
+        """Samples as `sample` does, but surely with the current policy: for measuring it."""
         if self.assembly.engine.follows_policy:
             return self.sample(records, count)
         return self._sample(self.assembly.modality.generate, records, count)
@@ -178,7 +178,7 @@ class Scoring:
     ) -> Tensor:
         budget = self.assembly.config.train.micro_batch_tokens
         cut = cut or partial(cut_rows, responses)
-        return self.micro_batch_size.fit(
+        return self.micro_batch_size.run_with_retry(
             len(responses), lambda size: score_responses(network, responses, cut(size, budget), output)
         )
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from mmalign.contract.batch import Batch
+from mmalign.data.records import Record
 from mmalign.distribution import count_and_mean, gather_shares, list_following
 from mmalign.errors import DataError
 from mmalign.losses.reductions import masked_sum
-from mmalign.records.record import Record
 
 if TYPE_CHECKING:
     from mmalign.contract.engine import Backend

@@ -31,7 +31,7 @@ class Component(BaseModel):
         return dict(self.model_extra or {})
 
 
-def place(key: str, index: int, components: Sequence[Component]) -> str:
+def key_path(key: str, index: int, components: Sequence[Component]) -> str:
     """The key path of a component; the only one of its list may stand in the file without a list."""
     return key if len(components) == 1 else f"{key}[{index}]"
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mmalign.contract.values import EncodedResponse
-from mmalign.records.record import Label, Record
+from mmalign.data.records import Label, Record
 
 DATA_AXES = {
     "lengths": "N",
@@ -44,7 +44,7 @@ class Batch:
         quantities: tensors on the CPU or on the model's device.
         axes: the axes of every quantity.
         whole_prompts: an objective compares all responses to a prompt, so micro-batches must not part them.
-        measurements: numbers about responses [N] for the log, NaN where there is none; see `Modality.complete`.
+        measurements: numbers about responses [N] for the log, NaN where there is none; see `Modality.augment`.
         encode: of the modality: a record to its encoded responses. There while quantities of the stage `data` are
             computed, for those that have to know where in a response something stands.
     """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mmalign.contract.engine import Backend
     from mmalign.contract.modality import Modality
     from mmalign.contract.values import Generated, Rollout, Sample
-    from mmalign.records.record import Record, Response
+    from mmalign.data.records import Record, Response
 
 
 class Reward(ABC):
@@ -97,7 +97,7 @@ class Engine(ABC):
     """Where responses are sampled: in this process, or by a server. Built with the fields of its config model.
 
     Attributes:
-        follows_policy: False if it may sample with other weights than the policy's as they now are; held-out
+        follows_policy: False if it may sample with other weights than the current policy's; held-out
             evaluation then samples in this process.
     """
 
@@ -121,7 +121,7 @@ class Engine(ABC):
         """Samples `count` responses to the prompt of each record (P lists of `count`), without gradient.
 
         Args:
-            network: the policy's network as it now is, in evaluation mode.
+            network: the current policy's network, in evaluation mode.
         """
 
 
@@ -133,7 +133,7 @@ class Collector(ABC):
 
     Attributes:
         independent_group: responses that it samples to every prompt by one call of `generate` for all prompts, if no
-            prompt has a say in another's rollout; it may then be called on parts of the prompts, and must not read
+            prompt affects another's rollout; it may then be called on parts of the prompts, and must not read
             `behaviour_logps`. None for any other way of collecting.
         network: which network is sampled: `policy`, or `reference`, whose samples are then what stored responses are
             elsewhere, not fresh ones of the policy.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from mmalign.contract.batch import Batch
     from mmalign.contract.values import EncodedResponse, Generated, Rollout
-    from mmalign.records.record import Record
+    from mmalign.data.records import Record
 
 
 class Policy(Protocol):
@@ -42,7 +42,7 @@ class Networks(Protocol):
         """Yields a network in evaluation mode, without gradient, in the precision of the run.
 
         Args:
-            name: `policy`, `reference`, or that of a teacher; it must be in `Modality.consults`.
+            name: `policy`, `reference`, or that of a teacher; it must be in `Modality.required_networks`.
 
         Raises:
             PluginError: the run has no such network.

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, ClassVar, Protocol, TypeAlias
 
+from mmalign.data.json_text import readable
+from mmalign.data.records import Record
 from mmalign.errors import DataError
-from mmalign.records.json_text import readable
-from mmalign.records.record import Record
 
 Row: TypeAlias = Mapping[str, Any]
 """The columns of a row by name; plain data, as JSON or Arrow has them."""
@@ -135,7 +135,7 @@ class Layout(ABC):
 
     Attributes:
         holds: what `write` keeps of a record beside roles and texts of prompt and responses: dotted names of fields as
-            `mmalign.data.layouts.find_fields` gives them. What a record has beyond these is counted and said.
+            `mmalign.sources.layouts.find_fields` gives them. What a record has beyond these is counted and said.
     """
 
     holds: ClassVar[frozenset[str]] = frozenset()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mmalign.contract.engine import Networks, Policy
     from mmalign.contract.forward_plan import ForwardPlan
     from mmalign.contract.values import Anchor, EncodedResponse, Generated, Model, Vocabulary
-    from mmalign.records.record import Record, Response
+    from mmalign.data.records import Record, Response
 
 
 class Modality(ABC):
@@ -35,20 +35,20 @@ class Modality(ABC):
         adapter: True if `load` freezes the network and trains an adapter on it; switching that off (with the network's
             `disable_adapter()` context) gives the reference. Without an adapter the reference is a frozen copy.
         adapter_parameters: names of the parameters that shape the adapter only; with it off they change nothing.
-        consults: the networks that `complete` asks for: `policy`, `reference`, teachers by name.
-        redraws: True if encoding a response twice gives two different results, e.g. another noise; what is computed of
-            it is then not kept for the next visit.
-        skips_weights: True if a pass may leave out weights that are trained, as where no prompt of a batch has an
-            image. Several processes then find out which, which takes time.
+        required_networks: the networks that `augment` calls: `policy`, `reference`, teachers by name.
+        stochastic_encoding: True if encoding a response twice gives two different results, e.g. another noise; what is
+            computed of it is then not cached for the next visit.
+        has_unused_parameters: True if a pass may leave out weights that are trained, as where no prompt of a batch has
+            an image. Several processes then find out which, which takes time.
     """
 
     adapter_parameters: ClassVar[frozenset[str]] = frozenset()
     temperature: float = 1.0
     media_limits: MediaLimits = DEFAULT_LIMITS
     adapter: bool = False
-    consults: frozenset[str] = frozenset()
-    redraws: bool = False
-    skips_weights: bool = False
+    required_networks: frozenset[str] = frozenset()
+    stochastic_encoding: bool = False
+    has_unused_parameters: bool = False
 
     @abstractmethod
     def load(self, *, device: torch.device, dtype: torch.dtype) -> Model:
@@ -120,7 +120,7 @@ class Modality(ABC):
         output = self.decode(record, response)
         return describe_output(output) or str(output)
 
-    def complete(
+    def augment(
         self, networks: Networks, responses: Sequence[EncodedResponse]
     ) -> tuple[list[EncodedResponse], dict[str, Tensor]]:
         """Adds to encoded responses what only networks can tell, e.g. latents, without gradient.

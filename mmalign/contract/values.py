@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mmalign.records.record import Record, Response
+    from mmalign.data.records import Record, Response
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Generated:
         behaviour_logps: [T], log-prob of every step under the distribution it was sampled from, float32, CPU; None
             where the engine could not tell, until the backend has filled them in.
         finished: False when the step limit cut the response off.
-        rescored: True if the engine could not tell, so the policy as it now is computed `behaviour_logps`.
+        rescored: True if the engine could not tell, so the current policy computed `behaviour_logps`.
         output: what rewards and people see, e.g. a PIL image; None where `Modality.decode` tells it from `response`.
     """
 

@@ -1,1 +1,1 @@
-"""Records: what they are, where they come from, and in which order they are read."""
+"""What a record is: its schema, its checks, reading and writing it as JSON."""

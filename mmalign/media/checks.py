@@ -12,12 +12,12 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from mmalign.data.records import Media, Record
 from mmalign.errors import DataError, MediaError
 from mmalign.media.fetching import is_web_address, show_uri
 from mmalign.media.images import open_image, read_header
 from mmalign.media.limits import DEFAULT_LIMITS, MediaLevel, MediaLimits
 from mmalign.media.sounds import decode_sound, read_sound_header
-from mmalign.records.record import Media, Record
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)

@@ -6,10 +6,10 @@ import base64
 import mimetypes
 from pathlib import Path
 
+from mmalign.data.records import Media, Record
 from mmalign.errors import MediaError
 from mmalign.media.fetching import has_scheme, read_bytes
 from mmalign.media.limits import DEFAULT_LIMITS, MediaLimits
-from mmalign.records.record import Media, Record
 
 
 def embed_media(record: Record, folder: Path, limits: MediaLimits = DEFAULT_LIMITS) -> Record:

@@ -18,8 +18,8 @@ from mmalign.errors import MediaError
 from mmalign.media.web import fetch
 
 if TYPE_CHECKING:
+    from mmalign.data.record_rows import Media
     from mmalign.media.limits import MediaLimits
-    from mmalign.records.rows import Media
 
 _SHOWN = 40  # characters of a long URI that a message quotes
 _LISTED = 10_000  # files of a folder that are looked through for a similar name
@@ -58,12 +58,12 @@ def open_bytes(media: Media, limits: MediaLimits) -> IO[bytes]:
 
 
 def has_scheme(uri: str) -> bool:
-    """Tells whether a URI is neither a path nor a `data:` URI."""
+    """Returns whether a URI is neither a path nor a `data:` URI."""
     return "://" in uri and not uri.startswith("data:")
 
 
 def is_web_address(uri: str) -> bool:
-    """Tells whether a URI is of http or https."""
+    """Returns whether a URI is of http or https."""
     return uri.partition("://")[0].lower() in _WEB
 
 

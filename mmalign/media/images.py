@@ -23,7 +23,7 @@ from mmalign.media.limits import DEFAULT_LIMITS, LARGEST_PIXELS, MediaLimits
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from mmalign.records.rows import Media
+    from mmalign.data.record_rows import Media
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP")
 """What is read. Pillow knows more, some by running other programs."""
@@ -98,7 +98,7 @@ def read_header(media: Media, *, where: str, limits: MediaLimits = DEFAULT_LIMIT
 
 
 def is_image(value: Any) -> bool:
-    """Tells whether something is a PIL image, without importing Pillow."""
+    """Returns whether something is a PIL image, without importing Pillow."""
     pillow = sys.modules.get("PIL.Image")
     return pillow is not None and isinstance(value, pillow.Image)
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from mmalign.data.record_rows import Media, MediaType
 from mmalign.errors import DataError
 from mmalign.media.images import is_image
 from mmalign.media.sounds import Sound
-from mmalign.records.rows import Media, MediaType
 
 if TYPE_CHECKING:
     from collections.abc import Callable

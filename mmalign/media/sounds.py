@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from mmalign.records.rows import Media
+    from mmalign.data.record_rows import Media
 
     Samples = NDArray[np.float32]
 

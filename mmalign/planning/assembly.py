@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from mmalign.config.components import Component, RewardComponent, place
+from mmalign.config.components import Component, RewardComponent, key_path
 from mmalign.config.run_config import RunConfig
 from mmalign.contract.binding import read_binding
 from mmalign.contract.components import Collector, Engine, Evaluator, Reward, Transform
@@ -168,7 +168,7 @@ def load_registry_for(config: Mapping[str, Any], disabled: Sequence[str] = ()) -
 def _bind_objectives(builder: Builder, config: RunConfig) -> tuple[Objective, ...]:
     bound = []
     for index, component in enumerate(config.objective):
-        where = place("objective", index, config.objective)
+        where = key_path("objective", index, config.objective)
         spec, parameters = builder.bind("objective", component, where)
         spec = cast(ObjectiveSpec, spec)
         plugin = builder.plugin_of("objective", component)
@@ -192,7 +192,7 @@ def _bind_advantage(builder: Builder, config: RunConfig) -> BoundAdvantage | Non
 
 def _build_scorer(builder: Builder, config: RunConfig) -> RewardScorer | None:
     rewards = [
-        _build_reward(builder, component, place("rewards", index, config.rewards))
+        _build_reward(builder, component, key_path("rewards", index, config.rewards))
         for index, component in enumerate(config.rewards)
     ]
     _check_labels(builder, rewards)
@@ -224,7 +224,7 @@ def _check_labels(builder: Builder, rewards: Sequence[BoundReward]) -> None:
     taken: dict[str, str] = {}
     for index, bound in enumerate(rewards):
         label = bound.component.label
-        where = place("rewards", index, [one.component for one in rewards])
+        where = key_path("rewards", index, [one.component for one in rewards])
         if label is not None and not _LABEL.fullmatch(str(label)):
             expected = "expected letters, digits, _, - and ., beginning with a letter"
             raise ConfigError(f"{builder.prefix}{where}.label: got {label!r}; {expected}")
@@ -257,7 +257,7 @@ def _build_teachers(builder: Builder, config: RunConfig, modality: Modality, pla
     for name, own in config.teachers.items():
         where = f"teachers.{name}"
         key = builder.prefix + where
-        if not plan.needs_anchor(name) and name not in modality.consults:
+        if not plan.needs_anchor(name) and name not in modality.required_networks:
             raise ConfigError(f"{key}: nothing in this run needs a quantity of {name!r}; drop it")
         if trained := sorted(own.keys() & modality.adapter_parameters):
             raise ConfigError(f"{key}.{trained[0]}: a teacher is frozen and trains no adapter; drop it")
@@ -275,6 +275,6 @@ def _build_teachers(builder: Builder, config: RunConfig, modality: Modality, pla
 def _build_evaluators(builder: Builder, components: Sequence[Component]) -> dict[str, Evaluator]:
     names = distinct_names([component.name for component in components])
     return {
-        name: builder.build("evaluator", component, place("evaluation.evaluators", index, components))
+        name: builder.build("evaluator", component, key_path("evaluation.evaluators", index, components))
         for index, (name, component) in enumerate(zip(names, components, strict=True))
     }

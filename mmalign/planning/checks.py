@@ -65,7 +65,7 @@ def check_prompts(config: RunConfig, plan: Plan, prefix: str) -> None:
 
 def check_consulted(config: RunConfig, modality: Modality, prefix: str) -> None:
     """A network that the modality asks for must be there."""
-    for name in sorted(modality.consults - {"policy", "reference"} - config.teachers.keys()):
+    for name in sorted(modality.required_networks - {"policy", "reference"} - config.teachers.keys()):
         raise ConfigError(
             f"{prefix}teachers.{name}: missing; modality {config.modality.name!r} asks for a network of that name"
             f"{suggest(name, ('policy', 'reference', *config.teachers))}"
@@ -73,7 +73,7 @@ def check_consulted(config: RunConfig, modality: Modality, prefix: str) -> None:
 
 
 def keeps_stored(config: RunConfig, registry: Registry) -> bool:
-    """Tells whether the collector keeps the responses of the data beside those it samples."""
+    """Returns whether the collector keeps the responses of the data beside those it samples."""
     collector = config.collector
     return collector is not None and registry.find("collector", collector.name, "collector.name").spec.stored
 
@@ -100,7 +100,7 @@ def check_sampled_network(assembly: Assembly, prefix: str) -> None:
 def check_reference(config: RunConfig, plan: Plan, modality: Modality, prefix: str) -> None:
     """A reference that moves is of use only where something is compared with it."""
     strategy = config.reference.strategy
-    asked = plan.needs_reference or "reference" in modality.consults or bool(config.evaluation.evaluators)
+    asked = plan.needs_reference or "reference" in modality.required_networks or bool(config.evaluation.evaluators)
     if strategy != "auto" and not asked:
         raise ConfigError(f"{prefix}reference.strategy: {strategy!r}, but no objective compares with a reference")
 

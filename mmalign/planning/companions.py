@@ -26,8 +26,8 @@ from torch.nn.functional import pad
 from mmalign.contract.batch import Batch
 from mmalign.contract.quantities import Plan, Provider
 from mmalign.contract.values import EncodedResponse
+from mmalign.data.records import Record
 from mmalign.errors import PluginError
-from mmalign.records.record import Record
 
 Encode = Callable[[Record], Sequence[EncodedResponse]]
 

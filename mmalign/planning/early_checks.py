@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmalign.config.components import Component, place
+from mmalign.config.components import Component, key_path
 from mmalign.config.declared_keys import declared_keys, imports_heavy
 from mmalign.config.reading import Overrides
 from mmalign.config.run_config import COMPONENT_KINDS, RunConfig, load_config
@@ -67,4 +67,4 @@ def iter_components(config: RunConfig) -> Iterator[tuple[str, Component, str]]:
         components = found if isinstance(found, (list, tuple)) else () if found is None else (found,)
         for index, component in enumerate(components):
             known = component if isinstance(component, Component) else Component.model_validate(component)
-            yield kind, known, f"{path}[{index}]" if kind == "transform" else place(path, index, components)
+            yield kind, known, f"{path}[{index}]" if kind == "transform" else key_path(path, index, components)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from mmalign.config.components import Component, place
+from mmalign.config.components import Component, key_path
 from mmalign.config.run_config import RunConfig
 from mmalign.config.validation import validate_parameters
 from mmalign.contract.binding import check_keywords, needs_of, owner_of, read_keywords
@@ -142,7 +142,7 @@ def _bind_quantities(builder: Builder, config: RunConfig, plan: Plan) -> Plan:
     """Gives the planned quantities of plugins their parameters."""
     bound: dict[str, Mapping[str, Any]] = {}
     for index, component in enumerate(config.quantities):
-        where = place("quantities", index, config.quantities)
+        where = key_path("quantities", index, config.quantities)
         spec, parameters = builder.bind("quantity", component, where)
         if spec.name not in plan:
             prefix = f"{builder.source}: " if builder.source else ""

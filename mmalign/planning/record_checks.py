@@ -9,9 +9,9 @@ from contextlib import contextmanager
 import numpy
 import torch
 
+from mmalign.data.records import Record
 from mmalign.errors import MediaError
 from mmalign.planning.assembly import Assembly
-from mmalign.records.record import Record
 
 
 class RecordCheck:

@@ -1,4 +1,4 @@
-"""A reference that is drawn anew for every round among earlier moments of the policy."""
+"""A reference that is resampled for every round among earlier moments of the policy."""
 
 from __future__ import annotations
 

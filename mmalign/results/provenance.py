@@ -10,10 +10,10 @@ from typing import Any
 
 from accelerate.utils import gather_object
 
+from mmalign.data.records import Record
 from mmalign.errors import PluginError
 from mmalign.masking import mask_values
 from mmalign.plugins.loading import provenance
-from mmalign.records.record import Record
 from mmalign.results.writing import replace_text
 from mmalign.run import Run
 from mmalign.versions import installed_versions

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmalign.data.records import Media, Record
 from mmalign.media.contact_sheet import ContactSheet, save_png
 from mmalign.media.images import open_image
-from mmalign.records.record import Media, Record
 from mmalign.run import Run
 
 if TYPE_CHECKING:

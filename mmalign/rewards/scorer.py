@@ -22,8 +22,8 @@ from torch import Tensor
 from mmalign.config.components import CompositionConfig, RewardComponent
 from mmalign.contract.components import Reward
 from mmalign.contract.values import Generated, Rollout, Sample
+from mmalign.data.records import Record, Response
 from mmalign.names import distinct_names
-from mmalign.records.record import Record, Response
 from mmalign.rewards.composition import Composition
 from mmalign.rewards.failures import FailureCount, Outcome, Scores
 from mmalign.rewards.global_state import preserved_state

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from mmalign.compute.backend import Backend
 from mmalign.contract.quantities import Provider
+from mmalign.data.records import Record, Score
 from mmalign.errors import ConfigError, DataError, suggest
 from mmalign.networks.policy import Policy, evaluation_mode
 from mmalign.planning.assembly import Assembly
-from mmalign.records.record import Record, Score
 
 logger = logging.getLogger(__name__)
 

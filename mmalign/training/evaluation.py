@@ -11,13 +11,13 @@ from torch import Tensor
 
 from mmalign.contract.batch import Batch
 from mmalign.contract.components import EvaluationContext
-from mmalign.distribution import take_share
+from mmalign.data.records import Record, Response
+from mmalign.distribution import shard
 from mmalign.losses.metrics import MetricSums
 from mmalign.losses.objectives import Objective
 from mmalign.losses.weighting import weighted_loss
 from mmalign.monitoring.sentinels import describe_elements
 from mmalign.networks.policy import evaluation_mode
-from mmalign.records.record import Record, Response
 from mmalign.results.sample_grids import write_grid
 from mmalign.run import Run
 
@@ -76,7 +76,7 @@ def _measure_objectives(run: Run) -> dict[str, float]:
         covered = [(objective, total) for objective, total in totals if total[0]]
         metrics = backend.measurement_means(batch)
         if covered:
-            sums = backend.micro_batch_size.fit(
+            sums = backend.micro_batch_size.run_with_retry(
                 len(batch), lambda size: _add_metrics(run, batch.micro_batches(size), covered)
             )
             metrics = sums.compute(backend.sum_over_processes) | metrics
@@ -109,9 +109,9 @@ def _tell_uncovered(run: Run, objectives: Sequence[Objective]) -> None:
 
 def _held_out_batch(run: Run) -> Batch:
     """Prepares the held-out batch, once unless trained weights or a reference that moves have a say in it."""
-    if run.held_out_batch is None or run.backend.reference_moves or "policy" in run.assembly.modality.consults:
+    if run.held_out_batch is None or run.backend.reference_moves or "policy" in run.assembly.modality.required_networks:
         processes, rank = run.accelerator.num_processes, run.accelerator.process_index
-        records = take_share(run.held_out, rank, processes, "data.eval")
+        records = shard(run.held_out, rank, processes, "data.eval")
         run.held_out_batch = run.backend.prepare(run.backend.encode(records, skips=run.skips["eval"]))
     return run.held_out_batch
 

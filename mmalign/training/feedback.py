@@ -12,8 +12,8 @@ import torch
 
 from mmalign.contract.components import Collector
 from mmalign.contract.values import Rollout
+from mmalign.data.records import Label, Record, Response, Score
 from mmalign.media.outputs import output_bytes
-from mmalign.records.record import Label, Record, Response, Score
 from mmalign.rewards.scorer import decode_generated
 from mmalign.run import Run
 

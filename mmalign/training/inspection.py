@@ -10,7 +10,7 @@ import torch
 
 from mmalign.contract.batch import build_batch
 from mmalign.contract.values import EncodedResponse
-from mmalign.data.sources import Source
+from mmalign.data.records import Record
 from mmalign.errors import DataError
 from mmalign.hardware import choose_dtype, find_device
 from mmalign.losses.objectives import Objective
@@ -18,8 +18,8 @@ from mmalign.media.checks import MediaSkips
 from mmalign.monitoring.sentinels import check_covered
 from mmalign.planning.assembly import Assembly
 from mmalign.planning.companions import add_record_quantities
-from mmalign.records.record import Record
 from mmalign.results.output_checks import check_disk, check_outputs
+from mmalign.sources.source import Source
 from mmalign.training.startup import build_skips, check_machine, check_models, count_steps, open_data
 from mmalign.trial.modality import check_announced, is_tried, try_modality
 from mmalign.trial.objectives import try_methods

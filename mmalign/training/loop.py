@@ -155,7 +155,7 @@ def accumulate_gradients(run: Run, batch: Batch, *, fresh: bool = False) -> Metr
         varying = run.assembly.varying
         fixed = [pair for pair in zip(run.objectives, totals, strict=True) if pair[0].spec.over not in varying]
         check_covered([one for one, _ in fixed], [total for _, total in fixed], batch)
-    return run.backend.micro_batch_size.fit(
+    return run.backend.micro_batch_size.run_with_retry(
         len(batch),
         lambda size: _add_gradients(
             run, batch.micro_batches(size, run.config.train.micro_batch_tokens), totals, fresh=fresh
@@ -198,5 +198,5 @@ def _clip(run: Run) -> float:
 
 
 def _passed(before: int, run: Run, every: int) -> bool:
-    """Tells whether a round, which may hold several steps, passed a multiple of `every`; the end has its own turn."""
+    """Returns whether a round, which may hold several steps, passed a multiple of `every`; the end has its own turn."""
     return every > 0 and run.step // every > before // every and not run.finished

@@ -17,11 +17,11 @@ from torch import Tensor
 from mmalign.compute.overlap import collect_in_parts
 from mmalign.contract.batch import Batch
 from mmalign.contract.components import Collector
-from mmalign.distribution import take_share
+from mmalign.data.records import Record
+from mmalign.distribution import shard
 from mmalign.errors import DataError
 from mmalign.losses.metrics import compute_means
 from mmalign.monitoring.sentinels import flat_groups
-from mmalign.records.record import Record
 from mmalign.rewards.scorer import Scoring
 from mmalign.run import Run
 
@@ -136,4 +136,4 @@ def _round_seed(run: Run) -> int:
 
 def _next_records(run: Run, count: int) -> list[Record]:
     records = run.stream.take(count)
-    return take_share(records, run.accelerator.process_index, run.accelerator.num_processes, "train.batch_size")
+    return shard(records, run.accelerator.process_index, run.accelerator.num_processes, "train.batch_size")

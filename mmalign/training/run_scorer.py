@@ -17,11 +17,11 @@ import torch
 
 from mmalign.compute.backend import Backend
 from mmalign.compute.memory import MicroBatchSize
+from mmalign.data.records import Record
 from mmalign.errors import CheckpointError, ConfigError
 from mmalign.hardware import choose_dtype, choose_precision, find_device
 from mmalign.networks.policy import Policy
 from mmalign.planning.assembly import Assembly
-from mmalign.records.record import Record
 from mmalign.results.checkpoint import find_latest, load_checkpoint
 from mmalign.results.run_folder import CHECKPOINTS, CONFIG
 from mmalign.training.annotation import score_records

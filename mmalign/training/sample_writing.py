@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mmalign.data.records import Media, Part, Record, Response
 from mmalign.errors import DataError
 from mmalign.media.fetching import has_scheme
 from mmalign.media.outputs import OutputFile, encode_output, is_text
-from mmalign.records.record import Media, Part, Record, Response
 from mmalign.training.feedback import Sampled
 
 _LONGEST = 60  # characters of a record's id in a file name

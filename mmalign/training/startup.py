@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from math import ceil
 from pathlib import Path
 from typing import Any, cast
@@ -18,9 +18,6 @@ from mmalign.compute.memory import MicroBatchSize
 from mmalign.config.run_config import RunConfig
 from mmalign.contract.modality import Modality
 from mmalign.contract.values import Model
-from mmalign.data.reading import CheckMedia
-from mmalign.data.sources import Source, open_source
-from mmalign.data.stream import RecordStream
 from mmalign.errors import ConfigError
 from mmalign.hardware import choose_dtype, choose_precision, find_device
 from mmalign.media.checks import MediaCheck, MediaSkips, repeat_choice
@@ -44,6 +41,9 @@ from mmalign.references.reference import (
 from mmalign.references.reference_cache import ReferenceCache
 from mmalign.references.teachers import check_vocabularies, load_teachers
 from mmalign.run import Run
+from mmalign.sources.reading import CheckMedia
+from mmalign.sources.source import Source, open_source
+from mmalign.sources.stream import RecordStream
 from mmalign.training.optimisation import build_optimiser
 
 
@@ -72,17 +72,9 @@ def build_run(
     accelerator = _build_accelerator(assembly, dtype, output)
     _check_shares(config, accelerator.num_processes)
     set_seed(config.train.seed)
-    nothing = Source("", "", lambda source: iter(()))
-    source = open_data(assembly, "train", left_out) if training else nothing
+    source = open_data(assembly, "train", left_out) if training else Source("", "", lambda source: iter(()))
     held_out = open_data(assembly, "eval", left_out) if config.data.eval else nothing
-    model = _load_model(assembly, accelerator.device, dtype)
-    heads = [name for name in ("scores", "values") if name in assembly.plan.forward.outputs]
-    policy = Policy(assembly.modality, model, heads, assembly.plan.trained).to(accelerator.device)
-    if not assembly.plan.forward:
-        # Only heads are trained; wrappers for several processes refuse parameters that no pass uses.
-        policy.network.requires_grad_(False)
-    if assembly.modality.adapter and accelerator.mixed_precision != "no":
-        leave_casts_to_autocast(policy)
+    model, policy = _load_policy(assembly, accelerator, dtype)
     # A frozen copy must be taken before the network is wrapped or trained.
     reference = _build_reference(assembly, policy, accelerator)
     teachers = load_teachers(assembly, accelerator.device, dtype, accelerator.autocast)
@@ -95,21 +87,7 @@ def build_run(
         model=model,
         policy=policy,
         optimiser=prepared,
-        backend=Backend(
-            assembly=assembly,
-            policy=wrapped,
-            unwrapped=policy,
-            reference=reference,
-            device=accelerator.device,
-            autocast=accelerator.autocast,
-            micro_batch_size=MicroBatchSize(config.train.micro_batch_size),
-            sum_over_processes=lambda value: cast(Tensor, accelerator.reduce(value, "sum")),
-            reference_cache=_build_cache(assembly, assembly.modality, reference, accelerator),
-            teachers=teachers,
-            teacher_caches=_build_teacher_caches(assembly, teachers, accelerator),
-            process_index=accelerator.process_index,
-            processes=accelerator.num_processes,
-        ),
+        backend=_build_backend(assembly, accelerator, wrapped, policy, reference, teachers),
         stream=RecordStream(source, shuffle=config.data.train.shuffle, seed=config.train.seed),
         source=source,
         held_out=tuple(held_out),
@@ -118,6 +96,43 @@ def build_run(
         total_steps=count_steps(config, source) if training else 0,
         left_out={"train": source.left_out, "eval": held_out.left_out},
         skips=build_skips(config),
+    )
+
+
+def _load_policy(assembly: Assembly, accelerator: Accelerator, dtype: torch.dtype) -> tuple[Model, Policy]:
+    model = _load_model(assembly, accelerator.device, dtype)
+    heads = [name for name in ("scores", "values") if name in assembly.plan.forward.outputs]
+    policy = Policy(assembly.modality, model, heads, assembly.plan.trained).to(accelerator.device)
+    if not assembly.plan.forward:
+        # Only heads are trained; wrappers for several processes refuse parameters that no pass uses.
+        policy.network.requires_grad_(False)
+    if assembly.modality.adapter and accelerator.mixed_precision != "no":
+        leave_casts_to_autocast(policy)
+    return model, policy
+
+
+def _build_backend(
+    assembly: Assembly,
+    accelerator: Accelerator,
+    wrapped: Callable[..., dict[str, Tensor]],
+    policy: Policy,
+    reference: Reference | None,
+    teachers: Mapping[str, FrozenModel],
+) -> Backend:
+    return Backend(
+        assembly=assembly,
+        policy=wrapped,
+        unwrapped=policy,
+        reference=reference,
+        device=accelerator.device,
+        autocast=accelerator.autocast,
+        micro_batch_size=MicroBatchSize(assembly.config.train.micro_batch_size),
+        sum_over_processes=lambda value: cast(Tensor, accelerator.reduce(value, "sum")),
+        reference_cache=_build_cache(assembly, assembly.modality, reference, accelerator),
+        teachers=teachers,
+        teacher_caches=_build_teacher_caches(assembly, teachers, accelerator),
+        process_index=accelerator.process_index,
+        processes=accelerator.num_processes,
     )
 
 
@@ -150,7 +165,7 @@ def _build_accelerator(assembly: Assembly, dtype: torch.dtype, output: Path) -> 
     AcceleratorState._reset_state()
     trackers = list(config.trackers) or None
     # Buffers never differ here, and a forward pass that waits for other processes would need equally many of each.
-    skips = assembly.modality.skips_weights
+    skips = assembly.modality.has_unused_parameters
     wrapper = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=skips)
     return Accelerator(mixed_precision=precision, log_with=trackers, project_dir=str(output), kwargs_handlers=[wrapper])
 
@@ -216,7 +231,11 @@ def _checkpoint_gradients(network: Any) -> None:
 
 def _build_reference(assembly: Assembly, policy: Policy, accelerator: Accelerator) -> Reference | None:
     config = assembly.config.reference
-    asked = assembly.plan.needs_reference or "reference" in assembly.modality.consults or not assembly.samples_policy
+    asked = (
+        assembly.plan.needs_reference
+        or "reference" in assembly.modality.required_networks
+        or not assembly.samples_policy
+    )
     wanted = asked or bool(assembly.evaluators)
     if config.strategy != "auto" and _is_sharded(accelerator):
         raise ConfigError(f"reference.strategy: {config.strategy!r} needs the whole weights in every process; use auto")
@@ -259,7 +278,7 @@ def _build_cache(
     `own` are the keys of a teacher that differ from those of the policy.
     """
     config = assembly.config
-    kept = config.reference.cache and not assembly.modality.redraws
+    kept = config.reference.cache and not assembly.modality.stochastic_encoding
     if not kept or not isinstance(reference, FixedReference) or _is_sharded(accelerator):
         return None
     settings = config.modality.model_dump(exclude=set(assembly.modality.adapter_parameters)) | dict(own or {})

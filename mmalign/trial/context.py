@@ -9,8 +9,8 @@ from torch import Tensor
 
 from mmalign.compute.step_context import StepContext
 from mmalign.contract.batch import Batch
+from mmalign.data.records import Record
 from mmalign.errors import MmalignError
-from mmalign.records.record import Record
 
 
 class NotTried(MmalignError):

@@ -14,7 +14,7 @@ from mmalign.contract.quantities import Plan
 from mmalign.contract.values import Anchor, EncodedResponse
 from mmalign.errors import PluginError
 from mmalign.foreign import foreign_code, name_origin
-from mmalign.networks.completion import Networks, complete_responses, evaluated
+from mmalign.networks.augmentation import Networks, augment_responses, evaluated
 from mmalign.networks.policy import Policy
 
 SMALL = 1_000_000
@@ -65,9 +65,9 @@ def try_modality(modality: Modality, plan: Plan, responses: Sequence[EncodedResp
             model = modality.load(device=device, dtype=torch.float32)
         heads = [name for name in (Output.SCORES, Output.VALUES) if name in plan.forward.outputs]
         policy = Policy(modality, model, [head.value for head in heads])
-        networks = Networks(device, nullcontext, dict.fromkeys(modality.consults, partial(evaluated, policy)))
+        networks = Networks(device, nullcontext, dict.fromkeys(modality.required_networks, partial(evaluated, policy)))
         with foreign_code(who, modality):
-            completed, _ = complete_responses(modality, networks, responses, len(responses))
+            completed, _ = augment_responses(modality, networks, responses, len(responses))
         anchors = _build_anchors(policy, plan, completed)
         policy(completed, plan.forward, anchors)
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from mmalign.contract.batch import DATA_AXES, Batch
 from mmalign.contract.quantities import DERIVED, Plan, Provider
 from mmalign.contract.values import EncodedResponse, Model
+from mmalign.data.records import Record
 from mmalign.errors import MmalignError, PluginError
 from mmalign.foreign import foreign_code, name_origin
 from mmalign.import_strings import load_object
 from mmalign.planning.plan import BoundAdvantage
-from mmalign.records.record import Record
 from mmalign.trial.context import TrialContext
 from mmalign.trial.values import LENGTHS, SIZES, TrialSizes, build_trial_batch, make_plain, make_value
 

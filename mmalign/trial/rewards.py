@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from mmalign.contract.modality import Modality
 from mmalign.contract.values import Sample
+from mmalign.data.records import Record, Response
 from mmalign.errors import MmalignError, PluginError
 from mmalign.foreign import describe_error, name_origin
-from mmalign.records.record import Record, Response
 from mmalign.rewards.global_state import preserved_state
 from mmalign.rewards.scorer import BoundReward
 from mmalign.rewards.scoring import score_each

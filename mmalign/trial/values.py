@@ -15,7 +15,7 @@ from torch import Tensor
 from mmalign.contract.batch import Batch, build_batch
 from mmalign.contract.forward_plan import Divergence
 from mmalign.contract.values import EncodedResponse
-from mmalign.records.record import Record
+from mmalign.data.records import Record
 
 LENGTHS = (4, 2, 3, 1, 4)
 SIZES = {"N": 5, "M": 3, "P": 2, "T": 4, "2": 2, "D": 240, "L": 2, "A": 2, "C": 3, "K": 2}

@@ -175,7 +175,7 @@ class DiffusionPathConfig(BaseConfig):
     window: tuple[Timestep, Timestep] | None = None
     """Only steps from the first to before the second are stochastic and trained; default all."""
     fraction: float = Field(default=1.0, gt=0, le=1)
-    """Share of those steps that is trained, drawn anew for every response."""
+    """Share of those steps that is trained, resampled for every response."""
     steps_per_pass: int | None = Field(default=None, ge=1)
     """Score so many steps of the sampler at a time and recompute them in the backward pass: less memory, more time."""
     detach_null: bool = False

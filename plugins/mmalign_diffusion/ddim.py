@@ -29,7 +29,7 @@ def ddim_step(
         timesteps: [B], their levels.
         next_timesteps: [B], the levels to go to; those of more noise are reached without any of their own.
         schedule: of the noise.
-        eta: 0 (DDIM) to 1 (DDPM), the share of the noise that is drawn anew.
+        eta: 0 (DDIM) to 1 (DDPM), the share of the noise that is resampled.
 
     Returns:
         mean [B, ...] and standard deviation [B], float64.

@@ -2,7 +2,7 @@
 
 Tensors of an encoded response: `data` (pixels or numbers as the family reads them) or `latents` (what was sampled),
 `token|NAME`, `detail|NAME`, `timesteps` [K], `seed` and `measured`; `draw` of sampled ones, from which stored ones
-beside them draw the same. `Diffusion.complete` turns them into `noisy` and `target` [K, ...], `timesteps` [K] and
+beside them draw the same. `Diffusion.augment` turns them into `noisy` and `target` [K, ...], `timesteps` [K] and
 `condition|NAME`.
 
 Shapes: K timesteps of a response.

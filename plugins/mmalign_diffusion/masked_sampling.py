@@ -50,7 +50,7 @@ def sample_masked(
         conditions: B of them, with null ones for guidance.
         start: [B, C, H, W], standard normal; a token starts from its part.
         levels: [L + 1], int64, falling; the last one is clean.
-        eta: share of the noise that is drawn anew in every step of the head.
+        eta: share of the noise that is resampled in every step of the head.
         generators: B of them; they draw the order of tokens.
 
     Returns:

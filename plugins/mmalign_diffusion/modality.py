@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mmalign import ConfigError, EncodedResponse, Generated, Networks, Record
-from mmalign_diffusion.completion import ROUND_TRIP, Completion
+from mmalign_diffusion.augmentation import ROUND_TRIP, Completion
 from mmalign_diffusion.config import Noising, Timesteps, Weight
 from mmalign_diffusion.decoding import DiffusionDecoding
 from mmalign_diffusion.denoiser import DenoiserModality, Request
@@ -55,9 +55,9 @@ class Diffusion(DenoiserModality):
             raise ConfigError("modality.drop_condition: this model has no null condition; set it to 0")
         self._check_weights()
         if self.noising.inverts:
-            self.consults = frozenset({self.noising.network})
+            self.required_networks = frozenset({self.noising.network})
         # What the policy inverts differs at every visit, whatever was drawn.
-        self.redraws = not self.timesteps.fixed or "policy" in self.consults
+        self.stochastic_encoding = not self.timesteps.fixed or "policy" in self.required_networks
 
     def _check_weights(self) -> None:
         """Raises ConfigError where a level that may be drawn has no finite weight: a run would end there."""
@@ -94,16 +94,16 @@ class Diffusion(DenoiserModality):
         draws = replace(draws, seeds=draws.seeds[len(sampled) :])
         return encode_record(self.network_family, record, draws, self.media_limits)
 
-    def complete(
+    def augment(
         self, networks: Networks, responses: Sequence[EncodedResponse]
     ) -> tuple[list[EncodedResponse], dict[str, Tensor]]:
-        """Computes latents, conditions, noisy latents and targets; see `Modality.complete`."""
+        """Computes latents, conditions, noisy latents and targets; see `Modality.augment`."""
         completed = list(responses)
         errors = torch.full((len(responses),), nan)
         completion = Completion(self.network_family, self.output_kind, self.noising, self.embed_prompts)
         waiting = [row for row, one in enumerate(responses) if "noisy" not in one.tensors]
         for rows in group_by_shape(waiting, responses):
-            own, errors[rows] = completion.complete(networks, [responses[row] for row in rows])
+            own, errors[rows] = completion.augment(networks, [responses[row] for row in rows])
             for row, one in zip(rows, own, strict=True):
                 completed[row] = one
         return completed, {ROUND_TRIP: errors} if self.noising.round_trip else {}

@@ -62,7 +62,7 @@ def sampler_step(
         x: [B, ...], latents at `levels`.
         levels: [B], int64.
         following: [B], int64, less noisy ones.
-        eta: share of the noise that is drawn anew, 0 to 1.
+        eta: share of the noise that is resampled, 0 to 1.
 
     Returns:
         mean [B, ...] and standard deviation [B].
@@ -103,7 +103,7 @@ def sample(
     Args:
         start: [B, ...], standard normal, latents at the first level.
         levels: [L + 1], int64, falling.
-        eta: share of the noise that is drawn anew in every step, 0 to 1.
+        eta: share of the noise that is resampled in every step, 0 to 1.
         generators: B of them, for that noise.
         moving: bool, to be broadcast to [B, ...]: what is denoised; the rest stays as it is. None for all.
 

@@ -135,7 +135,7 @@ class OpenAIEngine(Engine):
         return body | (logprobs if self._usable_logprobs(decoding) else {}) | dict(self.extra_body)
 
     def _usable_logprobs(self, decoding: Decoding) -> bool:
-        """Tells whether the server's log-probs are at the temperature at which the run's are."""
+        """Returns whether the server's log-probs are at the temperature at which the run's are."""
         at: float | None = {"raw": 1.0, "sampled": decoding.request_fields()["temperature"], "off": None}[self.logprobs]
         return at is not None and at == decoding.temperature
 

@@ -223,6 +223,6 @@ def read_pattern(text: str, pattern: re.Pattern[str]) -> float | RequestFailed:
 
 
 def _is_refused(answers: Sequence[Any]) -> bool:
-    """Tells whether a request was answered with an error that a schema may have caused."""
+    """Returns whether a request was answered with an error that a schema may have caused."""
     statuses = [one.status for one in answers if isinstance(one, RequestFailed)]
     return any(status is not None and status not in (401, 403, 408, 429) for status in statuses)

@@ -99,7 +99,7 @@ def _simplify(text: str) -> str:
 
 
 def _could_change(sentence: str) -> bool:
-    """Tells whether a sentence behind a score may correct it: it names a number, or a score."""
+    """Returns whether a sentence behind a score may correct it: it names a number, or a score."""
     numbers = any(one.isnumeric() for one in sentence) or _NUMBER_WORD.search(sentence)
     return bool(numbers or _MENTION.search(sentence))
 

@@ -88,7 +88,7 @@ def _cut_out(text: str, start: int, objects: Sequence[_Found]) -> str:
 
 
 def _is_open(before: str) -> bool:
-    """Tells whether an object that stands further on may be part of one that is not whole."""
+    """Returns whether an object that stands further on may be part of one that is not whole."""
     return before.count("{") > before.count("}")
 
 

@@ -31,7 +31,7 @@ class VisionLanguageModality(LanguageModality):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.skips_weights = self.train_towers
+        self.has_unused_parameters = self.train_towers
         if self.source.gguf:
             raise ConfigError("modality.model: a .gguf file holds no processor; give a folder or a hub id")
 

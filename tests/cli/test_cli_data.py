@@ -13,9 +13,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from mmalign.cli.data import app
-from mmalign.data.show import paint, print_record
+from mmalign.data.records import Record
 from mmalign.errors import ConfigError, DataError
-from mmalign.records.record import Record
+from mmalign.sources.show import paint, print_record
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "example_records.jsonl"
 

@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from mmalign import ConfigError, DataError, MediaError, Record, load_run, open_image
 from mmalign.cli.main import app
 from mmalign.config.data import DataConfig
-from mmalign.data.sources import open_source
 from mmalign.media.checks import check_media
+from mmalign.sources.source import open_source
 from mmalign.training.evaluation import measure
 from mmalign.training.feedback import Sampled, sample_outputs, sample_records
 from mmalign.training.sample_writing import write_samples

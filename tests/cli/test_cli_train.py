@@ -17,8 +17,8 @@ import pytest
 from typer.testing import CliRunner
 
 from mmalign.cli.main import app, main
+from mmalign.data.records import Record
 from mmalign.monitoring.metrics_log import read_metrics
-from mmalign.records.record import Record
 
 Build = Callable[..., dict[str, Any]]
 SAMPLE = ["generate", "{config}", "--prompt", "x", "--collector"]

@@ -15,7 +15,7 @@ from toy_plugin import Toy
 import mmalign
 from mmalign import ConfigError, EncodedResponse, PluginError, RunConfig
 from mmalign.monitoring.metrics_log import read_metrics
-from mmalign.networks.completion import Networks
+from mmalign.networks.augmentation import Networks
 
 BuildConfig = Callable[..., dict[str, Any]]
 
@@ -36,10 +36,10 @@ class Consulting(Toy):
 
     def __init__(self) -> None:
         super().__init__()
-        self.consults = frozenset({self.asked})
-        self.redraws = self.asked == "policy"
+        self.required_networks = frozenset({self.asked})
+        self.stochastic_encoding = self.asked == "policy"
 
-    def complete(
+    def augment(
         self, networks: Networks, responses: Sequence[EncodedResponse]
     ) -> tuple[list[EncodedResponse], dict[str, Tensor]]:
         assert not torch.is_grad_enabled() or not responses
@@ -102,7 +102,7 @@ def test_sampled_responses_are_completed_too(build: Callable[..., RunConfig], to
 
 
 def test_responses_that_get_lost_stop_the_run(build: Callable[..., RunConfig]) -> None:
-    with pytest.raises(PluginError, match=r"Consulting.complete changed the number of responses"):
+    with pytest.raises(PluginError, match=r"Consulting.augment changed the number of responses"):
         mmalign.train(build(drop=True))
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mmalign.compute.step_context import StepContext
+from mmalign.data.records import Record
 from mmalign.errors import DataError
-from mmalign.records.record import Record
 from mmalign.results.checkpoint import find_latest, load_checkpoint
 from mmalign.training.assembling import load_assembly
 from mmalign.training.loop import train

@@ -15,10 +15,10 @@ from pyarrow import parquet
 
 from mmalign.config.data import DataConfig
 from mmalign.contract.components import Transform
-from mmalign.data.sources import Source, open_source
+from mmalign.data.json_text import dump_json, parse_json
+from mmalign.data.records import Record
 from mmalign.errors import DataError
-from mmalign.records.json_text import dump_json, parse_json
-from mmalign.records.record import Record
+from mmalign.sources.source import Source, open_source
 
 GOOD = '{"prompt": "q", "completion": "a"}'
 

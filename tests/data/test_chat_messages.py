@@ -10,10 +10,10 @@ import pytest
 from layout_rows import read_row, write_rows_of
 
 from mmalign.config.data import DataConfig
-from mmalign.data.sources import open_source
-from mmalign.data.writing import write_records, write_rows
+from mmalign.data.records import Record
 from mmalign.errors import DataError
-from mmalign.records.record import Record
+from mmalign.sources.source import open_source
+from mmalign.sources.writing import write_records, write_rows
 
 TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "default": None}}}]
 CALL = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": {"town": "Oslo"}}}

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from mmalign.config.data import DataConfig
-from mmalign.data.sources import Source, open_source
-from mmalign.data.writing import write_rows
 from mmalign.errors import DataError
+from mmalign.sources.source import Source, open_source
+from mmalign.sources.writing import write_rows
 
 ROWS = [{"prompt": f"q{index}", "completion": f"a{index}"} for index in range(5)]
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from mmalign.data.records import Record, Response
 from mmalign.errors import DataError
-from mmalign.records.record import Record, Response
 
 EXAMPLES = (Path(__file__).parents[1] / "data" / "example_records.jsonl").read_text(encoding="utf-8").splitlines()
 
@@ -54,7 +54,7 @@ def test_record_is_frozen_and_hashable() -> None:
 
 
 def test_records_import_no_torch() -> None:
-    code = "import sys, mmalign.records.record; sys.exit('torch' in sys.modules)"
+    code = "import sys, mmalign.data.records; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -15,11 +15,11 @@ from pydantic import ValidationError
 
 from mmalign.config.data import DataConfig
 from mmalign.contract.components import Transform
-from mmalign.data.arrow import record_features, record_schema, records_to_table
-from mmalign.data.sources import Source, open_source
-from mmalign.data.writing import write_records, write_rows
+from mmalign.data.records import Record
 from mmalign.errors import ConfigError, DataError
-from mmalign.records.record import Record
+from mmalign.sources.arrow import record_features, record_schema, records_to_table
+from mmalign.sources.source import Source, open_source
+from mmalign.sources.writing import write_records, write_rows
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "example_records.jsonl"
 ROWS = [{"prompt": f"q{index}", "completion": f"a{index}"} for index in range(5)]

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from mmalign import DataError, Record
-from mmalign.data.sources import Source
-from mmalign.data.stream import RecordStream
-from mmalign.distribution import take_share
+from mmalign.distribution import shard
+from mmalign.sources.source import Source
+from mmalign.sources.stream import RecordStream
 
 
 def make_source(count: int, *, streaming: bool = False, stage: Callable[[Record], int] = lambda record: 0) -> Source:
@@ -109,10 +109,10 @@ def test_an_empty_source_is_an_error_and_not_an_endless_loop(streaming: bool) ->
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_shares_of_all_processes_are_the_whole(processes: int) -> None:
     items = list(range(7))
-    shares = [take_share(items, rank, processes, "here") for rank in range(processes)]
+    shares = [shard(items, rank, processes, "here") for rank in range(processes)]
     assert sorted(item for share in shares for item in share) == items
 
 
 def test_too_few_records_for_the_processes_are_refused() -> None:
     with pytest.raises(DataError, match=r"data\.eval: 1 records cannot be shared by 2 processes"):
-        take_share([1], 1, 2, "data.eval")
+        shard([1], 1, 2, "data.eval")

@@ -9,8 +9,8 @@ import yaml
 
 from mmalign.config.data import DataConfig, DataSection
 from mmalign.contract.specs import LayoutSpec
+from mmalign.data.records import Record
 from mmalign.plugins.registry import load_registry
-from mmalign.records.record import Record
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 

@@ -17,14 +17,14 @@ import mmalign
 from mmalign.config.data import DataConfig
 from mmalign.config.run_config import Component, RunConfig
 from mmalign.config.validation import validate_parameters
-from mmalign.data.format_choice import BoundLayout, Formats
-from mmalign.data.layouts import LayoutWriter
-from mmalign.data.sources import open_source
 from mmalign.import_strings import load_object
 from mmalign.monitoring.metrics_log import read_metrics
 from mmalign.plugins.discovery import HOOKS
 from mmalign.plugins.loading import Status
 from mmalign.plugins.registry import HOOK_OF, load_registry
+from mmalign.sources.format_choice import BoundLayout, Formats
+from mmalign.sources.layouts import LayoutWriter
+from mmalign.sources.source import open_source
 
 PAGE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
 

@@ -16,9 +16,9 @@ from transforming import compared, rated
 
 import mmalign
 from mmalign import Note, Record, Response, Score
-from mmalign.data.sources import Source
 from mmalign.monitoring.metrics_log import read_metrics
 from mmalign.plugins.registry import load_registry
+from mmalign.sources.source import Source
 from mmalign.training.assembling import load_assembly
 from mmalign.training.startup import open_data
 

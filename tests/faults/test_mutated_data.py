@@ -12,9 +12,9 @@ import pytest
 from data_mutations import build_file
 
 from mmalign.config.data import DataConfig
-from mmalign.data.sources import open_source
-from mmalign.data.writing import write_records
 from mmalign.errors import DataError, MmalignError
+from mmalign.sources.source import open_source
+from mmalign.sources.writing import write_records
 
 COUNT = 500
 PARTS = 10

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mmalign.cli.main import main
-from mmalign.data.writing import write_rows
+from mmalign.sources.writing import write_rows
 
 GOOD = {"id": "a", "schema": "mmalign/1", "prompt": [{"role": "user", "content": [{"type": "text", "text": "q"}]}]}
 RESPONSES = [{"rid": "r0", "messages": [{"role": "assistant", "content": [{"type": "text", "text": "x"}]}]}]

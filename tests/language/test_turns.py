@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmalign import DataError, Message, Part, Record, Response
-from mmalign.records.rows import Function, ToolCall
+from mmalign.data.record_rows import Function, ToolCall
 from mmalign.testing import build_tiny_tokenizer
 from mmalign.toolkits.language.chat import ChatFormat
 from mmalign.toolkits.language.encoding import LanguageEncoder, TokenLimits

@@ -9,7 +9,7 @@ import pytest
 from feedback_records import build_record
 from objective_runs import build_config, start
 
-from mmalign.records.record import Record
+from mmalign.data.records import Record
 from mmalign.training.loop import accumulate_gradients
 from mmalign.training.rounds import begin_round
 

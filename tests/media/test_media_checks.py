@@ -15,10 +15,10 @@ from image_toy_plugin import draw
 import mmalign
 from mmalign import ConfigError, DataError, MediaError, Record, load_run
 from mmalign.config.data import DataConfig
-from mmalign.data.sources import open_source
 from mmalign.media.checks import MediaCheck, MediaSkips, check_media
 from mmalign.media.limits import MediaLimits
 from mmalign.monitoring.metrics_log import read_metrics
+from mmalign.sources.source import open_source
 
 PLUGIN = Path(__file__).parents[1] / "image_toy_plugin.py"
 Build = Callable[..., Path]
@@ -164,7 +164,7 @@ def test_an_image_that_broke_stops_the_run_with_a_checkpoint(recipe: Build, imag
 
 def whole_order(config: Path) -> list[int]:
     """The numbers of the records in the order in which a run visits them, in two epochs."""
-    from mmalign.data.stream import RecordStream
+    from mmalign.sources.stream import RecordStream
 
     run = load_run(config)
     source = open_source(run.config.data.train)

@@ -16,9 +16,9 @@ from safetensors.numpy import load_file
 from mmalign import DataError, Message, Record, Response, Sound, open_sound
 from mmalign.config.data import DataConfig
 from mmalign.contract.modality import Modality
-from mmalign.data.sources import open_source
 from mmalign.media.checks import check_media
 from mmalign.media.outputs import describe_output, is_text
+from mmalign.sources.source import open_source
 from mmalign.training.feedback import Sampled, _content
 from mmalign.training.sample_writing import write_samples
 

@@ -16,9 +16,9 @@ import mmalign
 from mmalign import DataError, Label, Record
 from mmalign.cli.main import app
 from mmalign.config.data import DataConfig
-from mmalign.data.sources import Source, open_source
-from mmalign.data.stream import RecordStream
 from mmalign.monitoring.metrics_log import read_metrics
+from mmalign.sources.source import Source, open_source
+from mmalign.sources.stream import RecordStream
 
 
 def ranked(count: int) -> list[Record]:

@@ -22,7 +22,7 @@ def test_responses_share_level_and_noise_unless_asked_not_to() -> None:
 
 def test_draws_follow_the_seed_and_fixed_ones_the_record() -> None:
     free, fixed = linear(), linear(timesteps=Timesteps(fixed=True))
-    assert free.redraws and not fixed.redraws
+    assert free.stochastic_encoding and not fixed.stochastic_encoding
     model = load(fixed)
     record = text_record()
 
@@ -35,8 +35,8 @@ def test_draws_follow_the_seed_and_fixed_ones_the_record() -> None:
 
 def test_what_the_policy_inverts_is_never_kept() -> None:
     inverted = linear(timesteps=Timesteps(fixed=True), noising=Noising(strategy="ddim_inversion", steps=2))
-    assert inverted.redraws and inverted.consults == {"policy"}
+    assert inverted.stochastic_encoding and inverted.required_networks == {"policy"}
     anchored = linear(
         timesteps=Timesteps(fixed=True), noising=Noising(strategy="renoise", steps=2, network="reference")
     )
-    assert not anchored.redraws and anchored.consults == {"reference"}
+    assert not anchored.stochastic_encoding and anchored.required_networks == {"reference"}

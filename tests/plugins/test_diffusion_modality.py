@@ -17,7 +17,7 @@ from torch.nn.functional import logsigmoid
 
 from mmalign import ConfigError, DataError, Decoding, LoRAParameters, Record
 from mmalign.config.data import DataConfig
-from mmalign.data.sources import open_source
+from mmalign.sources.source import open_source
 from mmalign_diffusion.config import FamilyComponent, Noising, Timesteps
 from mmalign_diffusion.decoding import DiffusionDecoding
 from mmalign_diffusion.modality import Diffusion

@@ -10,7 +10,7 @@ from diffusion_cases import complete, load, networks_of
 from pydantic import ValidationError
 
 from mmalign import Record
-from mmalign_diffusion.completion import ROUND_TRIP
+from mmalign_diffusion.augmentation import ROUND_TRIP
 from mmalign_diffusion.config import FamilyComponent, Noising, Timesteps
 from mmalign_diffusion.modality import Diffusion
 
@@ -79,7 +79,7 @@ def test_the_error_of_the_round_trip_is_measured_where_asked() -> None:
     modality = build(49, strategy="ddim_inversion", steps=10, round_trip=1.0)
     model = load(modality)
     torch.manual_seed(0)
-    _, measured = modality.complete(networks_of(modality, model), modality.encode(RECORD))
+    _, measured = modality.augment(networks_of(modality, model), modality.encode(RECORD))
     assert measured[ROUND_TRIP].shape == (2,) and measured[ROUND_TRIP].isfinite().all()
     # The sampler brings everything to the one point that it knows: 0.7 is returned, the other response is not.
     assert measured[ROUND_TRIP][0] < 0.05 < measured[ROUND_TRIP][1]
@@ -100,7 +100,7 @@ def test_more_corrections_come_closer_to_the_exact_inverse() -> None:
             drop_condition=0.0,
         )
         record = Record.from_text("0.5", ["[1.0, -2.0]"], id="a")
-        _, measured = modality.complete(networks_of(modality, load(modality)), modality.encode(record))
+        _, measured = modality.augment(networks_of(modality, load(modality)), modality.encode(record))
         errors.append(float(measured[ROUND_TRIP]))
     assert errors[0] > 2 * errors[1] > 4 * errors[2]
 

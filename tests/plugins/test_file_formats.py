@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 
 from mmalign.cli.data import app
 from mmalign.config.data import DataConfig
-from mmalign.data.sources import Source, open_source
-from mmalign.data.writing import write_records
+from mmalign.data.records import Record
 from mmalign.errors import ConfigError, DataError
-from mmalign.records.record import Record
+from mmalign.sources.source import Source, open_source
+from mmalign.sources.writing import write_records
 
 ROWS: list[dict[str, Any]] = [
     {

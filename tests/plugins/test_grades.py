@@ -8,7 +8,7 @@ import torch
 
 from mmalign import EncodedResponse, Record
 from mmalign.contract.batch import Batch, build_batch
-from mmalign.records.record import Label, Score
+from mmalign.data.records import Label, Score
 from mmalign_objectives.support.grades import compute_grades, mark_graded
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmalign import DataError, EncodedResponse, Record
 from mmalign.contract.batch import Batch, build_batch
-from mmalign.records.record import Score
+from mmalign.data.records import Score
 from mmalign_objectives.lists.in_context_ranking import (
     compute_item_index,
     compute_item_relevance,

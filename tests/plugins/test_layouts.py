@@ -9,11 +9,11 @@ import pytest
 from layout_rows import build_writer, read_row, recognise, write_rows_of
 
 from mmalign.contract.specs import LayoutSpec
-from mmalign.data.format_choice import Formats
-from mmalign.data.layouts import LayoutReader
+from mmalign.data.records import Record
 from mmalign.errors import DataError
 from mmalign.plugins.registry import load_registry
-from mmalign.records.record import Record
+from mmalign.sources.format_choice import Formats
+from mmalign.sources.layouts import LayoutReader
 
 PNG = b"\x89PNG\r\n\x1a\n0000"
 Row = dict[str, Any]

@@ -56,7 +56,7 @@ def test_limits_are_separate_for_each_side() -> None:
 
 
 def test_dual_clip_bounds_the_loss_of_bad_steps_only() -> None:
-    """Limit 3: a bad step of ratio 5 costs 3 instead of 5 and stops teaching; good steps do not see it."""
+    """Limit 3: a bad step of ratio 5 costs 3 instead of 5 and gets zero gradient; good steps do not see it."""
     assert one_step(5.0, -1.0, dual_clip_limit=3.0)[:2] == pytest.approx((3.0, 0.0))
     assert one_step(5.0, -1.0)[:2] == pytest.approx((5.0, 5.0))
     assert one_step(2.0, -1.0, dual_clip_limit=3.0) == one_step(2.0, -1.0)

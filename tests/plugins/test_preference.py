@@ -14,7 +14,7 @@ from torch import Tensor
 import mmalign
 from mmalign import DataError, EncodedResponse, EvaluationContext, Record
 from mmalign.contract.batch import Batch, build_batch
-from mmalign.records.record import Label
+from mmalign.data.records import Label
 from mmalign_evaluators.preference import PreferenceEvaluator, render_histogram
 
 STEPS = 2

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from layout_rows import read_row, write_rows_of
 
+from mmalign.data.records import Record
 from mmalign.errors import DataError
-from mmalign.records.record import Record
 
 EXAMPLES = (Path(__file__).parents[1] / "data" / "example_records.jsonl").read_text(encoding="utf-8").splitlines()
 PNG = b"\x89PNG\r\n\x1a\n0000"

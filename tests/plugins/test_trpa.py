@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmalign import EncodedResponse, Record
 from mmalign.contract.batch import build_batch
-from mmalign.records.record import Label, Score
+from mmalign.data.records import Label, Score
 from mmalign_objectives.pairs.dpo import dpo_loss
 from mmalign_objectives.pairs.trpa import compute_levels, trpa_loss
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mmalign.compute.memory import MicroBatchSize
 from mmalign.config.run_config import RunConfig
-from mmalign.records.record import Label, Record
+from mmalign.data.records import Label, Record
 from mmalign.run import Run
 from mmalign.testing import Architecture, build_tiny_text_model
 from mmalign.training.assembling import load_assembly

@@ -17,7 +17,7 @@ import torch
 import yaml
 
 import mmalign
-from mmalign.records.record import Record
+from mmalign.data.records import Record
 from mmalign.monitoring.metrics_log import read_metrics
 from mmalign.results.checkpoint import find_latest, load_checkpoint
 from mmalign.testing import build_tiny_text_model

@@ -11,8 +11,8 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from mmalign.data.records import Message, Part, Record, Response
 from mmalign.errors import ConfigError, DataError
-from mmalign.records.record import Message, Part, Record, Response
 from mmalign.toolkits.language.notes import Notes
 from mmalign.toolkits.language.stored_text import any_of, special_texts
 from mmalign.toolkits.language.templates import KEY, ChatTemplate, check_arguments

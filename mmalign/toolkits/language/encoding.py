@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mmalign.contract.values import EncodedResponse
+from mmalign.data.records import Message, Record, Response
 from mmalign.errors import ConfigError, DataError
-from mmalign.records.record import Message, Record, Response
 from mmalign.toolkits.language.chat import ChatFormat
 from mmalign.toolkits.language.stored_text import StoredTexts
 from mmalign.toolkits.language.turns import Segment

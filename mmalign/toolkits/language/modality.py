@@ -19,10 +19,10 @@ from torch import Tensor
 
 from mmalign.contract.decoding import Decoding
 from mmalign.contract.values import EncodedResponse, Model, Vocabulary
+from mmalign.data.records import Record, Response
 from mmalign.errors import ConfigError
 from mmalign.networks.adapters import LoRAParameters, add_lora
 from mmalign.quiet import quiet_loading
-from mmalign.records.record import Record, Response
 from mmalign.references.parameter_counts import remember_counts
 from mmalign.toolkits.language.chat import TEXT, ChatFormat
 from mmalign.toolkits.language.encoding import LanguageEncoder, TokenLimits

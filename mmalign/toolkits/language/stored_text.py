@@ -10,8 +10,8 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+from mmalign.data.records import Message, Part, Record, Response
 from mmalign.errors import DataError
-from mmalign.records.record import Message, Part, Record, Response
 from mmalign.toolkits.language.notes import Notes
 
 

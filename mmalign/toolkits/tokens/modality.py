@@ -24,8 +24,8 @@ from mmalign.contract.engine import Policy
 from mmalign.contract.forward_plan import ForwardPlan, Output
 from mmalign.contract.modality import Modality
 from mmalign.contract.values import Anchor, EncodedResponse, Generated
+from mmalign.data.records import Record, Response
 from mmalign.networks.policy import Heads, evaluation_mode
-from mmalign.records.record import Record, Response
 from mmalign.toolkits.tokens.causality import require_causality
 from mmalign.toolkits.tokens.decoder_checks import require_decoder
 from mmalign.toolkits.tokens.decoders import Decoder, find_decoder

@@ -42,7 +42,7 @@ def unmasked(layout: Any, device: torch.device | None = None) -> dict[str, Any]:
 
 
 def can_pack(network: nn.Module, prompts: Sequence[Prompt] = ()) -> bool:
-    """Tells whether a network scores packed rows of such prompts rightly; said once in the log where it does not.
+    """Returns whether a network scores packed rows of such prompts rightly; said once in the log where it does not.
 
     The attention of the part that reads tokens is switched to `packed_attention` (which is `sdpa` for rows that are not
     packed) and tried once on a few tokens, and once on the first prompt with images, sounds or both: some networks let

@@ -73,7 +73,7 @@ class Prompt:
         return int(self.positions.max()) + 1
 
     def equals(self, other: Prompt) -> bool:
-        """Tells whether a network reads the same in both. Two images may have the same placeholders."""
+        """Returns whether a network reads the same in both. Two images may have the same placeholders."""
         return (
             torch.equal(self.ids, other.ids)
             and _equal(self.media, other.media)

@@ -95,7 +95,7 @@ def _flatten(inputs: Values) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _is_about(setting: Any, word: str) -> bool:
-    """Tells whether a setting that is described in words, or not at all, is the one of this implementation."""
+    """Returns whether a setting that is described in words, or not at all, is the one of this implementation."""
     return setting is None or word in str(setting)
 
 

@@ -108,11 +108,11 @@ class PolicyGradientConfig(StepParameters):
     """Clipped policy gradient (PPO)."""
 
     clip_low: float = Field(default=0.2, ge=0, le=1)
-    """How far the importance ratio may fall below 1 before a step stops teaching."""
+    """How far the importance ratio may fall below 1 before a step gets zero gradient."""
     clip_high: float = Field(default=0.2, ge=0)
-    """How far the importance ratio may rise above 1 before a step stops teaching."""
+    """How far the importance ratio may rise above 1 before a step gets zero gradient."""
     dual_clip_limit: float | None = Field(default=None, gt=1)
-    """Ratio from which on a step with negative advantage stops teaching, e.g. 3; none by default."""
+    """Ratio from which on a step with negative advantage gets zero gradient, e.g. 3; none by default."""
 
 
 class GRPOConfig(PolicyGradientConfig):
@@ -135,16 +135,16 @@ class DAPOConfig(PolicyGradientConfig):
     """DAPO: a higher upper limit and a mean over all steps of the batch."""
 
     clip_high: float = Field(default=0.28, ge=0)
-    """How far the importance ratio may rise above 1 before a step stops teaching."""
+    """How far the importance ratio may rise above 1 before a step gets zero gradient."""
 
 
 class GSPOConfig(PolicyGradientConfig):
     """GSPO: one importance ratio a response, within narrow limits."""
 
     clip_low: float = Field(default=3e-4, ge=0, le=1)
-    """How far the importance ratio may fall below 1 before a response stops teaching."""
+    """How far the importance ratio may fall below 1 before a response gets zero gradient."""
     clip_high: float = Field(default=4e-4, ge=0)
-    """How far the importance ratio may rise above 1 before a response stops teaching."""
+    """How far the importance ratio may rise above 1 before a response gets zero gradient."""
     aggregation: Aggregation = "sequence_mean"
     """Mean over responses of the mean over their steps."""
 

@@ -18,15 +18,15 @@ from typing import Any
 from mmalign.config.data import DataConfig, OnError
 from mmalign.contract.components import Transform
 from mmalign.contract.formats import RawRow, Rows
-from mmalign.data.files import QUARANTINE_SUFFIX, find_rows
-from mmalign.data.format_choice import Formats
-from mmalign.data.layouts import LayoutReader
-from mmalign.data.reading import CheckMedia, Reading, read_rows
-from mmalign.data.record_count import RecordCount
+from mmalign.data.records import Record
 from mmalign.errors import ConfigError, DataError, MediaError
 from mmalign.foreign import foreign_code
 from mmalign.plugins.registry import Registry
-from mmalign.records.record import Record
+from mmalign.sources.files import QUARANTINE_SUFFIX, find_rows
+from mmalign.sources.format_choice import Formats
+from mmalign.sources.layouts import LayoutReader
+from mmalign.sources.reading import CheckMedia, Reading, read_rows
+from mmalign.sources.record_count import RecordCount
 
 _log = logging.getLogger(__name__)
 
@@ -118,16 +118,20 @@ def open_source(
         return _told(records, quarantine, layouts)
 
     source = Source(config.path, _fingerprint(rows, by_content=not config.streaming), iterate)
-    if config.streaming:
-        if config.shuffle:
-            _log.warning("%s: streamed records come in the order of the file; shuffle has no effect", where)
-        next(iter(source), None)
-    else:
-        source.load(lambda record: tuple(transform.stage(record) for transform in transforms))
-        if not len(source):
-            raise DataError(f"{config.path}: no record is left after the transforms")
-        source.places.clear()
+    if not config.streaming:
+        _load_all(source, transforms)
+        return source
+    if config.shuffle:
+        _log.warning("%s: streamed records come in the order of the file; shuffle has no effect", where)
+    next(iter(source), None)
     return source
+
+
+def _load_all(source: Source, transforms: Sequence[Transform]) -> None:
+    source.load(lambda record: tuple(transform.stage(record) for transform in transforms))
+    if not len(source):
+        raise DataError(f"{source.name}: no record is left after the transforms")
+    source.places.clear()
 
 
 class _PlacedError(DataError):

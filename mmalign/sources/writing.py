@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mmalign.contract.formats import FileFormat
-from mmalign.data.files import describe_suffixes
-from mmalign.data.format_choice import Formats, format_code
+from mmalign.data.records import Record
 from mmalign.errors import DataError
-from mmalign.records.record import Record
+from mmalign.sources.files import describe_suffixes
+from mmalign.sources.format_choice import Formats, format_code
 
 _RECORDS = {"name": "mmalign"}
 

@@ -11,9 +11,9 @@ from itertools import islice
 
 import torch
 
-from mmalign.data.sources import Source
+from mmalign.data.records import Record
 from mmalign.errors import DataError
-from mmalign.records.record import Record
+from mmalign.sources.source import Source
 
 
 class RecordStream:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
 
-from mmalign.records.checks import require_json_object, require_one_content
+from mmalign.data.record_checks import require_json_object, require_one_content
 
 T = TypeVar("T")
 # Strict models take a Python list for a tuple only where told to; the elements stay strict.

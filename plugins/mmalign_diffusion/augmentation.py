@@ -37,9 +37,7 @@ class Completion:
     noising: Noising
     embed: Callable[[Sequence[Tensors], float], Conditions]
 
-    def complete(
-        self, networks: Networks, responses: Sequence[EncodedResponse]
-    ) -> tuple[list[EncodedResponse], Tensor]:
+    def augment(self, networks: Networks, responses: Sequence[EncodedResponse]) -> tuple[list[EncodedResponse], Tensor]:
         """Completes n responses of one shape.
 
         Returns:

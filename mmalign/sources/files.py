@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmalign.contract.formats import FileFormat, ReadOptions, Rows
-from mmalign.data.format_choice import Formats, format_code
 from mmalign.errors import DataError
+from mmalign.sources.format_choice import Formats, format_code
 
 if TYPE_CHECKING:
     from mmalign.config.data import DataConfig

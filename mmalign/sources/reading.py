@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmalign.contract.formats import RawRow
-from mmalign.data.format_choice import format_code
-from mmalign.data.layouts import LayoutReader
+from mmalign.data.json_text import readable
+from mmalign.data.records import Record
 from mmalign.errors import DataError, MediaError, PluginError, suggest
-from mmalign.records.json_text import readable
-from mmalign.records.record import Record
+from mmalign.sources.format_choice import format_code
+from mmalign.sources.layouts import LayoutReader
 
 if TYPE_CHECKING:
     from mmalign.config.data import DataConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from mmalign.records.record import Record
+from mmalign.data.records import Record
 
 
 class RecordCount:

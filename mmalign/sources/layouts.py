@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmalign.data.format_choice import BoundLayout, Formats, check_columns, format_code
+from mmalign.data.json_text import dump_json
+from mmalign.data.record_rows import Row as RecordRow
+from mmalign.data.records import Message, Record
 from mmalign.errors import DataError
-from mmalign.records.json_text import dump_json
-from mmalign.records.record import Message, Record
-from mmalign.records.rows import Row as RecordRow
+from mmalign.sources.format_choice import BoundLayout, Formats, check_columns, format_code
 
 _MESSAGES = ("prompt", "responses.messages")
 _ALWAYS = {"id", "meta", "responses", "responses.rid", "labels.strength", *_MESSAGES}

@@ -5,7 +5,7 @@ free-form extras are a JSON *string* (`Record.meta`, `Response.params`). Feedbac
 `labels`, ...) whose rows name an *item*: a response `rid`, a response under a variant prompt `rid@vid`, or a tree node
 `node:nid`. Null means missing, never 0. Writers drop nulls and empty lists; readers restore them.
 
-The rows are defined in `mmalign.records.rows`; what must hold between fields in `mmalign.records.checks`. No
+The rows are defined in `mmalign.data.record_rows`; what must hold between fields in `mmalign.data.record_checks`. No
 torch here.
 """
 
@@ -19,10 +19,10 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from mmalign.records.chat_messages import message_from_chat
-from mmalign.records.checks import check_record, describe_invalid, require_json_object, require_json_objects
-from mmalign.records.json_text import parse_json
-from mmalign.records.rows import (
+from mmalign.data.chat_messages import message_from_chat
+from mmalign.data.json_text import parse_json
+from mmalign.data.record_checks import check_record, describe_invalid, require_json_object, require_json_objects
+from mmalign.data.record_rows import (
     Function,
     Label,
     Log,

@@ -1,4 +1,4 @@
-"""The networks of a run as `Modality.complete` gets them, and how responses are completed some at a time."""
+"""The networks of a run as `Modality.augment` gets them, and how responses are completed some at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmalign.networks.policy import Policy, evaluation_mode
 
 @dataclass(frozen=True)
 class Networks:
-    """The policy as it now is, the reference, if there is one, and the teachers.
+    """The current policy, the reference, if there is one, and the teachers.
 
     Attributes:
         device: where they are.
@@ -35,13 +35,15 @@ class Networks:
         """Yields a network in evaluation mode, without gradient, in the precision of the run.
 
         Args:
-            name: `policy`, `reference`, or that of a teacher; it must be in `Modality.consults`.
+            name: `policy`, `reference`, or that of a teacher; it must be in `Modality.required_networks`.
 
         Raises:
             PluginError: the run has no such network.
         """
         if name not in self.activations:
-            raise PluginError(f"no network {name!r} in this run{suggest(name, self.activations)}; is it in `consults`?")
+            raise PluginError(
+                f"no network {name!r} in this run{suggest(name, self.activations)}; is it in `required_networks`?"
+            )
         with torch.no_grad(), self.activations[name]() as policy, self.autocast():
             yield policy.network
 
@@ -54,7 +56,7 @@ def evaluated(policy: Policy) -> Iterator[Policy]:
 
 
 @torch.no_grad()
-def complete_responses(
+def augment_responses(
     modality: Modality, networks: Networks, responses: Sequence[EncodedResponse], size: int
 ) -> tuple[list[EncodedResponse], dict[str, Tensor]]:
     """Completes N responses, `size` of them at a time, in their order.
@@ -65,15 +67,15 @@ def complete_responses(
     Raises:
         PluginError: responses are missing, or the number of steps of one has changed.
     """
-    if type(modality).complete is Modality.complete:
+    if type(modality).augment is Modality.augment:
         return list(responses), {}
     completed: list[EncodedResponse] = []
     measured: list[dict[str, Tensor]] = []
     for start in range(0, len(responses), size):
         part = responses[start : start + size]
-        own, measurements = modality.complete(networks, part)
+        own, measurements = modality.augment(networks, part)
         if [one.steps for one in own] != [one.steps for one in part]:
-            raise PluginError(f"{type(modality).__name__}.complete changed the number of responses or of their steps")
+            raise PluginError(f"{type(modality).__name__}.augment changed the number of responses or of their steps")
         completed += own
         measured.append(measurements)
     names = measured[0] if measured else {}

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, cast, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from mmalign.data.json_text import parse_json, shorten
 from mmalign.errors import DataError, suggest
-from mmalign.records.json_text import parse_json, shorten
 
 if TYPE_CHECKING:
-    from mmalign.records.record import Label, Message, Part, Record
+    from mmalign.data.records import Label, Message, Part, Record
 
 _SHOWN = 3
 _EXPECTED = {

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.text import Text
 
 from mmalign.contract.modality import Modality
+from mmalign.data.records import Media, Message, Part, Record
 from mmalign.errors import MediaError
 from mmalign.media.images import read_header
-from mmalign.records.record import Media, Message, Part, Record
 from mmalign.shown_text import show_controls
 from mmalign.terminal import show_text
 

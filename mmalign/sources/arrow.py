@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import pyarrow
 
-from mmalign.records.record import Record
-from mmalign.records.rows import Row
+from mmalign.data.record_rows import Row
+from mmalign.data.records import Record
 
 if TYPE_CHECKING:
     import datasets

@@ -1,1 +1,0 @@
-"""What a record is: its schema, its checks, reading and writing it as JSON."""
