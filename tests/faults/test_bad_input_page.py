@@ -16,7 +16,7 @@ import yaml
 
 import mmalign
 from mmalign import MmalignError
-from mmalign.data.sources import DataConfig, open_source
+from mmalign.sources.source import DataConfig, open_source
 
 PAGE = Path(__file__).parents[2] / "docs" / "bad-input.md"
 INTRODUCTION = """# What bad input gets
