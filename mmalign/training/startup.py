@@ -72,8 +72,8 @@ def build_run(
     accelerator = _build_accelerator(assembly, dtype, output)
     _check_shares(config, accelerator.num_processes)
     set_seed(config.train.seed)
-    source = open_data(assembly, "train", left_out) if training else Source("", "", lambda source: iter(()))
-    held_out = open_data(assembly, "eval", left_out) if config.data.eval else nothing
+    source = _open(assembly, "train", left_out, wanted=training)
+    held_out = _open(assembly, "eval", left_out, wanted=config.data.eval is not None)
     model, policy = _load_policy(assembly, accelerator, dtype)
     # A frozen copy must be taken before the network is wrapped or trained.
     reference = _build_reference(assembly, policy, accelerator)
@@ -97,6 +97,10 @@ def build_run(
         left_out={"train": source.left_out, "eval": held_out.left_out},
         skips=build_skips(config),
     )
+
+
+def _open(assembly: Assembly, split: str, left_out: Mapping[str, Collection[str]] | None, *, wanted: bool) -> Source:
+    return open_data(assembly, split, left_out) if wanted else Source("", "", lambda source: iter(()))
 
 
 def _load_policy(assembly: Assembly, accelerator: Accelerator, dtype: torch.dtype) -> tuple[Model, Policy]:

@@ -121,7 +121,7 @@ def test_half_and_half_equals_one_go(folder: Path, name: str) -> None:
 
 def going_on(output: Path) -> dict[str, bool]:
     """A kill between the first line of the log and the first checkpoint leaves nothing to go on from."""
-    nothing = (output / "metrics.jsonl").exists() and not list((output / "checkpoints").glob("step-*[0-9]"))
+    nothing = (output / "metrics.jsonl").exists() and find_latest(output / "checkpoints") is None
     return {"overwrite": True} if nothing else {"resume": True}
 
 
