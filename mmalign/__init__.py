@@ -116,6 +116,8 @@ if TYPE_CHECKING:
     from mmalign.toolkits.language.loading import load_processor as load_processor
     from mmalign.toolkits.language.loading import load_tokenizer as load_tokenizer
     from mmalign.toolkits.language.modality import LanguageModality as LanguageModality
+    from mmalign.toolkits.tokens.decoders import Decoder as Decoder
+    from mmalign.toolkits.tokens.decoders import DecoderOutput as DecoderOutput
     from mmalign.toolkits.tokens.modality import TokenModality as TokenModality
     from mmalign.training.run_scorer import RunScorer as RunScorer
     from mmalign.training.run_scorer import load_scorer as load_scorer
@@ -193,6 +195,7 @@ _EXPORTS = {
         "Unbounded",
     ),
     "testing": ("build_tiny_text_model", "try_part"),
+    "toolkits.tokens.decoders": ("Decoder", "DecoderOutput"),
     "toolkits.tokens.modality": ("TokenModality",),
     "contract.values": (
         "EncodedResponse",

@@ -76,3 +76,10 @@ def test_every_abstract_method_and_every_default_is_named() -> None:
     own = {name for name, value in vars(Modality).items() if callable(value) and not name.startswith("_")}
     assert {name for name in own if f"`{name}`" not in PAGE} == set()
     assert {name for name in Modality.__abstractmethods__ if f"\n| `{name}` |" not in PAGE} == set()
+
+
+def test_what_a_decoder_owes_is_named() -> None:
+    own = {*mmalign.Decoder.__abstractmethods__, "plain_logits"}
+    table = PAGE.partition("| method of `Decoder` |")[2].partition("\n\nBefore")[0]
+    assert {name for name in own if f"\n| `{name}(" not in table} == set()
+    assert {name for name in mmalign.DecoderOutput.__dataclass_fields__ if f"{name}`" not in table} == set()

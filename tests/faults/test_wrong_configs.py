@@ -66,6 +66,10 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "wrong type": (put("train.steps", "many"), ("train.steps: expected a whole number, got 'many'",)),
     "true for a number": (put("objective.beta", True), ("objective.beta: expected a number, got true",)),
     "out of range": (put("objective.beta", -1), ("objective.beta", "greater than 0", "-1")),
+    "not a finite number": (
+        put("train.learning_rate", float("inf")),
+        ("train.learning_rate: expected a finite number",),
+    ),
     "wrong choice": (put("train.schedule", "cosin"), ("train.schedule", "did you mean 'cosine'")),
     "a text for a section": (put("train", "fast"), ("train: expected a mapping of keys to values, got 'fast'",)),
     "no such data": (put("data.train.path", "nowhere.jsonl"), ("data.train.path: no such file 'nowhere.jsonl'",)),

@@ -95,6 +95,9 @@ CASES: dict[str, tuple[Callable[[Path], None], str, tuple[str, ...]]] = {
         "bad.jsonl",
         ("bad.jsonl:1: label:", "expected true or false", "'good'"),
     ),
+    "half a surrogate pair": (put(b'{"prompt": "\\ud800"}\n'), "bad.jsonl", ("bad.jsonl:1: ", "surrogate")),
+    "a number of 5000 digits": (put(b'{"meta": ' + b"1" * 5000 + b"}\n"), "bad.jsonl", ("bad.jsonl:1: ", "digits")),
+    "nested deeply": (put(b'{"meta": ' + b"[" * 9999 + b"]" * 9999 + b"}"), "bad.jsonl", ("bad.jsonl:1: ", "nested")),
     "too many images": (
         put(lines({"prompt": [{"role": "user", "content": [{"type": "image"}]}], "images": ["a.png", "b.png"]})),
         "bad.jsonl",

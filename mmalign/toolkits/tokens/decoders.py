@@ -10,7 +10,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -43,9 +43,17 @@ class DecoderOutput:
 class Decoder(ABC):
     """A causal language model, seen as a pass over ids and a head.
 
+    `TokenModality.build_decoder` returns one for a network; `mmalign.toolkits.tokens.decoder_checks` tries what is
+    promised here.
+
     Args:
         network: what reads the inputs.
+
+    Attributes:
+        packable: True if `run` follows the `layout` of packed rows wherever a trial gives the same logits.
     """
+
+    packable: ClassVar[bool] = False
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
@@ -70,7 +78,16 @@ class Decoder(ABC):
 
     @abstractmethod
     def run(self, inputs: Mapping[str, Any], *, use_cache: bool = False, layers: bool = False) -> DecoderOutput:
-        """Runs the body on `inputs` (`input_ids`, `attention_mask`, `position_ids`, a cache, pixels, ...)."""
+        """Runs the body.
+
+        Args:
+            inputs: `input_ids`, `attention_mask` and `position_ids`, whatever the prompts hold beside tokens, and, for
+                a further step of sampling, `past_key_values`: the cache that the pass before returned. Then ids and
+                positions are [N, 1] and the mask covers the whole row.
+            use_cache: return a cache, an object whose `batch_select_indices(rows)` keeps rows [b] of the batch, in
+                place, in this order; a row may come several times.
+            layers: return the hidden states after every layer, too.
+        """
 
     @abstractmethod
     def logits(self, states: Tensor) -> Tensor:
@@ -80,13 +97,15 @@ class Decoder(ABC):
     def head_weights(self) -> tuple[Tensor, ...]:
         """Lists the weights behind `logits` that are trained: others get no gradient."""
 
-    @abstractmethod
     def plain_logits(self, states: Tensor) -> Tensor:
         """Turns states [S, ...] into logits [S, V] as the network without its adapter does."""
+        return self.logits(states)
 
 
 class SplitDecoder(Decoder):
     """Body and head apart: logits exist only where they are asked for."""
+
+    packable = True
 
     def __init__(self, body: nn.Module, head: nn.Module, rescale: Callable[[Tensor], Tensor]) -> None:
         super().__init__(body)
@@ -115,6 +134,8 @@ class SplitDecoder(Decoder):
 
 class WholeDecoder(Decoder):
     """A network whose head cannot be told apart: its own logits of all positions are used, at the cost of memory."""
+
+    packable = True
 
     def run(self, inputs: Mapping[str, Any], *, use_cache: bool = False, layers: bool = False) -> DecoderOutput:
         """Runs the whole network; the states are its logits."""

@@ -27,6 +27,7 @@ from mmalign.contract.values import Anchor, EncodedResponse, Generated
 from mmalign.data.records import Record, Response
 from mmalign.networks.policy import Heads, evaluation_mode
 from mmalign.toolkits.tokens.causality import require_causality
+from mmalign.toolkits.tokens.decoder_checks import require_decoder
 from mmalign.toolkits.tokens.decoders import Decoder, find_decoder
 from mmalign.toolkits.tokens.generation import Excluding, Sampled, sample_tokens
 from mmalign.toolkits.tokens.group_sampling import sample_groups
@@ -119,6 +120,10 @@ class TokenModality(Modality):
         """Checks that the prompt can be encoded; see `Modality.check_prompt`."""
         self.encode_prompt(record)
 
+    def build_decoder(self, network: nn.Module) -> Decoder:
+        """Returns `network` as a body, a head and a cache; by default, as a causal language model of transformers."""
+        return find_decoder(network)
+
     # -- scoring
 
     def step_log_probs(self, network: nn.Module, responses: Sequence[EncodedResponse]) -> tuple[Tensor, Tensor]:
@@ -138,15 +143,17 @@ class TokenModality(Modality):
 
     def head(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
         """Returns the output layer, with the model's own scaling of logits; see `Modality.head`."""
-        return find_decoder(network).plain_logits
+        return self.build_decoder(network).plain_logits
 
     def _collate_for(self, network: nn.Module, responses: Sequence[EncodedResponse]) -> TokenBatch:
         packed = self._packs(network, [Prompt.read(response.tensors) for response in responses])
         return self.collate_packed(responses) if packed else self.collate(responses)
 
     def _packs(self, network: nn.Module, prompts: Sequence[Prompt]) -> bool:
-        require_causality(network, prompts)
-        return self.packing == "auto" and can_pack(network, prompts)
+        decoder = self.build_decoder(network)
+        require_decoder(network, decoder)
+        require_causality(network, decoder, prompts)
+        return self.packing == "auto" and decoder.packable and can_pack(network, prompts)
 
     def collate_packed(self, responses: Sequence[EncodedResponse]) -> TokenBatch:
         """Packs responses into one row on the CPU."""
@@ -221,7 +228,7 @@ class TokenModality(Modality):
             the planned outputs and `step_mask`, on the network's device.
         """
         reading = Reading(self.temperature, self.chunk_size, heads, anchors or {})
-        decoder = find_decoder(network)
+        decoder = self.build_decoder(network)
         return read_outputs(network, decoder, batch.to(decoder), plan, reading)
 
     # -- sampling
@@ -239,7 +246,7 @@ class TokenModality(Modality):
         decoding = Excluding(decoding, self.placeholder_ids) if self.placeholder_ids else decoding
         with evaluation_mode(network):
             sample = self._sample_in_groups if self._packs(network, read) else self._sample_in_batches
-            sampled = sample(find_decoder(network), read, owners, decoding)
+            sampled = sample(self.build_decoder(network), read, owners, decoding)
         generated = [
             self._build_generated(f"r{index % count}", *prompts[owner], one)
             for index, (owner, one) in enumerate(zip(owners, sampled, strict=True))
