@@ -102,10 +102,10 @@ def test_the_core_names_no_plugin(path: Path) -> None:
 
 def test_the_import_linter_knows_every_plugin() -> None:
     config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
-    forbidden, independent = config["contracts"]
+    contracts = {contract["type"]: contract for contract in config["contracts"]}
     assert config["root_packages"] == ["mmalign", *PLUGINS]
-    assert forbidden["forbidden_modules"] == PLUGINS
-    assert independent["modules"] == PLUGINS
+    assert contracts["forbidden"]["forbidden_modules"] == PLUGINS
+    assert contracts["independence"]["modules"] == PLUGINS
 
 
 def test_every_plugin_is_an_entry_point() -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from mmalign import plugins
 from mmalign.errors import ConfigError, PluginError
 from mmalign.hookspecs import hookimpl
+from mmalign.plugins import loading
 from mmalign.plugins.discovery import HOOKS, check_hooks, new_manager
 from mmalign.plugins.loading import load_plugins
 
@@ -54,7 +54,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.delenv("MMALIGN_STRICT_PLUGINS", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
     before = set(sys.modules)
-    plugins._warn_once.cache_clear()
+    loading._warn_once.cache_clear()
     yield Site(tmp_path, monkeypatch)
     for name in set(sys.modules) - before:
         if str(tmp_path) in (getattr(sys.modules[name], "__file__", None) or ""):
