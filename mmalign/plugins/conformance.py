@@ -60,7 +60,7 @@ class _Case:
 
 def golden_files() -> list[Path]:
     """Lists the golden-vector files that come with mmalign, by name; `golden/README.md` says what is in them."""
-    return sorted((Path(__file__).parent / "golden").glob("*.json"))
+    return sorted((Path(__file__).parents[1] / "golden").glob("*.json"))
 
 
 def run_conformance(path: Path, registry: Registry, *, tolerance: float | None = None) -> list[CaseResult]:

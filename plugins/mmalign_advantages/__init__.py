@@ -19,6 +19,15 @@ def register_advantages() -> list[AdvantageSpec]:
             paper="Back to Basics: Revisiting REINFORCE-Style Optimization (arXiv:2402.14740)",
         ),
         AdvantageSpec(
+            name="rloo_kl",
+            summary="RLOO of rewards less beta times the log-ratio of the sampling policy to the reference.",
+            function="mmalign_advantages.rloo:rloo_kl_advantages",
+            config="mmalign_advantages.rloo:RLOOWithKLConfig",
+            equation="R_i - mean of R_j over the others, R = reward - beta (behaviour_logps - reference_logps)",
+            min_group=2,
+            paper="Back to Basics: Revisiting REINFORCE-Style Optimization (arXiv:2402.14740)",
+        ),
+        AdvantageSpec(
             name="grpo",
             summary="Reward less the group mean, divided by the group's standard deviation.",
             function="mmalign_advantages.grpo:grpo_advantages",
@@ -46,7 +55,7 @@ def register_conformance() -> list[ConformanceSpec]:
         ConformanceSpec("grpo", _golden("compute_grpo")),
         ConformanceSpec("grpo (scale_rewards=batch)", _golden("compute_grpo_batch"), parts=("grpo",)),
         ConformanceSpec("dr_grpo", _golden("compute_dr_grpo")),
-        ConformanceSpec("rloo", _golden("compute_rloo")),
+        ConformanceSpec("rloo", _golden("compute_rloo"), parts=("rloo", "rloo_kl")),
         ConformanceSpec(
             "multi-objective GRPO", _golden("compute_weighted_grpo"), hparams=("weights",), parts=("grpo",)
         ),

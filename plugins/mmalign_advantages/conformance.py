@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmalign import masked_sum
 from mmalign_advantages.grpo import grpo_advantages
-from mmalign_advantages.rloo import rloo_advantages
+from mmalign_advantages.rloo import rloo_advantages, rloo_kl_advantages
 
 Values = Mapping[str, Any]
 
@@ -52,13 +52,16 @@ def compute_rloo(inputs: Values, hparams: Values) -> Tensor | None:
     if len(rewards) != 1:
         return None
     flat, prompt_index = _flatten(rewards[0])
-    beta = hparams.get("beta", 0.0)
-    if beta:
-        if not {"logp_old", "logp_ref", "mask"} <= inputs.keys():
-            return None
-        flat = flat - beta * masked_sum(inputs["logp_old"] - inputs["logp_ref"], inputs["mask"] > 0)
-    normalise = bool(hparams.get("normalize_advantages", False))
-    return rloo_advantages(flat, prompt_index, normalise=normalise, epsilon=hparams.get("eps", 1e-4))
+    options = {
+        "normalise": bool(hparams.get("normalize_advantages", False)),
+        "epsilon": hparams.get("eps", 1e-4),
+    }
+    if not (beta := hparams.get("beta", 0.0)):
+        return rloo_advantages(flat, prompt_index, **options)
+    if not {"logp_old", "logp_ref", "mask"} <= inputs.keys():
+        return None
+    behaviour, reference = (masked_sum(inputs[name], inputs["mask"] > 0) for name in ("logp_old", "logp_ref"))
+    return rloo_kl_advantages(flat, prompt_index, behaviour, reference, beta=beta, **options)
 
 
 def _find_rewards(inputs: Values) -> list[Tensor]:

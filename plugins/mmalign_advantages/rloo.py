@@ -18,6 +18,42 @@ class RLOOConfig(Parameters):
     """Added to that standard deviation."""
 
 
+class RLOOWithKLConfig(RLOOConfig):
+    """REINFORCE leave-one-out with a KL penalty inside the reward."""
+
+    beta: float = Field(default=0.05, ge=0)
+    """Reward taken off for every nat that the sampled response is likelier than under the reference."""
+
+
+def rloo_kl_advantages(
+    composite_rewards: Tensor,
+    prompt_index: Tensor,
+    behaviour_sequence_logps: Tensor,
+    reference_sequence_logps: Tensor,
+    *,
+    beta: float,
+    normalise: bool = False,
+    epsilon: float = 1e-4,
+) -> Tensor:
+    """Leave-one-out advantages of rewards less beta times the response's log-ratio to the reference.
+
+    Args:
+        composite_rewards: [N]; NaN ones take part in no mean and get advantage 0.
+        prompt_index: [N], which prompt a response answers.
+        behaviour_sequence_logps: [N], nats, of the policy when it sampled.
+        reference_sequence_logps: [N], nats.
+        beta: at least 0; 0 is `rloo_advantages`.
+        normalise, epsilon: as for `rloo_advantages`.
+
+    Returns:
+        advantages [N].
+
+    Source: arXiv:2402.14740, section 3.
+    """
+    penalised = composite_rewards - beta * (behaviour_sequence_logps - reference_sequence_logps)
+    return rloo_advantages(penalised, prompt_index, normalise=normalise, epsilon=epsilon)
+
+
 def rloo_advantages(
     composite_rewards: Tensor, prompt_index: Tensor, *, normalise: bool = False, epsilon: float = 1e-4
 ) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmalign_advantages.grpo import grpo_advantages
-from mmalign_advantages.rloo import rloo_advantages
+from mmalign_advantages.rloo import rloo_advantages, rloo_kl_advantages
 
 NAN = float("nan")
 REWARDS = torch.tensor([1.0, 0.0, 0.5, 2.0, 4.0, 7.0], dtype=torch.float64)
@@ -34,6 +34,20 @@ def test_rloo_sums_to_zero_in_every_group_and_is_scaled_dr_grpo() -> None:
     advantages = rloo_advantages(rewards, prompts)
     assert advantages.sum().item() == pytest.approx(0, abs=1e-15)
     assert torch.allclose(advantages, 1.5 * grpo_advantages(rewards, prompts, scale="none"), rtol=1e-15)
+
+
+def test_a_penalty_lowers_the_advantage_of_what_left_the_reference_by_hand() -> None:
+    """Rewards (1, 0) less 0.1 (2, -1) are (0.8, 0.1): 0.7 and -0.7."""
+    rewards, prompts = torch.tensor([1.0, 0.0]), torch.tensor([0, 0])
+    behaviour, reference = torch.tensor([-3.0, -6.0]), torch.tensor([-5.0, -5.0])
+    advantages = rloo_kl_advantages(rewards, prompts, behaviour, reference, beta=0.1)
+    assert advantages.tolist() == pytest.approx([0.7, -0.7])
+
+
+def test_without_a_penalty_it_is_rloo() -> None:
+    noise = torch.arange(6, dtype=torch.float64)
+    advantages = rloo_kl_advantages(REWARDS, PROMPTS, noise, -noise, beta=0.0)
+    assert torch.equal(advantages, rloo_advantages(REWARDS, PROMPTS))
 
 
 def test_a_missing_reward_takes_part_in_nothing() -> None:
