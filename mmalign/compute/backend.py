@@ -18,7 +18,8 @@ from mmalign.compute.scoring import Scoring
 from mmalign.compute.step_context import StepContext
 from mmalign.contract.batch import ROLLOUT_AXES, Batch, build_batch
 from mmalign.contract.forward_plan import FROZEN_OUTPUTS, Output
-from mmalign.contract.quantities import Plan, Provider
+from mmalign.contract.provider import Provider
+from mmalign.contract.quantities import Plan
 from mmalign.contract.values import Anchor, EncodedResponse, Rollout
 from mmalign.data.records import Record
 from mmalign.distribution import SumOverProcesses

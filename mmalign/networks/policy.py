@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmalign.contract.forward_plan import POLICY_OUTPUTS, ForwardPlan
 from mmalign.contract.modality import Modality
-from mmalign.contract.quantities import Provider
+from mmalign.contract.provider import Provider
 from mmalign.contract.values import Anchor, EncodedResponse, Model
 from mmalign.foreign import foreign_code
 from mmalign.networks.outputs import check_mask, check_outputs

@@ -24,7 +24,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from mmalign.contract.batch import Batch
-from mmalign.contract.quantities import Plan, Provider
+from mmalign.contract.provider import Provider
+from mmalign.contract.quantities import Plan
 from mmalign.contract.values import EncodedResponse
 from mmalign.data.records import Record
 from mmalign.errors import PluginError

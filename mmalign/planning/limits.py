@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmalign.contract.binding import needs_of
-from mmalign.contract.quantities import DERIVED, Plan, Provider, find_teachers, plan_quantities
+from mmalign.contract.provider import Provider
+from mmalign.contract.quantities import DERIVED, Plan, find_teachers, plan_quantities
 from mmalign.contract.specs import CollectorSpec, ConformanceSpec, ModalitySpec, ObjectiveSpec, Spec
 from mmalign.errors import PlanError
 from mmalign.planning.plan import list_needs, list_providers

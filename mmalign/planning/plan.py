@@ -10,7 +10,8 @@ from mmalign.config.components import Component, key_path
 from mmalign.config.run_config import RunConfig
 from mmalign.config.validation import validate_parameters
 from mmalign.contract.binding import check_keywords, needs_of, owner_of, read_keywords
-from mmalign.contract.quantities import Plan, Provider, plan_quantities
+from mmalign.contract.provider import Provider
+from mmalign.contract.quantities import Plan, plan_quantities
 from mmalign.contract.specs import CollectorSpec, ModalitySpec, ObjectiveSpec, Spec, TargetSpec
 from mmalign.errors import ConfigError
 from mmalign.foreign import foreign_code

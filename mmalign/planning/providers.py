@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mmalign.contract.batch import DATA_AXES, ROLLOUT_AXES
 from mmalign.contract.forward_plan import FROZEN_OUTPUTS, POLICY_OUTPUTS, Divergence
-from mmalign.contract.quantities import Provider
+from mmalign.contract.provider import Provider
 from mmalign.contract.specs import CollectorSpec, ModalitySpec, QuantitySpec
 
 _FEEDBACK = {"pairs": "pairs", "pair_strength": "pairs", "labels": "labels", "labelled": "labels"}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mmalign.compute.backend import Backend
-from mmalign.contract.quantities import Provider
+from mmalign.contract.provider import Provider
 from mmalign.data.records import Record, Score
 from mmalign.errors import ConfigError, DataError, suggest
 from mmalign.networks.policy import Policy, evaluation_mode

@@ -9,7 +9,8 @@ from typing import Any
 from mmalign.config.validation import validate_parameters
 from mmalign.contract.binding import check_keywords, needs_of, owner_of, read_binding, read_keywords
 from mmalign.contract.forward_plan import Divergence, Output
-from mmalign.contract.quantities import Plan, Provider, find_teachers, plan_quantities
+from mmalign.contract.provider import Provider
+from mmalign.contract.quantities import Plan, find_teachers, plan_quantities
 from mmalign.contract.specs import AdvantageSpec, CollectorSpec, ModalitySpec, ObjectiveSpec, QuantitySpec
 from mmalign.import_strings import load_object
 from mmalign.losses.objectives import Objective, bind_objective

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from mmalign.contract.batch import DATA_AXES, Batch
-from mmalign.contract.quantities import DERIVED, Plan, Provider
+from mmalign.contract.provider import Provider
+from mmalign.contract.quantities import DERIVED, Plan
 from mmalign.contract.values import EncodedResponse, Model
 from mmalign.data.records import Record
 from mmalign.errors import MmalignError, PluginError

@@ -9,7 +9,8 @@ import torch
 
 from mmalign import Record
 from mmalign.contract.batch import Batch, build_batch
-from mmalign.contract.quantities import Plan, Provider, plan_quantities, take_row
+from mmalign.contract.provider import Provider
+from mmalign.contract.quantities import Plan, plan_quantities, take_row
 from mmalign.contract.values import EncodedResponse
 from mmalign.planning.companions import add_record_quantities
 

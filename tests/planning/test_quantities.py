@@ -7,7 +7,8 @@ import torch
 
 from mmalign import ModalitySpec, PlanError
 from mmalign.contract.forward_plan import ForwardPlan
-from mmalign.contract.quantities import Plan, Provider, find_teachers, plan_quantities, take_chosen, take_rejected
+from mmalign.contract.provider import Provider
+from mmalign.contract.quantities import Plan, find_teachers, plan_quantities, take_chosen, take_rejected
 from mmalign.planning.providers import data_providers, modality_providers, rollout_providers
 
 MODALITY = ModalitySpec(name="toy", summary="", target="toy:Toy", provides=("logps", "entropy"))

@@ -16,7 +16,8 @@ from mmalign import ConfigError, EncodedResponse, Model, PlanError, QuantitySpec
 from mmalign.monitoring.metrics_log import read_metrics
 from mmalign.training.optimisation import set_learning_rate
 from mmalign.planning.providers import data_providers, plugin_provider
-from mmalign.contract.quantities import Provider, plan_quantities
+from mmalign.contract.quantities import plan_quantities
+from mmalign.contract.provider import Provider
 from mmalign.plugins.registry import load_registry
 
 PLUGIN = '''
