@@ -22,6 +22,8 @@ _PERIOD = 1.0
 """Seconds between two looks at the store."""
 _GRACE = 10.0
 """Seconds that a process gets to end by itself once another one has failed; mostly its own call fails at once."""
+_JOIN = 15.0
+"""Seconds to wait for a look that is under way; longer than the store's own limit."""
 _KEY = "failure"
 _EXIT_CODE = 2
 # What backends say of a process that is gone.
@@ -43,7 +45,8 @@ def fail_together() -> Iterator[None]:
         return
     board = _Board()
     done = threading.Event()
-    threading.Thread(target=_watch, args=(board, done), daemon=True).start()
+    watch = threading.Thread(target=_watch, args=(board, done), daemon=True)
+    watch.start()
     try:
         yield
     except BaseException as error:
@@ -56,6 +59,8 @@ def fail_together() -> Iterator[None]:
         raise lost from error
     finally:
         done.set()
+        # A thread inside a call of the store when the interpreter ends would abort the process.
+        watch.join(timeout=_JOIN)
 
 
 class _Board:

@@ -153,7 +153,7 @@ def test_a_mistake_is_one_message_and_exit_code_2(
 
 SLOW_TRAINING = """
 import sys, time
-from mmalign import loop
+from mmalign.training import loop
 from mmalign.cli.main import main
 
 original = loop.optimiser_step

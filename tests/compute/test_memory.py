@@ -139,7 +139,7 @@ def test_halving_starts_at_what_there_is() -> None:
             raise MemoryError
         return size
 
-    assert MicroBatchSize(64).fit(10, compute) == 2
+    assert MicroBatchSize(64).run_with_retry(10, compute) == 2
     assert tried == [64, 5, 2]
 
 
@@ -151,7 +151,7 @@ def test_other_errors_are_not_retried() -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="mat1"):
-        MicroBatchSize(8).fit(8, fail)
+        MicroBatchSize(8).run_with_retry(8, fail)
     assert calls == [8]
 
 

@@ -120,6 +120,7 @@ def test_the_unspoilt_configuration_is_right(
 ) -> None:
     path = tmp_path / "right.yaml"
     path.write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("COLUMNS", "200")
     assert run_command(monkeypatch, "check", str(path)) == 0
     assert "reference_chosen_sequence_logps" in capfd.readouterr().out
 

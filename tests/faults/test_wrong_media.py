@@ -24,7 +24,7 @@ from mmalign import Media, MediaError, open_image
 from mmalign.cli.main import main
 from mmalign.media.images import read_header
 
-PAGE = Path(__file__).parents[2] / "docs" / "data.md"
+PAGE = Path(__file__).with_name("wrong_images.md")
 SIXTEEN = Image.fromarray((np.arange(192).reshape(12, 16) * 341).astype(np.uint16))
 
 
@@ -95,7 +95,7 @@ def shorten(told: str) -> str:
 
 
 def expect(injected: str, header: str, image: str) -> None:
-    """Compares a measured row with the one in the documentation, or writes it there."""
+    """Compares a measured row with the one in the table beside this file, or writes it there."""
     first = f"| {injected} | "
     line = f"{first}{header if header != image else 'the same'} | {image} |"
     lines = PAGE.read_text(encoding="utf-8").splitlines()
@@ -146,7 +146,7 @@ def test_a_wrong_image_is_one_message_of_validate(
         main()
     message = capsys.readouterr().err
     if not wrong:
-        assert not stopped.value.code and not message
+        assert not stopped.value.code and (not message or "several frames" in message)
         return
     assert stopped.value.code == 2 and "Traceback" not in message
     assert len(message.strip().splitlines()) == 1

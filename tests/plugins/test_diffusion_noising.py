@@ -84,7 +84,7 @@ def test_the_error_of_the_round_trip_is_measured_where_asked() -> None:
     # The sampler brings everything to the one point that it knows: 0.7 is returned, the other response is not.
     assert measured[ROUND_TRIP][0] < 0.05 < measured[ROUND_TRIP][1]
     never = build(49, strategy="ddim_inversion", steps=10)
-    assert never.complete(networks_of(never, model), never.encode(RECORD))[1] == {}
+    assert never.augment(networks_of(never, model), never.encode(RECORD))[1] == {}
 
 
 def test_more_corrections_come_closer_to_the_exact_inverse() -> None:

@@ -21,8 +21,8 @@ TEXT = [path for path in CONFIGS if path.parent.name == "text"]
 
 
 def test_there_are_as_many_configurations_as_are_tested() -> None:
-    assert len(TEXT) == 68
-    assert len(CONFIGS) == 90
+    assert len(TEXT) == 70
+    assert len(CONFIGS) == 92
 
 
 def test_every_objective_has_a_configuration() -> None:

@@ -132,7 +132,7 @@ def test_damaged_checkpoints_are_not_silently_thrown_away(offline: Path, saved_s
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Sends the signal of Ctrl-C to this process in the middle of a step."""
-    from mmalign import loop
+    from mmalign.training import loop
 
     original = loop.optimiser_step
 

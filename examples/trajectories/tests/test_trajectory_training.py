@@ -51,6 +51,6 @@ def test_a_prompt_without_a_goal_is_found_before_training(name: str, tmp_path: P
     data = tmp_path / "bad.jsonl"
     data.write_text('{"id": "a", "prompt": "{\\"start\\": [0, 0]}", "chosen": "[[1, 1]]", "rejected": "[[2, 2]]"}\n')
     overrides = make_overrides(tmp_path / "run", train="pairs.jsonl", held_out="heldout_pairs.jsonl")
-    with pytest.raises(mmalign.DataError, match=r"bad\.jsonl: record 'a': prompt: goal: Field required"):
+    with pytest.raises(mmalign.DataError, match=r"bad\.jsonl:1: record 'a': prompt: goal: Field required"):
         mmalign.check(ROOT / "configs" / f"{name}.yaml", {**overrides, "data.train.path": str(data)})
     assert not (tmp_path / "run").exists()
