@@ -37,11 +37,13 @@ def test_rloo_sums_to_zero_in_every_group_and_is_scaled_dr_grpo() -> None:
 
 
 def test_a_penalty_lowers_the_advantage_of_what_left_the_reference_by_hand() -> None:
-    """Rewards (1, 0) less 0.1 (2, -1) are (0.8, 0.1): 0.7 and -0.7."""
+    """Rewards (1, 0) less 0.1 (2, -2) are (0.8, 0.2): 0.6 and -0.6, whose standard deviation is 0.6 sqrt 2."""
     rewards, prompts = torch.tensor([1.0, 0.0]), torch.tensor([0, 0])
-    behaviour, reference = torch.tensor([-3.0, -6.0]), torch.tensor([-5.0, -5.0])
+    behaviour, reference = torch.tensor([-3.0, -6.0]), torch.tensor([-5.0, -4.0])
     advantages = rloo_kl_advantages(rewards, prompts, behaviour, reference, beta=0.1)
-    assert advantages.tolist() == pytest.approx([0.7, -0.7])
+    assert advantages.tolist() == pytest.approx([0.6, -0.6])
+    scaled = rloo_kl_advantages(rewards, prompts, behaviour, reference, beta=0.1, normalise=True, epsilon=0.5)
+    assert scaled[0].item() == pytest.approx(0.6 / (0.6 * 2**0.5 + 0.5))
 
 
 def test_without_a_penalty_it_is_rloo() -> None:

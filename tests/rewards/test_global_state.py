@@ -7,6 +7,7 @@ import os
 import random
 import signal
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,12 @@ class Switching(Reward):
 
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("what", SWITCHES)
-def test_it_is_switched_back(what: str, fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_switched_back(
+    what: str, fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.chdir(tmp_path)
+    request.addfinalizer(partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT)))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     switch, look = SWITCHES[what]
     before = look()
     record = Record.from_text("Say it.", ["a", "b"])
