@@ -149,9 +149,6 @@ def _open_for_show(
     request: DataRequest, modality: str | None, model: str | None
 ) -> tuple[Modality | None, Iterable[Record]]:
     """Returns what reads the records, if anything, and the records."""
-    from mmalign.planning.assembly import build_transforms
-    from mmalign.sources.source import open_source
-
     where, settings = next(request.iter_sources())
     if request.config is None:
         parameters = {} if model is None else {"model": model}
@@ -167,6 +164,9 @@ def _open_for_show(
     if request.paths:
         check = RowCheck(request, where, settings, find_media=True)
         return reader, (record for _, record in check.iter_good())
+    from mmalign.planning.assembly import build_transforms
+    from mmalign.sources.source import open_source
+
     transforms = build_transforms(request.registry, settings.transforms, where, str(request.config))
     return reader, open_source(settings, transforms, where=where, registry=request.registry)
 
