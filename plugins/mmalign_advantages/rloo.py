@@ -48,7 +48,7 @@ def rloo_kl_advantages(
     Returns:
         advantages [N].
 
-    Source: arXiv:2402.14740, section 3.
+    Source: arXiv:2402.14740.
     """
     penalised = composite_rewards - beta * (behaviour_sequence_logps - reference_sequence_logps)
     return rloo_advantages(penalised, prompt_index, normalise=normalise, epsilon=epsilon)

